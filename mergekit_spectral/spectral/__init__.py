@@ -1,1 +1,32 @@
+"""The mathematics of merging in spectral space, on plain tensors.
 
+It needs nothing but torch and knows nothing of mergekit, recipes or files.
+"""
+
+from mergekit_spectral.spectral.consensus import disjoint_mean, mean_weights, weighted_mean
+from mergekit_spectral.spectral.decomposition import (
+    JointDecomposition,
+    above_tolerance,
+    joint_decomposition,
+)
+from mergekit_spectral.spectral.delta import Delta, DenseDelta, FactoredDelta, linear_combination
+from mergekit_spectral.spectral.pruning import prune
+from mergekit_spectral.spectral.renormalization import renormalize
+from mergekit_spectral.spectral.truncation import kept_rank, truncate
+
+__all__ = [
+    "Delta",
+    "DenseDelta",
+    "FactoredDelta",
+    "JointDecomposition",
+    "above_tolerance",
+    "disjoint_mean",
+    "joint_decomposition",
+    "kept_rank",
+    "linear_combination",
+    "mean_weights",
+    "prune",
+    "renormalize",
+    "truncate",
+    "weighted_mean",
+]

@@ -1,0 +1,145 @@
+"""What the spectral methods share: from a tensor group to deltas, and back to a tensor."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from mergekit.merge_methods.base import (
+    BasePolicy,
+    GroupMergeMethod,
+    InputContract,
+    MergeMethodSpec,
+    PerInputValues,
+    TensorEntry,
+    TensorGroup,
+)
+from torch import Tensor
+
+from mergekit_spectral.methods.errors import MergeError
+from mergekit_spectral.methods.parameters import Parameter, for_method
+from mergekit_spectral.spectral import Delta, DenseDelta
+from mergekit_spectral.spectral.precision import exact_matmul, working_dtype
+
+Settings = Mapping[str, Any]
+"""A recipe's parameters for one tensor; those set per input are lists in the deltas' order."""
+
+
+class SpectralMethod(GroupMergeMethod):
+    """A method that merges task deltas: base + λ·merge(D_1 … D_T), rounded once.
+
+    A subclass says how matrices are merged and how everything else is: vectors, scalars and, while
+    ``embeddings`` is ``elementwise``, tensors with a vocabulary axis. Tensors of three axes are
+    merged slice by slice over the first (fused experts), those of more as [out, rest]
+    (convolutions).
+    """
+
+    def __init__(
+        self, name: str, pretty_name: str, reference_url: str, parameters: Sequence[Parameter]
+    ):
+        self.spec = MergeMethodSpec(
+            name=name,
+            pretty_name=pretty_name,
+            reference_url=reference_url,
+            parameters=for_method(name, parameters),
+            contract=InputContract(base=BasePolicy.REQUIRED),
+        )
+
+    @abstractmethod
+    def merge_matrices(self, deltas: Sequence[Delta], settings: Settings) -> Delta:
+        """Merge T deltas of one shape [out, in] into one, before λ."""
+
+    @abstractmethod
+    def merge_elementwise(self, deltas: Sequence[Tensor], settings: Settings) -> Tensor:
+        """Merge T deltas of any one shape, entry by entry, before λ."""
+
+    def validate_inputs(
+        self,
+        input_ids: Sequence[Hashable],
+        base_id: Hashable | None = None,
+        *,
+        group_name: str | None = None,
+    ) -> None:
+        """Check, when a merge is planned and again for each tensor, that the base is there.
+
+        Raises:
+            MergeError: if the recipe names no base, the base lacks the tensor, or an input is
+                listed twice.
+        """
+        name = self.spec.name
+        if base_id is None:
+            raise MergeError(
+                f"{name} merges differences to a base model: set `base_model` in the recipe to the "
+                "model that the inputs were fine-tuned from."
+            )
+        if base_id not in input_ids:
+            others = ", ".join(map(str, input_ids))
+            raise MergeError(
+                f"{name}: the base model {base_id} has no tensor {group_name}, so nothing can be "
+                f"merged into it; it is only in {others}."
+            )
+        try:
+            super().validate_inputs(input_ids, base_id, group_name=group_name)
+        except ValueError as error:
+            raise MergeError(f"{name}: {error}.") from None
+
+    @exact_matmul()
+    def merge_group(self, group: TensorGroup, /, **parameters: Any) -> Tensor:
+        """Merge one tensor.
+
+        Args:
+            group: a base and any number of inputs, of one shape, dtype and device.
+            parameters: values for the parameters of `spec`.
+
+        Returns:
+            A tensor of the base's shape, dtype and device; the base itself if no input differs
+            from it.
+
+        Raises:
+            MergeError: if an input has a NaN or infinity.
+        """
+        assert group.base is not None  # by the contract
+        base = self._finite(group.base, group)
+        deltas = [
+            self._finite(entry, group).to(working_dtype(base.dtype)) - base
+            for entry in group.non_base
+        ]
+        if not any(delta.any() for delta in deltas):
+            return base
+
+        settings: Settings = {
+            name: value.values_for(group.non_base) if isinstance(value, PerInputValues) else value
+            for name, value in parameters.items()
+        }
+        scale = settings["lambda"]
+        vocabulary = group.metadata.vocabulary_axis is not None
+        if base.ndim < 2 or (vocabulary and settings["embeddings"] == "elementwise"):
+            merged = self.merge_elementwise(deltas, settings)
+            return torch.add(base, merged, alpha=scale).to(base.dtype)
+
+        result = torch.empty_like(base)
+        for index, matrix in enumerate(_matrices(base)):
+            merged_delta = self.merge_matrices(
+                [DenseDelta(_matrices(delta)[index]) for delta in deltas], settings
+            )
+            _matrices(result)[index].copy_(merged_delta.added_to(matrix, scale))
+        return result
+
+    def _finite(self, entry: TensorEntry, group: TensorGroup) -> Tensor:
+        tensor = entry.tensor
+        if not torch.isfinite(tensor).all():
+            raise MergeError(
+                f"{self.spec.name}: tensor {group.metadata.name} of {entry.id} holds a NaN or an "
+                f"infinity in {str(tensor.dtype).removeprefix('torch.')}; every input must be "
+                "finite, so repair or replace that model."
+            )
+        return tensor
+
+
+def _matrices(tensor: Tensor) -> Tensor:
+    """View a tensor of at least two axes as a stack of matrices, [count, out, in]."""
+    if tensor.ndim == 3:
+        return tensor
+    return tensor.view(1, tensor.shape[0], -1)

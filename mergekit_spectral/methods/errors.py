@@ -1,0 +1,13 @@
+"""What a person reads when a recipe or an input is wrong."""
+
+from __future__ import annotations
+
+import click
+
+
+class MergeError(click.ClickException, ValueError):
+    """One sentence that names what is wrong and what would be right.
+
+    mergekit's commands are click commands, so they print it as ``Error: …`` and exit with status 1,
+    without a traceback. To code that calls mergekit as a library it is a `ValueError`.
+    """

@@ -1,0 +1,37 @@
+"""STAR: spectral truncation and rescale (Lee et al., arXiv 2502.10339)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mergekit_spectral.methods.base import Settings, SpectralMethod
+from mergekit_spectral.methods.parameters import EMBEDDINGS, ETA, LAMBDA, NORMALIZE, WEIGHT
+from mergekit_spectral.spectral import (
+    Delta,
+    linear_combination,
+    mean_weights,
+    truncate,
+    weighted_mean,
+)
+
+
+class STAR(SpectralMethod):
+    """The weighted mean of the inputs, each cut to its leading directions at its nuclear norm."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            name="star",
+            pretty_name="STAR",
+            reference_url="https://arxiv.org/abs/2502.10339",
+            parameters=(WEIGHT, ETA, LAMBDA, NORMALIZE, EMBEDDINGS),
+        )
+
+    def merge_matrices(self, deltas: Sequence[Delta], settings: Settings) -> Delta:
+        truncated = [truncate(d, eta) for d, eta in zip(deltas, settings["eta"], strict=True)]
+        weights = mean_weights(settings["weight"], settings["normalize"])
+        return linear_combination(truncated, weights)
+
+    def merge_elementwise(self, deltas: Sequence[Tensor], settings: Settings) -> Tensor:
+        return weighted_mean(deltas, settings["weight"], settings["normalize"])

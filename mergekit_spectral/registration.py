@@ -1,0 +1,30 @@
+"""Put our methods into mergekit's registry."""
+
+from __future__ import annotations
+
+import warnings
+from types import ModuleType
+
+from mergekit_spectral.methods import SpectralMethod, spectral_methods
+
+
+def register_methods(registry: ModuleType) -> None:
+    """Make our methods usable by name. Doing it again changes nothing.
+
+    A name that mergekit uses itself stays mergekit's, with a warning.
+
+    Args:
+        registry: the module ``mergekit.merge_methods.registry``.
+    """
+    taken = {method.spec.name: method for method in registry.registered_methods()}
+    for method in spectral_methods(taken.values()):
+        name = method.spec.name
+        if name not in taken:
+            registry.register(method)
+        elif not isinstance(taken[name], SpectralMethod):
+            warnings.warn(
+                f"mergekit has a method named {name!r} of its own, so recipes get that one and not "
+                "mergekit-spectral's.",
+                RuntimeWarning,
+                stacklevel=2,
+            )

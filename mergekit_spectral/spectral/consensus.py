@@ -1,0 +1,66 @@
+"""Sign election and disjoint mean (TIES, arXiv 2306.01708, §3), and the plain weighted mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def disjoint_mean(
+    tensors: Sequence[Tensor], weights: Sequence[float], normalize: bool = True
+) -> Tensor:
+    """Elect a sign per entry by mass and average the inputs that carry it.
+
+    The elected sign is that of Σ_t w_t·X_t. The result is Σ w_t·X_t / Σ w_t over the inputs whose
+    w_t·X_t has the elected sign. Where the masses cancel exactly no sign is elected and the result
+    is 0: choosing one would make it depend on the arbitrary signs of singular vectors.
+
+    Args:
+        tensors: T tensors of one shape.
+        weights: T weights of any sign.
+        normalize: if False, the sum is not divided.
+
+    Returns:
+        A new tensor of the same shape and dtype.
+    """
+    elected = _weighted_sum(tensors, weights).sign_()
+    total = torch.zeros_like(elected)
+    mass = torch.zeros_like(elected)
+    for tensor, weight in zip(tensors, weights, strict=True):
+        weighted = tensor * weight
+        agrees = (weighted.sign() == elected) & (elected != 0)
+        total += torch.where(agrees, weighted, 0)
+        mass += torch.where(agrees, weight, 0.0)
+    return total / torch.where(mass == 0, 1, mass) if normalize else total
+
+
+def weighted_mean(
+    tensors: Sequence[Tensor], weights: Sequence[float], normalize: bool = True
+) -> Tensor:
+    """Return the mean Σ w_t·X_t / Σ w_t, or the bare sum (see `mean_weights`).
+
+    Args:
+        tensors: T tensors of one shape.
+        weights: T weights of any sign.
+        normalize: if False, the sum is not divided.
+    """
+    return _weighted_sum(tensors, mean_weights(weights, normalize))
+
+
+def mean_weights(weights: Sequence[float], normalize: bool = True) -> list[float]:
+    """Return w_t / Σ w_t, or w_t itself if not `normalize` or where the weights sum to zero.
+
+    As in mergekit's linear methods, a sum within 1e-8 of zero counts as zero.
+    """
+    total = sum(weights)
+    divisor = total if normalize and abs(total) >= 1e-8 else 1.0
+    return [weight / divisor for weight in weights]
+
+
+def _weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    total = torch.zeros_like(tensors[0])
+    for tensor, weight in zip(tensors, weights, strict=True):
+        total.add_(tensor, alpha=weight)
+    return total

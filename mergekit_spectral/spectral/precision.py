@@ -1,0 +1,71 @@
+"""What numbers are computed in.
+
+Singular vectors of real task deltas turn with rounding, because neighbouring singular values lie
+close. So they are made in float64 and used in the *working dtype*: float32, or float64 where the
+inputs are float64.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which singular vectors made from inputs of `dtype` are used."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+_lock = threading.Lock()
+_depth = 0
+_saved: list[str] = []
+
+
+@contextmanager
+def exact_matmul() -> Iterator[None]:
+    """Make float32 products float32: no autocast, no TF32, no bfloat16. Also a decorator.
+
+    PyTorch's switches for reduced precision belong to the whole process. Threads that are inside
+    at once share them: the first one in saves the settings, the last one out restores them.
+    """
+    global _depth, _saved
+    with ExitStack() as stack:
+        for device_type in ("cpu", "cuda", "mps"):
+            stack.enter_context(torch.autocast(device_type, enabled=False))
+        with _lock:
+            if _depth == 0:
+                _saved = _get_precision()
+                _set_precision(["ieee"] * len(_saved))
+            _depth += 1
+        try:
+            yield
+        finally:
+            with _lock:
+                _depth -= 1
+                if _depth == 0:
+                    _set_precision(_saved)
+
+
+def _backends() -> list[Any]:
+    # PyTorch 2.9 brought one switch per backend. Once somebody has used those, reading the older
+    # process-wide switch raises; the other way round works.
+    backends = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+    return [backend for backend in backends if hasattr(backend, "fp32_precision")]
+
+
+def _get_precision() -> list[str]:
+    if backends := _backends():
+        return [backend.fp32_precision for backend in backends]
+    return [torch.get_float32_matmul_precision()]
+
+
+def _set_precision(values: list[str]) -> None:
+    if backends := _backends():
+        for backend, value in zip(backends, values, strict=True):
+            backend.fp32_precision = value
+    else:
+        torch.set_float32_matmul_precision("highest" if values == ["ieee"] else values[0])

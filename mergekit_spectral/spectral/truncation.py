@@ -1,0 +1,38 @@
+"""Spectral truncation and rescale of one delta (STAR, arXiv 2502.10339, §3)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mergekit_spectral.spectral.decomposition import joint_decomposition
+from mergekit_spectral.spectral.delta import Delta, FactoredDelta
+from mergekit_spectral.spectral.precision import exact_matmul
+
+
+def kept_rank(spectrum: Tensor, eta: float) -> int:
+    """Return the smallest r with s_1 + … + s_r ≥ (eta/100)·(s_1 + … + s_n).
+
+    Args:
+        spectrum: singular values, [n], descending, at least one.
+        eta: a percentage, 0 < eta ≤ 100.
+    """
+    cumulative = spectrum.cumsum(0)
+    return int((cumulative < eta / 100 * cumulative[-1]).sum()) + 1
+
+
+@exact_matmul()
+def truncate(delta: Delta, eta: float) -> FactoredDelta:
+    """Keep a delta's leading directions and rescale them to the delta's own nuclear norm.
+
+    Args:
+        delta: [out, in].
+        eta: the percentage of the nuclear norm that the kept directions must reach before
+            rescaling, 0 < eta ≤ 100.
+
+    Returns:
+        U_r · diag(s_r)·V_rᵀ · Σs/Σs_r in factors, of rank r; of rank 0 if the delta is zero.
+    """
+    decomposition = joint_decomposition([delta], lambda spectrum: kept_rank(spectrum, eta))
+    spectrum, r = decomposition.spectrum, decomposition.basis.shape[1]
+    rescale = float(spectrum.sum() / spectrum[:r].sum()) if r else 1.0
+    return FactoredDelta(decomposition.basis, decomposition.coordinates(delta) * rescale)
