@@ -1,16 +1,20 @@
 """Tell mergekit about our methods when, and only when, it is imported.
 
 mergekit has no plugin discovery. PyTorch does: at the end of ``import torch`` it calls every entry
-point in the group ``torch.backends``. Ours is `install_hooks`. It runs in every process that
+point in the group ``torch.backends``, and ours is `install_hooks`. It runs in every process that
 imports torch, so it imports nothing but wrapt, and it never raises: PyTorch would turn an error
 here into a failed ``import torch``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from types import ModuleType
 
 import wrapt
+
+Hook = Callable[[ModuleType], None]
 
 _installed = False
 
@@ -24,20 +28,40 @@ def install_hooks() -> None:
     if _installed:
         return
     _installed = True
-    wrapt.register_post_import_hook(_register_methods, "mergekit.merge_methods.registry")
+    wrapt.register_post_import_hook(_register, "mergekit.merge_methods.registry")
+    wrapt.register_post_import_hook(_wrap_run_merge, "mergekit.merge")
 
 
-def _register_methods(registry: ModuleType) -> None:
-    try:
-        from mergekit_spectral.registration import register_methods
+def _or_warn(hook: Hook) -> Hook:
+    """Keep an error in `hook` from becoming a failed import of mergekit."""
 
-        register_methods(registry)
-    except Exception as error:
-        import warnings
+    @wraps(hook)
+    def guarded(module: ModuleType) -> None:
+        try:
+            hook(module)
+        except Exception as error:
+            # Not `warnings`: those may be set to raise.
+            import logging
 
-        warnings.warn(
-            "mergekit-spectral does not fit this version of mergekit and leaves it without the "
-            f"methods drm, knots_* and star ({type(error).__name__}: {error}).",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+            logging.getLogger(__name__).warning(
+                "mergekit-spectral does not fit this version of mergekit, which goes on without "
+                "it (%s: %s).",
+                type(error).__name__,
+                error,
+            )
+
+    return guarded
+
+
+@_or_warn
+def _register(registry: ModuleType) -> None:
+    from mergekit_spectral.registration import register_methods
+
+    register_methods(registry)
+
+
+@_or_warn
+def _wrap_run_merge(merge: ModuleType) -> None:
+    from mergekit_spectral.run_merge import wrap_run_merge
+
+    wrap_run_merge(merge)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from types import ModuleType
 
 from mergekit_spectral.methods import SpectralMethod, spectral_methods
+
+LOG = logging.getLogger(__name__)
 
 
 def register_methods(registry: ModuleType) -> None:
@@ -22,9 +24,8 @@ def register_methods(registry: ModuleType) -> None:
         if name not in taken:
             registry.register(method)
         elif not isinstance(taken[name], SpectralMethod):
-            warnings.warn(
-                f"mergekit has a method named {name!r} of its own, so recipes get that one and not "
+            LOG.warning(
+                "mergekit has a method named %r of its own, so recipes get that one and not "
                 "mergekit-spectral's.",
-                RuntimeWarning,
-                stacklevel=2,
+                name,
             )

@@ -69,11 +69,7 @@ class SpectralMethod(GroupMergeMethod):
                 listed twice.
         """
         name = self.spec.name
-        if base_id is None:
-            raise MergeError(
-                f"{name} merges differences to a base model: set `base_model` in the recipe to the "
-                "model that the inputs were fine-tuned from."
-            )
+        self.require_base(base_id)
         if base_id not in input_ids:
             others = ", ".join(map(str, input_ids))
             raise MergeError(
@@ -84,6 +80,14 @@ class SpectralMethod(GroupMergeMethod):
             super().validate_inputs(input_ids, base_id, group_name=group_name)
         except ValueError as error:
             raise MergeError(f"{name}: {error}.") from None
+
+    def require_base(self, base_id: Hashable | None) -> None:
+        """Raise `MergeError` if the recipe names no base model."""
+        if base_id is None:
+            raise MergeError(
+                f"{self.spec.name} merges differences to a base model: set `base_model` in the "
+                "recipe to the model that the inputs were fine-tuned from."
+            )
 
     @exact_matmul()
     def merge_group(self, group: TensorGroup, /, **parameters: Any) -> Tensor:

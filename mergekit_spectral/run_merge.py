@@ -1,0 +1,66 @@
+"""What happens around mergekit's `run_merge` for recipes that name one of our methods."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import wrapt
+from mergekit import merge_methods
+from mergekit.config import MergeConfiguration
+
+from mergekit_spectral.methods import MergeError, SpectralMethod
+from mergekit_spectral.recipe_check import check_recipe
+
+
+def wrap_run_merge(module: ModuleType) -> None:
+    """Wrap ``module.run_merge``; importing the name from there gives the wrapped function.
+
+    Args:
+        module: the module ``mergekit.merge``.
+
+    Raises:
+        TypeError: if its `run_merge` takes no `merge_config`.
+    """
+    if "merge_config" not in inspect.signature(module.run_merge).parameters:
+        raise TypeError("run_merge has no parameter merge_config")
+    wrapt.wrap_function_wrapper(module, "run_merge", _run_merge)
+
+
+def _run_merge(
+    run_merge: Callable[..., None], _instance: None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    config = inspect.signature(run_merge).bind(*args, **kwargs).arguments["merge_config"]
+    method = merge_methods.get(config.merge_method)
+    if not isinstance(method, SpectralMethod):
+        return run_merge(*args, **kwargs)
+    check_recipe(config, method)
+    try:
+        return run_merge(*args, **kwargs)
+    except ValueError as error:
+        if told := _shapes_told_by_model(str(error), config):
+            raise MergeError(f"{config.merge_method}: {told}") from None
+        raise
+
+
+def _shapes_told_by_model(message: str, config: MergeConfiguration) -> str | None:
+    """Say whose shapes differ where mergekit's message only lists them in the recipe's order."""
+    mismatch = re.match(r"Tensor size mismatch for (\S+): \[(.*?)\]\.(.*)", message)
+    if mismatch is None:
+        return None
+    tensor, listed, hint = mismatch.groups()
+    shapes = re.findall(r"\([\d, ]*\)", listed)
+    orders = {
+        tuple(str(source.model) for source in output_slice.sources)
+        for module in (config.modules or {}).values()
+        for output_slice in module.slices or []
+        if len(output_slice.sources) == len(shapes)
+    }
+    if len(orders) != 1:
+        return None
+    pairs = ", ".join(f"{s} in {m}" for s, m in zip(shapes, *orders, strict=True))
+    advice = hint.strip() or "Merge only models of one architecture and size."
+    return f"tensor {tensor} must have one shape in all inputs, but has {pairs}. {advice}"
