@@ -23,7 +23,7 @@ def renormalize(coordinates: Tensor) -> tuple[Tensor, Tensor]:
         The unit rows, [k, in], and their lengths, [k, 1].
     """
     lengths = torch.linalg.vector_norm(coordinates, dim=1, keepdim=True)
-    noise = 2 * torch.finfo(coordinates.dtype).eps * torch.linalg.vector_norm(lengths)
+    noise = 32 * torch.finfo(coordinates.dtype).eps * torch.linalg.vector_norm(lengths)
     lengths = torch.where(lengths > noise, lengths, 0)
     inverse = torch.where(lengths > 0, 1 / lengths, 0)
     return coordinates * inverse, lengths

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+import reference
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from matrices import delta_groups, gaussian
+from reference import relative_error
+from torch import Tensor
+
+from mergekit_spectral.spectral import DenseDelta, kept_rank, truncate
+
+
+@given(delta_groups(max_inputs=1), st.floats(1, 100))
+def test_nuclear_norm_is_kept(deltas: list[Tensor], eta: float):
+    truncated = truncate(DenseDelta(deltas[0]), eta).to_dense()
+    expected = torch.linalg.svdvals(deltas[0]).sum()
+    torch.testing.assert_close(torch.linalg.svdvals(truncated).sum(), expected)
+
+
+@given(delta_groups(max_inputs=1))
+def test_full_percentage_changes_nothing(deltas: list[Tensor]):
+    assert relative_error(truncate(DenseDelta(deltas[0]), 100).to_dense(), deltas[0]) < 1e-9
+
+
+@pytest.mark.parametrize(("eta", "rank"), [(1, 1), (50, 1), (50.1, 2), (80, 2), (81, 3), (100, 3)])
+def test_kept_rank(eta: float, rank: int):
+    assert kept_rank(torch.tensor([5.0, 3.0, 2.0], dtype=torch.float64), eta) == rank
+
+
+@pytest.mark.parametrize("shape", [(30, 50), (50, 30)])
+def test_float32_is_as_good_as_the_definition(shape: tuple[int, int]):
+    (delta,) = gaussian(shape, 1)
+    actual = truncate(DenseDelta(delta.float()), 40).to_dense()
+    assert relative_error(actual, reference.truncate(delta.float(), 40)) < 1e-5
+
+
+def test_zero_delta():
+    truncated = truncate(DenseDelta(torch.zeros(4, 6)), 40)
+    assert truncated.B.shape == (4, 0)
+    assert not truncated.to_dense().any()

@@ -1,0 +1,48 @@
+"""What the papers' own code gave, in float64 (see golden/README.md)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import reference
+import torch
+from mergekit.merge_methods import merge_tensors
+from reference import relative_error
+from safetensors.torch import load_file
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES = json.loads((GOLDEN / "index.json").read_text())
+DEFINITIONS = {"drm": reference.drm, "knots_ties": reference.knots_ties, "star": reference.star}
+
+cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case["file"].split(".")[0])
+
+
+def load(case: dict[str, Any]) -> tuple[list[torch.Tensor], torch.Tensor]:
+    tensors = load_file(GOLDEN / case["file"])
+    return [tensors[f"delta.{t}"] for t in range(case["tasks"])], tensors["merged"]
+
+
+def test_every_method_has_cases():
+    assert {case["method"] for case in CASES} == set(DEFINITIONS)
+    assert len(CASES) == len(list(GOLDEN.glob("*.safetensors")))
+
+
+@cases
+def test_definition(case: dict[str, Any]):
+    deltas, merged = load(case)
+    actual = DEFINITIONS[case["method"]](deltas, **case["parameters"])
+    assert relative_error(actual, merged) < 1e-6
+
+
+@cases
+def test_method(case: dict[str, Any]):
+    deltas, merged = load(case)
+    base = torch.zeros_like(merged)
+    actual = merge_tensors(
+        [base, *deltas], case["method"], base_index=0, parameters=case["parameters"]
+    )
+    assert actual.dtype == torch.float64
+    assert relative_error(actual, merged) < 1e-6
