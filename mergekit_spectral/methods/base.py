@@ -123,7 +123,7 @@ class SpectralMethod(GroupMergeMethod):
             merged = self.merge_elementwise(deltas, settings)
             return torch.add(base, merged, alpha=scale).to(base.dtype)
 
-        result = torch.empty_like(base)
+        result = torch.empty_like(base, memory_format=torch.contiguous_format)
         for index, matrix in enumerate(_matrices(base)):
             merged_delta = self.merge_matrices(
                 [DenseDelta(_matrices(delta)[index]) for delta in deltas], settings
@@ -143,7 +143,10 @@ class SpectralMethod(GroupMergeMethod):
 
 
 def _matrices(tensor: Tensor) -> Tensor:
-    """View a tensor of at least two axes as a stack of matrices, [count, out, in]."""
+    """Give a tensor of two axes or more as a stack of matrices, [count, out, in].
+
+    Of a contiguous tensor it is a view.
+    """
     if tensor.ndim == 3:
         return tensor
-    return tensor.view(1, tensor.shape[0], -1)
+    return tensor.reshape(1, tensor.shape[0], -1)

@@ -1,0 +1,205 @@
+"""The properties that follow from the methods' definitions, on random deltas in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import reference
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from matrices import SPECTRA, delta_groups, gaussian, orthogonal, with_spectrum
+from mergekit.merge_methods import get, merge_tensors, registered_methods
+from reference import relative_error
+from torch import Tensor
+
+from mergekit_spectral.methods import KnOTS, SpectralMethod
+from mergekit_spectral.spectral import DenseDelta, FactoredDelta
+
+# What keeps everything, so that a single input comes back as it is.
+WHOLE: dict[str, dict[str, Any]] = {
+    "drm": {"density": 1.0, "rank_tolerance": 0.0},
+    "star": {"eta": 100},
+} | {
+    method.spec.name: {"density": 1.0, "rank_tolerance": 0.0}
+    for method in registered_methods()
+    if isinstance(method, KnOTS)
+}
+WHOLE["knots_task_arithmetic"]["normalize"] = True
+for linear in ("dare_linear", "della_linear", "breadcrumbs", "dare_ties", "breadcrumbs_ties"):
+    WHOLE[f"knots_{linear}"]["normalize"] = True
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "drm": {"density": 0.4},
+    "knots_ties": {"density": 0.4},
+    "knots_breadcrumbs": {"density": 0.5},
+    "star": {"eta": 60},
+}
+DIRECTED = ["drm", "knots_ties", "knots_breadcrumbs"]
+
+whole = pytest.mark.parametrize("method", WHOLE)
+every = pytest.mark.parametrize("method", SETTINGS)
+directed = pytest.mark.parametrize("method", DIRECTED)
+directions = pytest.mark.parametrize("direction", ["horizontal", "vertical", "auto"])
+
+
+def merge(deltas: list[Tensor], method: str, **parameters: Any) -> Tensor:
+    base = torch.zeros_like(deltas[0])
+    return merge_tensors([base, *deltas], method, base_index=0, parameters=parameters)
+
+
+def test_all_methods_are_here():
+    names = {m.spec.name for m in registered_methods() if isinstance(m, SpectralMethod)}
+    assert names == set(WHOLE)
+    assert len(names) == 11
+
+
+@whole
+@given(deltas=delta_groups(max_inputs=1))
+def test_one_input(method: str, deltas: list[Tensor]):
+    assert relative_error(merge(deltas, method, **WHOLE[method]), deltas[0]) < 1e-9
+
+
+@whole
+@given(deltas=delta_groups(max_inputs=1), count=st.integers(2, 4))
+def test_copies_of_one_input(method: str, deltas: list[Tensor], count: int):
+    merged = merge(deltas * count, method, **WHOLE[method])
+    assert relative_error(merged, deltas[0]) < 1e-9
+
+
+def test_copies_of_one_input_under_star_merge_to_its_truncation():
+    (delta,) = gaussian((7, 5), 1)
+    assert relative_error(merge([delta] * 3, "star"), reference.truncate(delta, 40)) < 1e-9
+
+
+@every
+@given(seed=st.integers(0, 1000))
+def test_order_does_not_matter(method: str, seed: int):
+    deltas = gaussian((6, 9), 3, seed)
+    weights = [1.0, 0.5, 2.0]
+    merged = merge(deltas, method, weight=weights, **SETTINGS[method])
+    turned = merge(deltas[::-1], method, weight=weights[::-1], **SETTINGS[method])
+    assert relative_error(turned, merged) < 1e-9
+
+
+@every
+@given(seed=st.integers(0, 1000), scale=st.sampled_from([-3.0, 1e-4, 1e6]))
+def test_scale_carries_over(method: str, seed: int, scale: float):
+    deltas = gaussian((6, 9), 3, seed)
+    merged = merge(deltas, method, **SETTINGS[method])
+    scaled = merge([scale * delta for delta in deltas], method, **SETTINGS[method])
+    assert relative_error(scaled, scale * merged) < 1e-9
+
+
+@directed
+@given(seed=st.integers(0, 1000))
+def test_horizontal_turns_with_the_output_space(method: str, seed: int):
+    deltas, Q = gaussian((6, 9), 3, seed), orthogonal(6, seed)
+    merged = merge(deltas, method, **SETTINGS[method])
+    turned = merge([Q @ delta for delta in deltas], method, **SETTINGS[method])
+    assert relative_error(turned, Q @ merged) < 1e-8
+
+
+@directed
+@given(seed=st.integers(0, 1000))
+def test_vertical_turns_with_the_input_space(method: str, seed: int):
+    deltas, Q = gaussian((6, 9), 3, seed), orthogonal(9, seed)
+    settings = SETTINGS[method] | {"direction": "vertical"}
+    merged = merge(deltas, method, **settings)
+    turned = merge([delta @ Q for delta in deltas], method, **settings)
+    assert relative_error(turned, merged @ Q) < 1e-8
+
+
+@directed
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6), (6, 6)])
+def test_auto_takes_the_smaller_side(method: str, shape: tuple[int, int]):
+    deltas = gaussian(shape, 3)
+    expected = "horizontal" if shape[0] <= shape[1] else "vertical"
+    auto = merge(deltas, method, direction="auto", **SETTINGS[method])
+    assert torch.equal(auto, merge(deltas, method, direction=expected, **SETTINGS[method]))
+
+
+@directed
+@directions
+def test_factored_and_dense_inputs_agree(method: str, direction: str):
+    factors = list(zip(gaussian((9, 2), 3), gaussian((2, 7), 3, seed=1), strict=True))
+    implementation = get(method)
+    settings = {p.name: p.default for p in implementation.spec.parameters}
+    settings |= {"direction": direction, "weight": [1.0] * 3, "density": [0.5] * 3}
+    settings |= {"gamma": [0.01] * 3}
+    dense = implementation.merge_matrices([DenseDelta(B @ A) for B, A in factors], settings)
+    factored = implementation.merge_matrices([FactoredDelta(B, A) for B, A in factors], settings)
+    assert relative_error(factored.to_dense(), dense.to_dense()) < 1e-8
+
+
+def test_star_keeps_nuclear_norms():
+    deltas = gaussian((8, 5), 2)
+    for delta in deltas:
+        norms = [torch.linalg.svdvals(d).sum() for d in (merge([delta], "star"), delta)]
+        torch.testing.assert_close(*norms)
+
+
+@given(deltas=delta_groups(min_inputs=2))
+def test_task_arithmetic_commutes_with_the_alignment(deltas: list[Tensor]):
+    aligned = merge(deltas, "knots_task_arithmetic", rank_tolerance=0.0)
+    plain = merge(deltas, "task_arithmetic", weight=1.0)
+    assert relative_error(aligned, plain) < 1e-9
+
+
+@given(
+    deltas=delta_groups(min_inputs=2),
+    density=st.floats(0.05, 1),
+    direction=st.sampled_from(["horizontal", "vertical", "auto"]),
+    normalize=st.booleans(),
+)
+def test_drm_definition(deltas: list[Tensor], density: float, direction: str, normalize: bool):
+    settings: dict[str, Any] = {"density": density, "direction": direction}
+    if min(map(torch.linalg.matrix_rank, deltas)) == 1:
+        settings["density"] = 1.0  # rank-1 inputs have exact ties at the threshold
+    weights = [1.0, 0.5, 2.0, 1.5][: len(deltas)]
+    actual = merge(deltas, "drm", weight=weights, normalize=normalize, **settings)
+    expected = reference.drm(deltas, weights=weights, normalize=normalize, **settings)
+    assert relative_error(actual, expected) < 1e-6
+
+
+@given(
+    deltas=delta_groups(min_inputs=2),
+    etas=st.lists(st.floats(1, 100), min_size=4, max_size=4),
+    normalize=st.booleans(),
+)
+def test_star_definition(deltas: list[Tensor], etas: list[float], normalize: bool):
+    T = len(deltas)
+    weights = [1.0, 0.5, 2.0, 1.5][:T]
+    settings: dict[str, Any] = {"eta": etas[:T], "normalize": normalize}
+    actual = merge(deltas, "star", weight=weights, **settings)
+    assert relative_error(actual, reference.star(deltas, weights=weights, **settings)) < 1e-9
+
+
+def test_drm_densities_of_their_own():
+    deltas = gaussian((8, 6), 3)
+    actual = merge(deltas, "drm", density=[0.2, 0.5, 1.0])
+    assert relative_error(actual, reference.drm(deltas, density=[0.2, 0.5, 1.0])) < 1e-9
+
+
+@pytest.mark.parametrize("kind", SPECTRA)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(96, 128), (192, 48)])
+def test_accuracy_on_real_spectra(kind: str, dtype: torch.dtype, shape: tuple[int, int]):
+    """Within 1e-3 of the float64 definition on the same input values."""
+    (base,) = (0.02 * gaussian(shape, 1, seed=77)[0]).to(dtype).unsqueeze(0)
+    inputs = [(base.double() + delta).to(dtype) for delta in with_spectrum(kind, shape, 3)]
+    deltas = [tensor.double() - base.double() for tensor in inputs]
+    for name, definition in [
+        ("drm", reference.drm),
+        ("knots_ties", reference.knots_ties),
+        ("star", reference.star),
+    ]:
+        method = get(name)
+        settings = {p.name: p.default for p in method.spec.parameters}
+        settings |= {"weight": [1.0] * 3, "density": [0.5] * 3, "eta": [40.0] * 3}
+        own = {} if name == "star" else {"density": 0.5}
+        merged = method.merge_matrices(
+            [DenseDelta(tensor.float() - base.float()) for tensor in inputs], settings
+        )
+        assert relative_error(merged.to_dense(), definition(deltas, **own)) < 1e-3

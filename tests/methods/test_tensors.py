@@ -1,0 +1,178 @@
+"""From a tensor group to the output tensor: shapes, dtypes, zero deltas, bad values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import reference
+import torch
+from matrices import gaussian
+from mergekit.merge_methods import get
+from mergekit.merge_methods.base import TensorGroup
+from reference import relative_error
+from torch import Tensor
+
+from mergekit_spectral.methods import MergeError
+
+METHODS = ["drm", "star", "knots_ties", "knots_dare_ties", "knots_della", "knots_breadcrumbs_ties"]
+DEFINITIONS = {"drm": reference.drm, "knots_ties": reference.knots_ties, "star": reference.star}
+
+methods = pytest.mark.parametrize("method", METHODS)
+defined = pytest.mark.parametrize("method", DEFINITIONS)
+
+
+def merge(tensors: list[Tensor], method: str, axis: int | None = None, **parameters: Any) -> Tensor:
+    """Merge tensors of which the first is the base."""
+    group = TensorGroup.from_tensors(
+        tensors, ids=["base", "a", "b", "c"][: len(tensors)], base_index=0, name="x.weight",
+        vocabulary_axis=axis,
+    )  # fmt: skip
+    return get(method)((group,), parameters=parameters)[0]
+
+
+def inputs(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    return [tensor.to(dtype) for tensor in gaussian(shape, 4)]
+
+
+def deltas(tensors: list[Tensor]) -> list[Tensor]:
+    return [tensor.double() - tensors[0].double() for tensor in tensors[1:]]
+
+
+@defined
+def test_base_plus_scaled_delta(method: str):
+    tensors = inputs((6, 8))
+    expected = tensors[0] + DEFINITIONS[method](deltas(tensors), lam=0.3)
+    assert relative_error(merge(tensors, method, **{"lambda": 0.3}), expected) < 1e-9
+
+
+@defined
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_result_is_rounded_once(method: str, dtype: torch.dtype):
+    tensors = inputs((24, 32), dtype)
+    merged = merge(tensors, method)
+    expected = tensors[0].double() + DEFINITIONS[method](deltas(tensors))
+    assert merged.dtype == dtype
+    # Half a unit in the last place of the largest entries, and what float32 left undecided.
+    half_ulp = torch.finfo(dtype).eps / 2 * expected.abs()
+    assert ((merged.double() - expected).abs() <= 1.01 * half_ulp + 1e-4).all()
+
+
+@methods
+def test_inputs_are_left_alone(method: str):
+    tensors = inputs((6, 8), torch.float32)
+    copies = [tensor.clone() for tensor in tensors]
+    merge(tensors, method)
+    assert all(torch.equal(t, c) for t, c in zip(tensors, copies, strict=True))
+
+
+@methods
+@pytest.mark.parametrize("shape", [(6, 8), (5,), (), (2, 3, 4), (4, 3, 2, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_inputs_equal_to_the_base(method: str, shape: tuple[int, ...], dtype: torch.dtype):
+    base = inputs(shape, dtype)[0]
+    base.view(-1)[0] = -0.0
+    merged = merge([base, base.clone(), base.clone()], method)
+    assert torch.equal(merged.view(-1).signbit(), base.view(-1).signbit())
+    assert torch.equal(merged, base)
+
+
+@defined
+def test_one_input_equal_to_the_base(method: str):
+    tensors = inputs((6, 8))
+    tensors[2] = tensors[0].clone()
+    expected = tensors[0] + DEFINITIONS[method](deltas(tensors))
+    assert relative_error(merge(tensors, method), expected) < 1e-9
+
+
+@methods
+def test_no_input_but_the_base(method: str):
+    base = inputs((3, 4))[0]
+    assert torch.equal(merge([base], method), base)
+
+
+@pytest.mark.parametrize("shape", [(7,), ()])
+def test_vectors_are_merged_elementwise(shape: tuple[int, ...]):
+    tensors = inputs(shape)
+    D = deltas(tensors)
+    weights = [1.0, 2.0, 0.5]
+    drm = tensors[0] + reference.elect_and_average(D, weights)
+    star = tensors[0] + sum(w * d for w, d in zip(weights, D, strict=True)) / sum(weights)
+    ties = merge(tensors, "ties", weight=weights, density=0.5)
+    torch.testing.assert_close(merge(tensors, "drm", weight=weights, density=0.1), drm)
+    torch.testing.assert_close(merge(tensors, "star", weight=weights, eta=1), star)
+    torch.testing.assert_close(merge(tensors, "knots", weight=weights, density=0.5), ties)
+    dense_ties = merge(tensors, "ties", weight=weights)
+    torch.testing.assert_close(merge(tensors, "drm", weight=weights), dense_ties)
+
+
+@pytest.mark.parametrize("method", ["drm", "star", "knots_ties"])
+def test_vocabulary_is_merged_elementwise_unless_asked(method: str):
+    tensors = inputs((6, 8))
+    spectral = merge(tensors, method)
+    vectors = merge([tensor.flatten() for tensor in tensors], method).view(6, 8)
+    assert torch.equal(merge(tensors, method, axis=0), vectors)
+    assert torch.equal(merge(tensors, method, axis=0, embeddings="spectral"), spectral)
+    assert not torch.equal(vectors, spectral)
+
+
+@defined
+def test_each_expert_is_a_matrix_of_its_own(method: str):
+    tensors = inputs((3, 6, 8))
+    slices = [merge([t[i] for t in tensors], method) for i in range(3)]
+    assert torch.equal(merge(tensors, method), torch.stack(slices))
+
+
+@defined
+def test_convolutions_are_flattened_to_out_by_rest(method: str):
+    tensors = inputs((6, 2, 2, 2))
+    flat = merge([tensor.view(6, 8) for tensor in tensors], method)
+    assert torch.equal(merge(tensors, method), flat.view(6, 2, 2, 2))
+
+
+@defined
+@pytest.mark.parametrize("shape", [(1, 8), (8, 1), (1, 1)])
+def test_a_single_row_or_column(method: str, shape: tuple[int, int]):
+    tensors = inputs(shape)
+    merged = merge(tensors, method)
+    assert merged.shape == shape
+    assert merged.isfinite().all()
+
+
+@defined
+def test_strides_do_not_matter(method: str):
+    tensors = inputs((6, 8))
+    strided = [tensor.T.contiguous().T for tensor in tensors]
+    torch.testing.assert_close(merge(strided, method), merge(tensors, method))
+    images = inputs((2, 3, 4, 5))
+    strided = [tensor.contiguous(memory_format=torch.channels_last) for tensor in images]
+    torch.testing.assert_close(merge(strided, method), merge(images, method))
+
+
+@methods
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", [0, 2])
+def test_bad_values_name_the_input_and_the_tensor(method: str, bad: float, where: int):
+    tensors = inputs((6, 8), torch.bfloat16)
+    tensors[where][1, 1] = bad
+    name = ["base", "a", "b", "c"][where]
+    message = rf"^{method}: tensor x\.weight of {name} holds a NaN or an infinity in bfloat16;"
+    with pytest.raises(MergeError, match=message):
+        merge(tensors, method)
+
+
+def test_random_inner_methods_follow_the_seed():
+    tensors = inputs((6, 8))
+    results = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        results.append(merge(tensors, "knots_dare_ties", density=0.5))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_int8_mask_changes_nothing():
+    tensors = inputs((6, 8))
+    plain = merge(tensors, "knots_ties", density=0.5)
+    masked = merge(tensors, "knots_ties", density=0.5, int8_mask=True)
+    assert torch.equal(plain, masked)
