@@ -1,0 +1,149 @@
+"""Tiny checkpoints, adapters and tokenizers, written by transformers and peft as real ones are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import peft
+import torch
+import transformers
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import BPE
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+VOCABULARY = ("<unk>", "<s>", "</s>", *LETTERS)
+DECODER = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A base checkpoint's folder and those of the models fine-tuned from it."""
+
+    base: Path
+    tuned: tuple[Path, ...]
+
+
+def llama(vocab_size: int = len(VOCABULARY), **config: object) -> PreTrainedModel:
+    return _new("Llama", "LlamaForCausalLM", vocab_size=vocab_size, **{**DECODER, **config})
+
+
+def mistral(vocab_size: int = len(VOCABULARY), **config: object) -> PreTrainedModel:
+    return _new("Mistral", "MistralForCausalLM", vocab_size=vocab_size, **{**DECODER, **config})
+
+
+def granite(vocab_size: int = len(VOCABULARY), **config: object) -> PreTrainedModel:
+    """Of the models that mergekit knows, one whose biases may be missing."""
+    return _new("Granite", "GraniteForCausalLM", vocab_size=vocab_size, **{**DECODER, **config})
+
+
+def t5() -> PreTrainedModel:
+    return _new(
+        "T5",
+        "T5ForConditionalGeneration",
+        vocab_size=len(VOCABULARY),
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_heads=4,
+        num_layers=2,
+        num_decoder_layers=2,
+        feed_forward_proj="gated-gelu",
+        decoder_start_token_id=0,
+    )
+
+
+def bert() -> PreTrainedModel:
+    return _new(
+        "Bert",
+        "BertForSequenceClassification",
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        num_labels=3,
+    )
+
+
+def _new(family: str, architecture: str, **config: object) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model_class = getattr(transformers, architecture)
+    return model_class(getattr(transformers, f"{family}Config")(**config))
+
+
+def fine_tuned(base: PreTrainedModel, seed: int, decay: float = 1.0) -> PreTrainedModel:
+    """A copy of `base` in which every weight has moved, each row by `decay` times the one before.
+
+    A decay below 1 gives the deltas singular values of every size.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model = copy.deepcopy(base)
+    with torch.no_grad():
+        for weight in model.parameters():
+            noise = 0.02 * torch.randn(weight.shape, generator=generator)
+            rows = decay ** torch.arange(len(weight))
+            noise *= rows.view(-1, *[1] * (weight.ndim - 1))
+            weight.add_(noise.to(weight.dtype))
+    return model
+
+
+def write_family(folder: Path, base: PreTrainedModel, count: int = 3, **save: object) -> Family:
+    """Save `base` and `count` models fine-tuned from it, in the precision that `base` has."""
+    base.save_pretrained(folder / "base", **save)
+    tuned = tuple(folder / f"tuned-{number}" for number in range(1, count + 1))
+    for seed, path in enumerate(tuned, start=1):
+        fine_tuned(base, seed).save_pretrained(path, **save)
+    return Family(folder / "base", tuned)
+
+
+def write_adapter(
+    folder: Path, base: PreTrainedModel, seed: int, targets: Sequence[str], rank: int = 4
+) -> Path:
+    """Save a LoRA adapter on `base` with random A and B (peft's own start has B = 0)."""
+    torch.manual_seed(seed)
+    config = peft.LoraConfig(r=rank, target_modules=list(targets), init_lora_weights=False)
+    peft.get_peft_model(copy.deepcopy(base), config).save_pretrained(folder)
+    return folder
+
+
+def write_tokenizer(folder: Path, *added: str) -> None:
+    """Save a tokenizer of single letters and, after them, the special tokens `added`."""
+    letters = BPE(vocab={token: i for i, token in enumerate(VOCABULARY)}, merges=[])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(letters),
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
+    tokenizer.add_tokens([AddedToken(token, special=True) for token in added])
+    tokenizer.save_pretrained(folder)
+
+
+def write_enlarged(folder: Path, model: PreTrainedModel, *added: str) -> None:
+    """Save `model` with a tokenizer that has the special tokens `added`, and a row for each."""
+    torch.manual_seed(0)
+    enlarged = copy.deepcopy(model)
+    enlarged.resize_token_embeddings(len(VOCABULARY) + len(added), mean_resizing=False)
+    enlarged.save_pretrained(folder)
+    write_tokenizer(folder, *added)
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Load a checkpoint with transformers; return every tensor of it, tied ones included."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    model_class = getattr(transformers, config.architectures[0])
+    model, report = model_class.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    assert not any(report.values()), report
+    return model.state_dict()

@@ -1,0 +1,42 @@
+"""Families of tiny checkpoints, written once a session and read by every test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from end_to_end import checkpoints
+from end_to_end.checkpoints import Family
+
+transformers.utils.logging.disable_progress_bar()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Matrices this small only lose time to a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """Three fine-tunes of a Llama in float32."""
+    return checkpoints.write_family(tmp_path_factory.mktemp("llama"), checkpoints.llama())
+
+
+@pytest.fixture(scope="session")
+def llama_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """Three fine-tunes of a Llama in bfloat16."""
+    base = checkpoints.llama().to(torch.bfloat16)
+    return checkpoints.write_family(tmp_path_factory.mktemp("llama-bfloat16"), base)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a test's merge goes."""
+    return tmp_path / "out"

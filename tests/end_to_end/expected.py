@@ -1,0 +1,150 @@
+"""What a merge must write: the definitions in float64, applied weight by weight."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import reference
+import torch
+from end_to_end.checkpoints import Family, tensors
+from mergekit import merge_methods
+from mergekit.merge_methods.base import TensorGroup
+
+VOCABULARY = re.compile(r"embed_tokens|lm_head|shared\.|word_embeddings")
+ACCURACY = 1e-5
+"""The error allowed before the one rounding to the output's precision, relative to the delta.
+
+Matrices as small as these are merged far more exactly than the 1e-3 that large ones may need."""
+
+Weights = Mapping[str, torch.Tensor]
+Parameters = Callable[[str], dict[str, Any]]
+
+
+def assert_merged(
+    out: Path,
+    family: Family,
+    method: str,
+    parameters: dict[str, Any] | Parameters | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Compare every tensor in the folder `out` with its definition.
+
+    `parameters` has the reference's names (`weights` and `lam`, lists in the order of the
+    inputs), or is a function from a tensor's name to such a mapping; `dtype` is the recipe's.
+    """
+    assert_weights_merged(
+        tensors(out),
+        tensors(family.base),
+        [tensors(path) for path in family.tuned],
+        method,
+        parameters,
+        dtype,
+    )
+
+
+def assert_weights_merged(
+    merged: Weights,
+    base: Weights,
+    tuned: list[Weights],
+    method: str,
+    parameters: dict[str, Any] | Parameters | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Compare every tensor of `merged` with its definition; see `assert_merged`."""
+    assert merged.keys() == base.keys()
+    for name, tensor in merged.items():
+        start, *others = (_exact(weights[name], dtype) for weights in (base, *tuned))
+        chosen = parameters(name) if callable(parameters) else dict(parameters or {})
+        delta = merged_delta(name, [other - start for other in others], method, **chosen)
+        assert_close(name, tensor, start, delta)
+
+
+def assert_close(name: str, tensor: torch.Tensor, base: torch.Tensor, delta: torch.Tensor) -> None:
+    """Check `tensor` against base + delta, allowing for one rounding and for `ACCURACY`."""
+    wanted = base + delta
+    rounding = torch.finfo(tensor.dtype).eps / 2 * wanted.abs()
+    error = ((tensor.double() - wanted).abs() - rounding).clamp(min=0).norm()
+    assert error <= ACCURACY * delta.norm(), f"{name}: {error:.2e} of {delta.norm():.2e}"
+
+
+def merged_delta(
+    name: str,
+    deltas: list[torch.Tensor],
+    method: str,
+    embeddings: str = "elementwise",
+    **parameters: Any,
+) -> torch.Tensor:
+    """Merge the float64 deltas of the weight `name` by the definition of `method`."""
+    shape = deltas[0].shape
+    if not any(delta.any() for delta in deltas):
+        return torch.zeros(shape, dtype=torch.float64)
+    if len(shape) < 2 or (embeddings == "elementwise" and VOCABULARY.search(name)):
+        return _of_entries(method, deltas, **parameters)
+    if len(shape) == 2:
+        return _of_matrices(method, deltas, **parameters)
+    if len(shape) == 3:
+        slices = zip(*deltas, strict=True)
+        return torch.stack([_of_matrices(method, list(each), **parameters) for each in slices])
+    flat = [delta.flatten(start_dim=1) for delta in deltas]
+    return _of_matrices(method, flat, **parameters).view(shape)
+
+
+def _of_matrices(method: str, deltas: list[torch.Tensor], **parameters: Any) -> torch.Tensor:
+    if method == "drm":
+        return reference.drm(deltas, **parameters)
+    if method == "star":
+        return reference.star(deltas, **parameters)
+    one_density = isinstance(parameters.get("density", 1.0), float)
+    if method == "knots_ties" and one_density and all(delta.any() for delta in deltas):
+        return reference.knots_ties(deltas, **parameters)
+    return _knots(_inner(method), deltas, **parameters)
+
+
+def _of_entries(method: str, deltas: list[torch.Tensor], **parameters: Any) -> torch.Tensor:
+    for matrices_only in ("direction", "rank_tolerance", "eta"):
+        parameters.pop(matrices_only, None)
+    if method == "drm":
+        parameters.pop("density", None)
+        return reference.elementwise_drm(deltas, **parameters)
+    if method == "star":
+        return _by_mergekit("task_arithmetic", deltas, **{"normalize": True, **parameters})
+    return _by_mergekit(_inner(method), deltas, **parameters)
+
+
+def _inner(method: str) -> str:
+    return "ties" if method == "knots" else method.removeprefix("knots_")
+
+
+def _knots(
+    inner: str, deltas: list[torch.Tensor], rank_tolerance: float = 1e-5, **parameters: Any
+) -> torch.Tensor:
+    """KnOTS, horizontal, around any of mergekit's methods.
+
+    The coordinates diag(s)·V_tᵀ are written Uᵀ·D_t here, so that those of an input that leaves the
+    weight alone are zero, not rounding noise with a vote.
+    """
+    U, S, _Vt = torch.linalg.svd(torch.cat(deltas, dim=1), full_matrices=False)
+    basis = U[:, rank_tolerance * S[0] < S]
+    return basis @ _by_mergekit(inner, [basis.T @ delta for delta in deltas], **parameters)
+
+
+def _by_mergekit(
+    method: str,
+    deltas: list[torch.Tensor],
+    weights: list[float] | None = None,
+    lam: float = 1.0,
+    **parameters: Any,
+) -> torch.Tensor:
+    """Merge with one of mergekit's methods, in float64, over a base of zeros."""
+    base = torch.zeros_like(deltas[0])
+    group = TensorGroup.from_tensors([base, *deltas], base_index=0)
+    settings = {"weight": weights or 1.0, "lambda": lam, **parameters}
+    return merge_methods.get(method)((group,), parameters=settings)[0]
+
+
+def _exact(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """Round as mergekit does when it reads, then leave rounding behind."""
+    return tensor.to(dtype or tensor.dtype).double()
