@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from mergekit.merge_methods.base import MergeMethod
 from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
 
+from mergekit_spectral.errors import MergeError
 from mergekit_spectral.methods.base import SpectralMethod
 from mergekit_spectral.methods.drm import DRM
-from mergekit_spectral.methods.errors import MergeError
 from mergekit_spectral.methods.knots import KnOTS
 from mergekit_spectral.methods.star import STAR
 

@@ -18,7 +18,7 @@ from mergekit.merge_methods.base import (
 )
 from torch import Tensor
 
-from mergekit_spectral.methods.errors import MergeError
+from mergekit_spectral.errors import MergeError
 from mergekit_spectral.methods.parameters import Parameter, for_method
 from mergekit_spectral.spectral import Delta, DenseDelta
 from mergekit_spectral.spectral.precision import exact_matmul, working_dtype

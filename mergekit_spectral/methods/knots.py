@@ -12,9 +12,9 @@ from mergekit.merge_methods.base import TensorGroup
 from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
 from torch import Tensor
 
+from mergekit_spectral.errors import MergeError
 from mergekit_spectral.methods.base import Settings, SpectralMethod
 from mergekit_spectral.methods.direction import along_shared_side
-from mergekit_spectral.methods.errors import MergeError
 from mergekit_spectral.methods.parameters import (
     DIRECTION,
     EMBEDDINGS,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from mergekit.merge_methods.base import ParameterScope, ParameterSpec
 from pydantic import Field, ValidationError
 
-from mergekit_spectral.methods.errors import MergeError
+from mergekit_spectral.errors import MergeError
 
 
 @dataclass(frozen=True)

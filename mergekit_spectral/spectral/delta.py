@@ -27,6 +27,10 @@ class Delta(ABC):
         """The transpose, [in, out], sharing storage."""
 
     @abstractmethod
+    def is_zero(self) -> bool:
+        """Whether every entry is exactly zero (of a factored delta: of either factor)."""
+
+    @abstractmethod
     def project(self, basis: Tensor) -> Tensor:
         """Return basisᵀ·D, [k, in], for a `basis` of shape [out, k]."""
 
@@ -58,6 +62,9 @@ class DenseDelta(Delta):
     def T(self) -> DenseDelta:
         return DenseDelta(self.matrix.T)
 
+    def is_zero(self) -> bool:
+        return not bool(self.matrix.any())
+
     def project(self, basis: Tensor) -> Tensor:
         return basis.T @ self.matrix
 
@@ -87,6 +94,9 @@ class FactoredDelta(Delta):
     @property
     def T(self) -> FactoredDelta:
         return FactoredDelta(self.A.T, self.B.T)
+
+    def is_zero(self) -> bool:
+        return not (bool(self.A.any()) and bool(self.B.any()))
 
     def project(self, basis: Tensor) -> Tensor:
         return (basis.T @ self.B) @ self.A
