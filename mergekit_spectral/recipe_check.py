@@ -57,6 +57,11 @@ def check_recipe(config: MergeConfiguration, method: SpectralMethod) -> None:
                     parameter.validate(value)
 
 
+def base_models(config: MergeConfiguration) -> set[ModelReference]:
+    """Return the models that inputs of a recipe are compared to."""
+    return {section.base_model for section in _sections(config) if section.base_model is not None}
+
+
 def _sections(config: MergeConfiguration) -> Iterator[Section]:
     yield Section(config.parameters, config.base_model)
     yield from _of_models(config.models, config.base_model)

@@ -12,6 +12,7 @@ import wrapt
 from mergekit import merge_methods
 from mergekit.config import MergeConfiguration
 
+from mergekit_spectral.lora_inputs import factored_lora_inputs
 from mergekit_spectral.methods import MergeError, SpectralMethod
 from mergekit_spectral.recipe_check import check_recipe
 
@@ -23,23 +24,26 @@ def wrap_run_merge(module: ModuleType) -> None:
         module: the module ``mergekit.merge``.
 
     Raises:
-        TypeError: if its `run_merge` takes no `merge_config`.
+        TypeError: if its `run_merge` takes other parameters than we know.
     """
-    if "merge_config" not in inspect.signature(module.run_merge).parameters:
-        raise TypeError("run_merge has no parameter merge_config")
+    missing = {"merge_config", "options"} - inspect.signature(module.run_merge).parameters.keys()
+    if missing:
+        raise TypeError(f"run_merge has no parameter {' and '.join(sorted(missing))}")
     wrapt.wrap_function_wrapper(module, "run_merge", _run_merge)
 
 
 def _run_merge(
     run_merge: Callable[..., None], _instance: None, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    config = inspect.signature(run_merge).bind(*args, **kwargs).arguments["merge_config"]
+    given = inspect.signature(run_merge).bind(*args, **kwargs).arguments
+    config, options = given["merge_config"], given["options"]
     method = merge_methods.get(config.merge_method)
     if not isinstance(method, SpectralMethod):
         return run_merge(*args, **kwargs)
     check_recipe(config, method)
     try:
-        return run_merge(*args, **kwargs)
+        with factored_lora_inputs(config, options):
+            return run_merge(*args, **kwargs)
     except ValueError as error:
         if told := _shapes_told_by_model(str(error), config):
             raise MergeError(f"{config.merge_method}: {told}") from None

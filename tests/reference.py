@@ -38,9 +38,8 @@ def drm(
         rows, scales = [], []
         for V_t in blocks:
             n = V_t.norm(dim=1, keepdim=True)
-            zero = n <= NUMERICAL_ZERO
-            rows.append(torch.where(zero, 0, V_t / n.masked_fill(zero, 1)))
-            scales.append(torch.where(zero, 0, s[:, None] * n))
+            rows.append(V_t / n.masked_fill(n == 0, 1))
+            scales.append(s[:, None] * n)
         pruned = prune(rows, density)
         X = [scale * row for scale, row in zip(scales, pruned, strict=True)]
         return lam * U @ elect_and_average(X, weights, normalize)
@@ -108,7 +107,10 @@ def joint_svd(deltas: Deltas, rank_tolerance: float) -> tuple[Tensor, Tensor, li
     """U [out, k], s [k] and the T blocks of Vᵀ, each [k, in]."""
     U, s, Vh = torch.linalg.svd(torch.cat(list(deltas), dim=1), full_matrices=False)
     kept = s > rank_tolerance * s[0]
-    return U[:, kept], s[kept], list(Vh[kept].chunk(len(deltas), dim=1))
+    blocks = Vh[kept].chunk(len(deltas), dim=1)
+    noise = [block.norm(dim=1, keepdim=True) <= NUMERICAL_ZERO for block in blocks]
+    blocks = [torch.where(n, 0, block) for n, block in zip(noise, blocks, strict=True)]
+    return U[:, kept], s[kept], blocks
 
 
 def prune(rows: Sequence[Tensor], density: float | Sequence[float]) -> list[Tensor]:
@@ -125,7 +127,7 @@ def prune(rows: Sequence[Tensor], density: float | Sequence[float]) -> list[Tens
 
 def trim(coordinates: Tensor, density: float) -> Tensor:
     """TIES's own trimming, as mergekit does it: the largest int(p·N) entries stay."""
-    kept = max(1, int(density * coordinates.numel()))
+    kept = min(coordinates.numel(), max(1, int(density * coordinates.numel())))
     largest = coordinates.abs().flatten().topk(kept).indices
     mask = torch.zeros(coordinates.numel(), dtype=torch.bool).index_fill(0, largest, True)
     return torch.where(mask.view_as(coordinates), coordinates, 0)

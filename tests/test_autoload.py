@@ -152,5 +152,5 @@ def test_a_name_of_mergekits_own_stays_mergekits(
 def test_run_merge_of_another_signature_is_not_wrapped():
     module = ModuleType("mergekit.merge")
     module.run_merge = lambda recipe, out_path: None
-    with pytest.raises(TypeError, match="run_merge has no parameter merge_config"):
+    with pytest.raises(TypeError, match="run_merge has no parameter merge_config and options"):
         wrap_run_merge(module)

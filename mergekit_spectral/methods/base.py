@@ -13,15 +13,15 @@ from mergekit.merge_methods.base import (
     InputContract,
     MergeMethodSpec,
     PerInputValues,
-    TensorEntry,
     TensorGroup,
 )
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.methods.deltas import as_matrices, ordinary, task_deltas
 from mergekit_spectral.methods.parameters import Parameter, for_method
-from mergekit_spectral.spectral import Delta, DenseDelta
-from mergekit_spectral.spectral.precision import exact_matmul, working_dtype
+from mergekit_spectral.spectral import Delta
+from mergekit_spectral.spectral.precision import exact_matmul
 
 Settings = Mapping[str, Any]
 """A recipe's parameters for one tensor; those set per input are lists in the deltas' order."""
@@ -102,15 +102,12 @@ class SpectralMethod(GroupMergeMethod):
             from it.
 
         Raises:
-            MergeError: if an input has a NaN or infinity.
+            MergeError: if an input holds a NaN or an infinity.
         """
         assert group.base is not None  # by the contract
-        base = self._finite(group.base, group)
-        deltas = [
-            self._finite(entry, group).to(working_dtype(base.dtype)) - base
-            for entry in group.non_base
-        ]
-        if not any(delta.any() for delta in deltas):
+        base = ordinary(group.base.tensor)
+        deltas = task_deltas(group)
+        if all(delta.is_zero() for delta in deltas):
             return base
 
         settings: Settings = {
@@ -120,33 +117,13 @@ class SpectralMethod(GroupMergeMethod):
         scale = settings["lambda"]
         vocabulary = group.metadata.vocabulary_axis is not None
         if base.ndim < 2 or (vocabulary and settings["embeddings"] == "elementwise"):
-            merged = self.merge_elementwise(deltas, settings)
+            merged = self.merge_elementwise([delta.tensor() for delta in deltas], settings)
             return torch.add(base, merged, alpha=scale).to(base.dtype)
 
         result = torch.empty_like(base, memory_format=torch.contiguous_format)
-        for index, matrix in enumerate(_matrices(base)):
-            merged_delta = self.merge_matrices(
-                [DenseDelta(_matrices(delta)[index]) for delta in deltas], settings
-            )
-            _matrices(result)[index].copy_(merged_delta.added_to(matrix, scale))
+        inputs = zip(*(delta.matrices() for delta in deltas), strict=True)
+        for before, after, matrices in zip(
+            as_matrices(base), as_matrices(result), inputs, strict=True
+        ):
+            after.copy_(self.merge_matrices(matrices, settings).added_to(before, scale))
         return result
-
-    def _finite(self, entry: TensorEntry, group: TensorGroup) -> Tensor:
-        tensor = entry.tensor
-        if not torch.isfinite(tensor).all():
-            raise MergeError(
-                f"{self.spec.name}: tensor {group.metadata.name} of {entry.id} holds a NaN or an "
-                f"infinity in {str(tensor.dtype).removeprefix('torch.')}; every input must be "
-                "finite, so repair or replace that model."
-            )
-        return tensor
-
-
-def _matrices(tensor: Tensor) -> Tensor:
-    """Give a tensor of two axes or more as a stack of matrices, [count, out, in].
-
-    Of a contiguous tensor it is a view.
-    """
-    if tensor.ndim == 3:
-        return tensor
-    return tensor.reshape(1, tensor.shape[0], -1)

@@ -28,6 +28,9 @@ RankRule = Callable[[Tensor], int]
 # largest, so singular values to about 1e-8 of the largest, with a margin for the matrix's size.
 _GRAM_RESOLUTION = 1e-6
 
+# Rounding leaves up to about 13 eps of an input's norm in a row that should be zero.
+_ROUNDING = 32
+
 
 @dataclass(frozen=True)
 class JointDecomposition:
@@ -44,8 +47,15 @@ class JointDecomposition:
 
     @exact_matmul()
     def coordinates(self, delta: Delta) -> Tensor:
-        """Return one input in the shared basis, Uᵀ·D_t = diag(s)·V_tᵀ, [k, in]."""
-        return delta.project(self.basis)
+        """Return one input in the shared basis, Uᵀ·D_t = diag(s)·V_tᵀ, [k, in].
+
+        A row that is zero up to rounding is zero: an input that has no part in a direction must
+        have no say in it either, and with noise in the row it would vote, and in DRM at full size.
+        """
+        rows = delta.project(self.basis)
+        lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        noise = _ROUNDING * torch.finfo(rows.dtype).eps * torch.linalg.vector_norm(lengths)
+        return rows.masked_fill_(lengths <= noise, 0)
 
 
 @exact_matmul()

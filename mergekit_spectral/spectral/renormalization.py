@@ -13,8 +13,7 @@ def renormalize(coordinates: Tensor) -> tuple[Tensor, Tensor]:
     renormalized singular values s̃_t, and the unit rows are those of Ṽ_t. The squares of n_i over
     all inputs add up to 1, the shared norm budget.
 
-    A row that is zero up to rounding (an input that has no part in that direction) becomes a zero
-    row of length 0; blown up to unit length, its noise would take part in the pruning.
+    A zero row (an input that has no part in that direction) stays zero, with length 0.
 
     Args:
         coordinates: [k, in], float32 or float64.
@@ -23,7 +22,5 @@ def renormalize(coordinates: Tensor) -> tuple[Tensor, Tensor]:
         The unit rows, [k, in], and their lengths, [k, 1].
     """
     lengths = torch.linalg.vector_norm(coordinates, dim=1, keepdim=True)
-    noise = 32 * torch.finfo(coordinates.dtype).eps * torch.linalg.vector_norm(lengths)
-    lengths = torch.where(lengths > noise, lengths, 0)
     inverse = torch.where(lengths > 0, 1 / lengths, 0)
     return coordinates * inverse, lengths

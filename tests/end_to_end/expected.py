@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from end_to_end.checkpoints import Family, tensors
 from mergekit import merge_methods
 from mergekit.merge_methods.base import TensorGroup
+from safetensors.torch import load_file
 
 VOCABULARY = re.compile(r"embed_tokens|lm_head|shared\.|word_embeddings")
 ACCURACY = 1e-5
@@ -146,5 +148,19 @@ def _by_mergekit(
 
 
 def _exact(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """Round as mergekit does when it reads, then leave rounding behind."""
-    return tensor.to(dtype or tensor.dtype).double()
+    """Round as mergekit does when it reads; float64 is exact as it is."""
+    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype or tensor.dtype).double()
+
+
+def with_adapter(base: Weights, adapter: Path) -> Weights:
+    """Add an adapter's update B·A in float64, where no rounding disturbs it."""
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    scale = config["lora_alpha"] / config["r"]
+    factors = load_file(adapter / "adapter_model.safetensors")
+    weights = dict(base)
+    for key, B in factors.items():
+        if ".lora_B." in key:
+            A = factors[key.replace(".lora_B.", ".lora_A.")]
+            name = key.removeprefix("base_model.model.").replace(".lora_B", "")
+            weights[name] = base[name].double() + scale * B.double() @ A.double()
+    return weights

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from end_to_end import checkpoints
 from end_to_end.checkpoints import Family
 from end_to_end.command import mergekit_yaml
-from end_to_end.expected import Weights, assert_weights_merged
+from end_to_end.expected import assert_weights_merged, with_adapter
 from end_to_end.recipe_builders import METHODS
-from safetensors.torch import load_file
 
 ATTENTION = ("q_proj", "v_proj", "o_proj")
 MLP = ("up_proj", "down_proj")
@@ -33,9 +31,9 @@ def test_merges_the_adapters_updates(
     method: str, llama: Family, adapters: tuple[Path, ...], out: Path
 ):
     recipe = _recipe(method, llama, adapters)
-    mergekit_yaml(recipe, out, "--lora-merge-cache", str(out.parent / "cache"))
+    mergekit_yaml(recipe, out)
     base = checkpoints.tensors(llama.base)
-    tuned = [_with_adapter(base, adapter) for adapter in adapters]
+    tuned = [with_adapter(base, adapter) for adapter in adapters]
     assert_weights_merged(checkpoints.tensors(out), base, tuned, method)
 
 
@@ -45,9 +43,9 @@ def test_adapters_beside_a_full_fine_tune(
 ):
     recipe = _recipe(method, llama, adapters[:1])
     recipe["models"].append({"model": str(llama.tuned[0])})
-    mergekit_yaml(recipe, out, "--lora-merge-cache", str(out.parent / "cache"))
+    mergekit_yaml(recipe, out)
     base, tuned = (checkpoints.tensors(path) for path in (llama.base, llama.tuned[0]))
-    inputs = [_with_adapter(base, adapters[0]), tuned]
+    inputs = [with_adapter(base, adapters[0]), tuned]
     assert_weights_merged(checkpoints.tensors(out), base, inputs, method)
 
 
@@ -57,17 +55,3 @@ def _recipe(method: str, llama: Family, adapters: tuple[Path, ...]) -> dict:
         "base_model": str(llama.base),
         "models": [{"model": f"{llama.base}+{adapter}"} for adapter in adapters],
     }
-
-
-def _with_adapter(base: Weights, adapter: Path) -> Weights:
-    """Add an adapter's update B·A in float64, where no rounding disturbs it."""
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    scale = config["lora_alpha"] / config["r"]
-    factors = load_file(adapter / "adapter_model.safetensors")
-    weights = dict(base)
-    for key, B in factors.items():
-        if ".lora_B." in key:
-            A = factors[key.replace(".lora_B.", ".lora_A.")]
-            name = key.removeprefix("base_model.model.").replace(".lora_B", "")
-            weights[name] = base[name].double() + scale * B.double() @ A.double()
-    return weights

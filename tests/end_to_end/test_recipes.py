@@ -13,7 +13,7 @@ import transformers
 import yaml
 from end_to_end import checkpoints
 from end_to_end.command import mergekit_yaml
-from end_to_end.expected import assert_weights_merged
+from end_to_end.expected import assert_weights_merged, with_adapter
 from end_to_end.stand_ins import NEW_TOKENS, StandIns
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration, evaluate_setting
@@ -39,8 +39,7 @@ def test_runs_by_the_command_in_its_comment(path: str, stand_ins: StandIns, out:
     text = (ROOT / path).read_text()
     published = yaml.safe_load(text)
     recipe = stand_ins.applied_to(published)
-    cache = stand_ins.folder / "lora-cache"
-    mergekit_yaml(recipe, out, "--copy-tokenizer", *_options(path, text, cache))
+    mergekit_yaml(recipe, out, "--copy-tokenizer", *_options(path, text))
 
     merged = checkpoints.tensors(out)
     base = checkpoints.tensors(Path(recipe["base_model"]))
@@ -49,7 +48,7 @@ def test_runs_by_the_command_in_its_comment(path: str, stand_ins: StandIns, out:
     assert any(not torch.equal(merged[name], base[name]) for name in matrices)
     _assert_keeps_its_tokens(out, published, merged)
     if recipe["merge_method"] != "ties":
-        _assert_is_as_defined(recipe, cache, matrices, base, merged)
+        _assert_is_as_defined(recipe, matrices, base, merged)
 
 
 @pytest.mark.parametrize("method", ["drm", "knots_ties", "star"])
@@ -82,12 +81,12 @@ def test_every_method_has_a_recipe(family: str, kind: str, method: str):
     assert all(("+" in entry["model"]) == (kind == "lora") for entry in recipe["models"])
 
 
-def _options(path: str, text: str, cache: Path) -> list[str]:
-    """The options of the command that a recipe's comment gives, with the test's LoRA cache."""
+def _options(path: str, text: str) -> list[str]:
+    """The options of the command that a recipe's comment gives."""
     (command,) = re.findall(r"^#\s+(mergekit-yaml .*)$", text, re.MULTILINE)
     _program, recipe, out, *options = shlex.split(command)
     assert (recipe, out) == (path, "out/")
-    return [str(cache) if option == "lora-cache/" else option for option in options]
+    return options
 
 
 def _assert_keeps_its_tokens(
@@ -107,24 +106,26 @@ def _assert_keeps_its_tokens(
 
 def _assert_is_as_defined(
     recipe: dict[str, Any],
-    cache: Path,
     matrices: list[str],
     base: dict[str, torch.Tensor],
     merged: dict[str, torch.Tensor],
 ) -> None:
     """Compare the layers' matrices with the definition, of inputs as mergekit reads them."""
-    references = [ModelReference.parse(entry["model"]) for entry in recipe["models"]]
-    tuned = [
-        checkpoints.tensors(Path(reference.merged(cache_dir=str(cache)).model.path))
-        for reference in references
-    ]
+    dtype = getattr(torch, recipe["dtype"])
+    loaded = {name: tensor.to(dtype) for name, tensor in base.items()}
+    tuned = []
+    for reference in (ModelReference.parse(entry["model"]) for entry in recipe["models"]):
+        if reference.lora:
+            tuned.append(with_adapter(loaded, Path(reference.lora.path)))
+        else:
+            tuned.append(checkpoints.tensors(Path(reference.model.path)))
     assert_weights_merged(
         {name: merged[name] for name in matrices},
         {name: base[name] for name in matrices},
         tuned,
         recipe["merge_method"],
         lambda name: _parameters(recipe, name),
-        getattr(torch, recipe["dtype"]),
+        dtype,
     )
 
 

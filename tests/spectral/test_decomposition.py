@@ -6,7 +6,12 @@ from hypothesis import given
 from matrices import delta_groups, gaussian
 from torch import Tensor
 
-from mergekit_spectral.spectral import DenseDelta, above_tolerance, joint_decomposition
+from mergekit_spectral.spectral import (
+    DenseDelta,
+    FactoredDelta,
+    above_tolerance,
+    joint_decomposition,
+)
 
 
 def decompose(deltas: list[Tensor], tolerance: float = 0.01, resolution: float | None = None):
@@ -85,3 +90,37 @@ def test_tolerance_is_strict():
     assert above_tolerance(0.5)(s) == 1
     assert above_tolerance(0.49)(s) == 2
     assert above_tolerance(0.0)(s) == 3
+
+
+@pytest.mark.parametrize("shape", [(64, 48), (512, 64)])
+def test_rounding_noise_is_no_part_in_a_direction(shape: tuple[int, int]):
+    """Inputs with orthogonal left spaces have no part in each other's directions."""
+    out_features, in_features = shape
+    Q = torch.linalg.qr(gaussian((out_features, 16), 1)[0]).Q.float()
+    A, B = (delta.float() for delta in gaussian((8, in_features), 2, seed=1))
+    deltas = [Q[:, :8] @ A, Q[:, 8:] @ B]
+    joint = decompose(deltas)
+    rows = [joint.coordinates(DenseDelta(delta)).any(dim=1) for delta in deltas]
+    assert rows[0].sum() == rows[1].sum() == 8
+    assert not (rows[0] & rows[1]).any()
+
+
+@given(delta_groups(min_inputs=2))
+def test_factored_deltas_decompose_alike(deltas: list[Tensor]):
+    factored = []
+    for delta in deltas:
+        U, s, Vh = torch.linalg.svd(delta, full_matrices=False)
+        factored.append(FactoredDelta(U * s, Vh))
+    rule = above_tolerance(0.01)
+    thin = joint_decomposition(factored, rule)
+    dense = joint_decomposition([DenseDelta(delta) for delta in deltas], rule)
+    n = min(len(thin.spectrum), len(dense.spectrum))
+    torch.testing.assert_close(thin.spectrum[:n], dense.spectrum[:n], rtol=1e-9, atol=1e-12)
+    projectors = [joint.basis @ joint.basis.T for joint in (thin, dense)]
+    torch.testing.assert_close(*projectors, rtol=0, atol=1e-8)
+
+
+def test_factors_of_zeros_have_no_directions():
+    zero = FactoredDelta(torch.zeros(6, 2), torch.zeros(2, 5))
+    none = FactoredDelta(torch.zeros(6, 0), torch.zeros(0, 5))
+    assert joint_decomposition([zero, none], above_tolerance(0)).basis.shape == (6, 0)

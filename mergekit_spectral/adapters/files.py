@@ -1,0 +1,79 @@
+"""Where an adapter's two files are, in a folder or on the hub."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+import peft
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from mergekit_spectral.errors import MergeError
+
+CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+@dataclass(frozen=True)
+class AdapterFiles:
+    """The files of one adapter.
+
+    Attributes:
+        name: what the recipe calls it, for messages.
+        config: what peft's own classes read from ``adapter_config.json``.
+        weights: ``adapter_model.safetensors`` or ``adapter_model.bin``.
+    """
+
+    name: str
+    config: peft.PeftConfig
+    weights: Path
+
+
+def find_adapter(path: str, revision: str | None = None) -> AdapterFiles:
+    """Find an adapter and read its configuration.
+
+    Args:
+        path: a folder, or a repository on the hub, from which only the two files are fetched.
+        revision: a branch, tag or commit on the hub.
+
+    Raises:
+        MergeError: if there is no such folder or repository, a file is missing, or peft cannot
+            read the configuration.
+    """
+    folder = Path(path) if os.path.exists(path) else _fetch(path, revision)
+    if not (folder / CONFIG_NAME).is_file():
+        raise MergeError(
+            f"Adapter {path} has no {CONFIG_NAME}; a LoRA input is a folder or hub repository as "
+            "peft's save_pretrained writes it. A whole model is named without a base before it."
+        )
+    weights = next((folder / n for n in WEIGHTS_NAMES if (folder / n).is_file()), None)
+    if weights is None:
+        raise MergeError(f"Adapter {path} has no weights: neither {' nor '.join(WEIGHTS_NAMES)}.")
+    try:
+        config = peft.PeftConfig.from_pretrained(str(folder))
+    except (ValueError, TypeError, KeyError) as error:
+        raise MergeError(
+            f"Adapter {path}: peft cannot read its {CONFIG_NAME} ({_first_line(error)})."
+        ) from error
+    return AdapterFiles(path, config, weights)
+
+
+def _fetch(path: str, revision: str | None) -> Path:
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                path, revision=revision, allow_patterns=[CONFIG_NAME, *WEIGHTS_NAMES]
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        at = f" at revision {revision}" if revision else ""
+        raise MergeError(
+            f"Adapter {path}{at} is neither a folder here nor a repository that the hub gives out "
+            f"({_first_line(error)})."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
