@@ -1,0 +1,112 @@
+"""The differences of a tensor group's inputs to its base, dense or in factors."""
+
+from __future__ import annotations
+
+import torch
+from mergekit.merge_methods.base import TensorEntry, TensorGroup
+from torch import Tensor
+
+from mergekit_spectral.adapters import AdaptedTensor
+from mergekit_spectral.errors import MergeError
+from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta
+from mergekit_spectral.spectral.precision import working_dtype
+
+
+class TaskDelta:
+    """What fine-tuning did to one tensor of any shape, in the working dtype.
+
+    Args:
+        shape: of the tensor.
+        stored: a tensor of that shape, or factors of its view as [out, rest].
+    """
+
+    def __init__(self, shape: torch.Size, stored: Tensor | FactoredDelta):
+        self.shape = shape
+        self.stored = stored
+
+    def is_zero(self) -> bool:
+        """Whether the input equals the base."""
+        if isinstance(self.stored, FactoredDelta):
+            return self.stored.is_zero()
+        return not bool(self.stored.any())
+
+    def tensor(self) -> Tensor:
+        """Return the difference entry by entry, of the tensor's shape."""
+        if isinstance(self.stored, FactoredDelta):
+            return self.stored.to_dense().view(self.shape)
+        return self.stored
+
+    def matrices(self) -> list[Delta]:
+        """Return the difference as matrices: slices over the first of three axes, else one."""
+        if isinstance(self.stored, FactoredDelta) and len(self.shape) != 3:
+            return [self.stored]
+        return [DenseDelta(matrix) for matrix in as_matrices(self.tensor())]
+
+
+def as_matrices(tensor: Tensor) -> Tensor:
+    """Give a tensor of two axes or more as a stack of matrices, [count, out, in].
+
+    Of a contiguous tensor it is a view.
+    """
+    if tensor.ndim == 3:
+        return tensor
+    return tensor.reshape(1, tensor.shape[0], -1)
+
+
+def task_deltas(group: TensorGroup) -> list[TaskDelta]:
+    """Return the inputs' differences to the group's base, in the inputs' order.
+
+    An input that carries an adapter on that same base is taken in factors; its own copy of the
+    base's tensor is never read.
+
+    Raises:
+        MergeError: if a tensor or an adapter's factor holds a NaN or an infinity.
+    """
+    assert group.base is not None
+    name = group.metadata.name
+    base = ordinary(group.base.tensor)
+    _check_finite(base, group.base, name)
+    plain_base = not isinstance(group.base.tensor, AdaptedTensor)
+    dtype = working_dtype(base.dtype)
+    deltas: list[TaskDelta] = []
+    for entry in group.non_base:
+        tensor = entry.tensor
+        if isinstance(tensor, AdaptedTensor) and plain_base and tensor.base_id == group.base.id:
+            for part in tensor.update:
+                _check_finite(part, entry, name)
+            stored = _update_alone(tensor, base, dtype)
+        else:
+            total = tensor.sum_in(dtype) if isinstance(tensor, AdaptedTensor) else tensor
+            _check_finite(total, entry, name)
+            stored = total.to(dtype) - base
+        deltas.append(TaskDelta(base.shape, stored))
+    return deltas
+
+
+def ordinary(tensor: Tensor) -> Tensor:
+    """Return a plain tensor, added up if it carries an adapter's update."""
+    return tensor.to_dense_tensor() if isinstance(tensor, AdaptedTensor) else tensor
+
+
+def _update_alone(
+    tensor: AdaptedTensor, base: Tensor, dtype: torch.dtype
+) -> Tensor | FactoredDelta:
+    update = [part.to(dtype) for part in tensor.update]
+    if len(update) == 2:
+        B, A = update
+        return FactoredDelta(tensor.scale * B, A)
+    if len(update) == 1:
+        return tensor.scale * update[0]
+    if base.ndim < 2:
+        return base.new_zeros(base.shape, dtype=dtype)
+    rows, rest = base.flatten(1).shape
+    return FactoredDelta(base.new_zeros(rows, 0, dtype=dtype), base.new_zeros(0, rest, dtype=dtype))
+
+
+def _check_finite(tensor: Tensor, entry: TensorEntry, name: str | None) -> None:
+    if not torch.isfinite(tensor).all():
+        raise MergeError(
+            f"Tensor {name} of {entry.id} holds a NaN or an infinity in "
+            f"{str(tensor.dtype).removeprefix('torch.')}; every input must be finite, so repair "
+            "or replace that model."
+        )
