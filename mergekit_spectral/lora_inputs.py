@@ -12,7 +12,13 @@ from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import LoaderCache
 from mergekit.options import MergeOptions
 
-from mergekit_spectral.adapters import AdaptedLoader, LoraAdapter, NotAProductError, find_adapter
+from mergekit_spectral.adapters import (
+    AdaptedLoader,
+    LoraAdapter,
+    NotAProductError,
+    StoredWeights,
+    find_adapter,
+)
 from mergekit_spectral.recipe_check import base_models
 
 LOG = logging.getLogger(__name__)
@@ -68,8 +74,9 @@ def _loader(reference: ModelReference, cache: LoaderCache) -> AdaptedLoader:
             trained_on,
             base,
         )
-    loader = AdaptedLoader(base, cache.get(base), adapter)
-    if extra := sorted(adapter.replacements.keys() - cache.get(base).index.tensor_paths.keys()):
+    weights = StoredWeights(cache.get(base))
+    loader = AdaptedLoader(base, weights, adapter)
+    if extra := sorted(adapter.replacements.keys() - weights.index.tensor_paths.keys()):
         LOG.warning(
             "Adapter %s carries %s, which %s has not; it is left out unless the architecture has "
             "a place for it.",

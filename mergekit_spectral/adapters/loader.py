@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from pathlib import Path
 
-import safetensors
 import torch
 from mergekit.common import ModelReference
-from mergekit.io.lazy_tensor_loader import LazyTensorLoader
 from torch import Tensor
 
 from mergekit_spectral.adapters.adapted import AdaptedTensor, Update
+from mergekit_spectral.adapters.base_weights import BaseWeights
 from mergekit_spectral.adapters.lora import LoraAdapter, Product
-from mergekit_spectral.adapters.tensors import Shape
 from mergekit_spectral.errors import MergeError
-
-Header = tuple[Shape, torch.dtype]
 
 
 class AdaptedLoader:
@@ -25,7 +20,7 @@ class AdaptedLoader:
 
     Args:
         base: the reference of the base alone.
-        base_loader: mergekit's loader for it.
+        weights: the base's weights.
         adapter: the adapter.
 
     Attributes:
@@ -35,14 +30,13 @@ class AdaptedLoader:
         MergeError: if the adapter changes weights that the base has not, or of other shapes.
     """
 
-    def __init__(self, base: ModelReference, base_loader: LazyTensorLoader, adapter: LoraAdapter):
+    def __init__(self, base: ModelReference, weights: BaseWeights, adapter: LoraAdapter):
         self.base = base
-        self.base_loader = base_loader
+        self.weights = weights
         self.adapter = adapter
-        self._headers = BaseHeaders(base_loader)
         self._check_fit()
-        self.index = copy.copy(base_loader.index)
-        self.index.tensor_paths = base_loader.index.tensor_paths | adapter.replacements
+        self.index = copy.copy(weights.index)
+        self.index.tensor_paths = weights.index.tensor_paths | adapter.replacements
 
     def get_tensor(
         self,
@@ -64,10 +58,10 @@ class AdaptedLoader:
         where = torch.device(device)
         if name in self.adapter.replacements:
             return self._replacement(name, where)
-        shape, dtype = self._headers[name]
+        shape, dtype = self.weights.header(name)
         update, scale = self._update(name, where)
         return AdaptedTensor(
-            lambda: self.base_loader.get_tensor(name, device=device),
+            lambda: self.weights.read(name, where),
             self.base,
             update,
             scale,
@@ -82,8 +76,8 @@ class AdaptedLoader:
     def _replacement(self, name: str, device: torch.device) -> Tensor:
         replacement = self.adapter.replacement(name, device)
         dtype = replacement.dtype
-        if name in self.base_loader.index.tensor_paths:
-            _, dtype = self._headers[name]
+        if name in self.weights.index.tensor_paths:
+            _, dtype = self.weights.header(name)
         update, scale = self._update(name, device)
         return AdaptedTensor(
             lambda: replacement, None, update, scale, replacement.shape, dtype, device
@@ -98,7 +92,7 @@ class AdaptedLoader:
         return (self.adapter.vector(name, device),), update.scale
 
     def _check_fit(self) -> None:
-        adapter, known = self.adapter, self.base_loader.index.tensor_paths
+        adapter, known = self.adapter, self.weights.index.tensor_paths
         unknown = [name for name in adapter.updates if name not in known]
         if unknown:
             raise MergeError(
@@ -107,7 +101,7 @@ class AdaptedLoader:
                 f"{min(unknown)}; was it trained on another architecture or number of layers?"
             )
         for name in [*adapter.updates, *(r for r in adapter.replacements if r in known)]:
-            shape, expected = adapter.shape(name), self._headers[name][0]
+            shape, expected = adapter.shape(name), self.weights.header(name)[0]
             # An adapter tells convolutions as [out, rest].
             if shape not in (expected, (expected[0], math.prod(expected[1:]))):
                 raise MergeError(
@@ -115,41 +109,3 @@ class AdaptedLoader:
                     f"{list(shape)}, but there it is {list(expected)}; was it trained on a model "
                     "of another size?"
                 )
-
-
-class BaseHeaders:
-    """Shapes and dtypes of a base's weights, from the files' headers where they have them."""
-
-    def __init__(self, loader: LazyTensorLoader):
-        self._loader = loader
-        self._read: dict[str, Header] = {}
-
-    def __getitem__(self, name: str) -> Header:
-        if name not in self._read:
-            index = self._loader.index
-            path = Path(index.base_path) / index.tensor_paths[name]
-            if path.suffix == ".safetensors":
-                self._read |= _safetensors_headers(path)
-        if name not in self._read:
-            tensor = self._loader.get_tensor(name)
-            assert tensor is not None  # it raises where there is none
-            self._read[name] = tuple(tensor.shape), tensor.dtype
-        return self._read[name]
-
-
-_FLOATS = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
-
-
-def _safetensors_headers(path: Path) -> dict[str, Header]:
-    with safetensors.safe_open(path, framework="pt") as file:
-        entries = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-        return {
-            key: (tuple(entry.get_shape()), _FLOATS[entry.get_dtype()])
-            for key, entry in entries.items()
-            if entry.get_dtype() in _FLOATS
-        }

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable
+from functools import partial
+
 import torch
-from mergekit.merge_methods.base import TensorEntry, TensorGroup
+from mergekit.merge_methods.base import TensorGroup
 from torch import Tensor
 
 from mergekit_spectral.adapters import AdaptedTensor
@@ -65,21 +69,18 @@ def task_deltas(group: TensorGroup) -> list[TaskDelta]:
     assert group.base is not None
     name = group.metadata.name
     base = ordinary(group.base.tensor)
-    _check_finite(base, group.base, name)
+    _check_finite(base, group.base.id, name)
     plain_base = not isinstance(group.base.tensor, AdaptedTensor)
     dtype = working_dtype(base.dtype)
     deltas: list[TaskDelta] = []
     for entry in group.non_base:
         tensor = entry.tensor
         if isinstance(tensor, AdaptedTensor) and plain_base and tensor.base_id == group.base.id:
-            for part in tensor.update:
-                _check_finite(part, entry, name)
-            stored = _update_alone(tensor, base, dtype)
+            deltas.append(adapter_delta(tensor, entry.id, name))
         else:
             total = tensor.sum_in(dtype) if isinstance(tensor, AdaptedTensor) else tensor
-            _check_finite(total, entry, name)
-            stored = total.to(dtype) - base
-        deltas.append(TaskDelta(base.shape, stored))
+            _check_finite(total, entry.id, name)
+            deltas.append(TaskDelta(base.shape, total.to(dtype) - base))
     return deltas
 
 
@@ -88,25 +89,36 @@ def ordinary(tensor: Tensor) -> Tensor:
     return tensor.to_dense_tensor() if isinstance(tensor, AdaptedTensor) else tensor
 
 
-def _update_alone(
-    tensor: AdaptedTensor, base: Tensor, dtype: torch.dtype
-) -> Tensor | FactoredDelta:
+def adapter_delta(tensor: AdaptedTensor, owner: Hashable, name: str | None) -> TaskDelta:
+    """Return what an adapter alone does to the weight that it is on, without reading that.
+
+    Args:
+        tensor: the weight with its update.
+        owner: the input, for messages.
+        name: the weight's name, for messages.
+
+    Raises:
+        MergeError: if the update holds a NaN or an infinity.
+    """
+    for part in tensor.update:
+        _check_finite(part, owner, name)
+    shape, dtype = tensor.shape, working_dtype(tensor.dtype)
     update = [part.to(dtype) for part in tensor.update]
     if len(update) == 2:
         B, A = update
-        return FactoredDelta(tensor.scale * B, A)
+        return TaskDelta(shape, FactoredDelta(tensor.scale * B, A))
     if len(update) == 1:
-        return tensor.scale * update[0]
-    if base.ndim < 2:
-        return base.new_zeros(base.shape, dtype=dtype)
-    rows, rest = base.flatten(1).shape
-    return FactoredDelta(base.new_zeros(rows, 0, dtype=dtype), base.new_zeros(0, rest, dtype=dtype))
+        return TaskDelta(shape, tensor.scale * update[0])
+    zeros = partial(torch.zeros, dtype=dtype, device=tensor.device)
+    if len(shape) < 2:
+        return TaskDelta(shape, zeros(shape))
+    return TaskDelta(shape, FactoredDelta(zeros(shape[0], 0), zeros(0, math.prod(shape[1:]))))
 
 
-def _check_finite(tensor: Tensor, entry: TensorEntry, name: str | None) -> None:
+def _check_finite(tensor: Tensor, owner: Hashable, name: str | None) -> None:
     if not torch.isfinite(tensor).all():
         raise MergeError(
-            f"Tensor {name} of {entry.id} holds a NaN or an infinity in "
+            f"Tensor {name} of {owner} holds a NaN or an infinity in "
             f"{str(tensor.dtype).removeprefix('torch.')}; every input must be finite, so repair "
             "or replace that model."
         )

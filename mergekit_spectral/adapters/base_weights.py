@@ -1,0 +1,81 @@
+"""The weights of an adapter's base: their shapes at once, their values when they are asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import safetensors
+import torch
+from mergekit.io.lazy_tensor_loader import LazyTensorLoader, ShardedTensorIndex
+from torch import Tensor
+
+Shape = tuple[int, ...]
+Header = tuple[Shape, torch.dtype]
+
+
+class BaseWeights(Protocol):
+    """What is known of a base model's weights.
+
+    Attributes:
+        index: mergekit's index of them.
+    """
+
+    index: ShardedTensorIndex
+
+    def header(self, name: str) -> Header:
+        """Return a weight's shape and dtype."""
+
+    def read(self, name: str, device: torch.device) -> Tensor:
+        """Return a weight."""
+
+
+class StoredWeights:
+    """The weights in a checkpoint's files.
+
+    Shapes come from the files' headers where they have them: of a safetensors file no weight is
+    read for its shape.
+
+    Args:
+        loader: mergekit's loader for the checkpoint.
+    """
+
+    def __init__(self, loader: LazyTensorLoader):
+        self.index = loader.index
+        self._loader = loader
+        self._headers: dict[str, Header] = {}
+
+    def header(self, name: str) -> Header:
+        """Return a weight's shape and dtype."""
+        if name not in self._headers:
+            path = Path(self.index.base_path) / self.index.tensor_paths[name]
+            if path.suffix == ".safetensors":
+                self._headers |= _safetensors_headers(path)
+        if name not in self._headers:
+            tensor = self.read(name, torch.device("cpu"))
+            self._headers[name] = tuple(tensor.shape), tensor.dtype
+        return self._headers[name]
+
+    def read(self, name: str, device: torch.device) -> Tensor:
+        """Return a weight on `device`."""
+        tensor = self._loader.get_tensor(name, device=str(device))
+        assert tensor is not None  # the loader raises where there is none
+        return tensor
+
+
+_FLOATS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+
+
+def _safetensors_headers(path: Path) -> dict[str, Header]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        entries = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        return {
+            key: (tuple(entry.get_shape()), _FLOATS[entry.get_dtype()])
+            for key, entry in entries.items()
+            if entry.get_dtype() in _FLOATS
+        }
