@@ -66,7 +66,7 @@ def _loader(reference: ModelReference, cache: LoaderCache) -> AdaptedLoader:
     assert reference.lora is not None
     adapter = LoraAdapter(find_adapter(reference.lora.path, reference.lora.revision))
     base = reference.model_copy(update={"lora": None})
-    trained_on = adapter.base_model_name
+    trained_on = adapter.config.base_model_name_or_path
     if trained_on and _short_name(trained_on) != _short_name(base.model.path):
         LOG.warning(
             "Adapter %s was trained on %s, but the recipe puts it on %s.",

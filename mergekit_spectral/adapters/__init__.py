@@ -1,17 +1,20 @@
-"""LoRA inputs: read in factors, and carried in factors through mergekit's graph."""
+"""LoRA adapters: read in factors, carried in factors through mergekit's graph, written."""
 
 from mergekit_spectral.adapters.adapted import AdaptedTensor
 from mergekit_spectral.adapters.base_weights import BaseWeights, StoredWeights
 from mergekit_spectral.adapters.files import find_adapter
 from mergekit_spectral.adapters.loader import AdaptedLoader
 from mergekit_spectral.adapters.lora import LoraAdapter, NotAProductError
+from mergekit_spectral.adapters.writing import NewLayer, write_adapter
 
 __all__ = [
     "AdaptedLoader",
     "AdaptedTensor",
     "BaseWeights",
     "LoraAdapter",
+    "NewLayer",
     "NotAProductError",
     "StoredWeights",
     "find_adapter",
+    "write_adapter",
 ]

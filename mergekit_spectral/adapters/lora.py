@@ -72,12 +72,14 @@ class Product:
     Attributes:
         B: key of the left factor, [out, r, …].
         A: key of the right factor, [r, in, …].
+        rank: r.
         scale: alpha / r, or alpha / √r with rsLoRA.
         transposed: whether the weight gets (B·A)ᵀ.
     """
 
     B: str
     A: str
+    rank: int
     scale: float
     transposed: bool = False
 
@@ -95,7 +97,7 @@ class LoraAdapter:
 
     Attributes:
         name: what the recipe calls the adapter.
-        base_model_name: the base that its configuration names, if any.
+        config: as peft reads it.
         updates: what is added, by weight.
         replacements: keys of the tensors that replace the base's, by weight.
 
@@ -116,7 +118,7 @@ class LoraAdapter:
             what = f"a base changed by its initialization, {config.init_lora_weights}"
             raise NotAProductError(files.name, what)
 
-        self.base_model_name = config.base_model_name_or_path
+        self.config = config
         self._tensors = AdapterTensors(files.weights)
         self.updates: dict[str, Product | Addition] = {}
         self.replacements: dict[str, str] = {}
@@ -182,7 +184,7 @@ class LoraAdapter:
             )
         scale = _scale(config, module, rank)
         transposed = embedding or bool(config.fan_in_fan_out)
-        self.updates[f"{module}.weight"] = Product(B, A, scale, transposed)
+        self.updates[f"{module}.weight"] = Product(B, A, rank, scale, transposed)
         if "bias" in keys:
             self.updates[f"{module}.bias"] = Addition(keys["bias"], scale)
 

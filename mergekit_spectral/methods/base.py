@@ -18,7 +18,7 @@ from mergekit.merge_methods.base import (
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.methods.deltas import as_matrices, ordinary, task_deltas
+from mergekit_spectral.methods.deltas import TaskDelta, as_matrices, ordinary, task_deltas
 from mergekit_spectral.methods.parameters import Parameter, for_method
 from mergekit_spectral.spectral import Delta
 from mergekit_spectral.spectral.precision import exact_matmul
@@ -114,16 +114,31 @@ class SpectralMethod(GroupMergeMethod):
             name: value.values_for(group.non_base) if isinstance(value, PerInputValues) else value
             for name, value in parameters.items()
         }
+        merged = self.merge_deltas(deltas, settings, group.metadata.vocabulary_axis is not None)
         scale = settings["lambda"]
-        vocabulary = group.metadata.vocabulary_axis is not None
-        if base.ndim < 2 or (vocabulary and settings["embeddings"] == "elementwise"):
-            merged = self.merge_elementwise([delta.tensor() for delta in deltas], settings)
+        if isinstance(merged, Tensor):
             return torch.add(base, merged, alpha=scale).to(base.dtype)
-
         result = torch.empty_like(base, memory_format=torch.contiguous_format)
-        inputs = zip(*(delta.matrices() for delta in deltas), strict=True)
-        for before, after, matrices in zip(
-            as_matrices(base), as_matrices(result), inputs, strict=True
+        for before, after, delta in zip(
+            as_matrices(base), as_matrices(result), merged, strict=True
         ):
-            after.copy_(self.merge_matrices(matrices, settings).added_to(before, scale))
+            after.copy_(delta.added_to(before, scale))
         return result
+
+    def merge_deltas(
+        self, deltas: Sequence[TaskDelta], settings: Settings, vocabulary: bool
+    ) -> Tensor | list[Delta]:
+        """Merge the deltas of one tensor of any shape, before λ.
+
+        Args:
+            deltas: T deltas, not all of them zero.
+            settings: the recipe's parameters for this tensor.
+            vocabulary: whether the tensor has a vocabulary axis.
+
+        Returns:
+            A tensor of the deltas' shape if it was merged elementwise, else its matrices.
+        """
+        if len(deltas[0].shape) < 2 or (vocabulary and settings["embeddings"] == "elementwise"):
+            return self.merge_elementwise([delta.tensor() for delta in deltas], settings)
+        inputs = zip(*(delta.matrices() for delta in deltas), strict=True)
+        return [self.merge_matrices(matrices, settings) for matrices in inputs]

@@ -3,6 +3,7 @@
 It needs nothing but torch and knows nothing of mergekit, recipes or files.
 """
 
+from mergekit_spectral.spectral.compression import Compressed, compress
 from mergekit_spectral.spectral.consensus import disjoint_mean, mean_weights, weighted_mean
 from mergekit_spectral.spectral.decomposition import (
     JointDecomposition,
@@ -15,11 +16,13 @@ from mergekit_spectral.spectral.renormalization import renormalize
 from mergekit_spectral.spectral.truncation import kept_rank, truncate
 
 __all__ = [
+    "Compressed",
     "Delta",
     "DenseDelta",
     "FactoredDelta",
     "JointDecomposition",
     "above_tolerance",
+    "compress",
     "disjoint_mean",
     "joint_decomposition",
     "kept_rank",

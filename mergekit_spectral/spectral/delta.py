@@ -23,6 +23,11 @@ class Delta(ABC):
 
     @property
     @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """The working dtype."""
+
+    @property
+    @abstractmethod
     def T(self) -> Delta:
         """The transpose, [in, out], sharing storage."""
 
@@ -33,6 +38,10 @@ class Delta(ABC):
     @abstractmethod
     def project(self, basis: Tensor) -> Tensor:
         """Return basisᵀ·D, [k, in], for a `basis` of shape [out, k]."""
+
+    @abstractmethod
+    def scaled(self, factor: float) -> Delta:
+        """Return factor·D, stored as D is."""
 
     @abstractmethod
     def to_dense(self) -> Tensor:
@@ -59,6 +68,10 @@ class DenseDelta(Delta):
         return out_features, in_features
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self.matrix.dtype
+
+    @property
     def T(self) -> DenseDelta:
         return DenseDelta(self.matrix.T)
 
@@ -67,6 +80,9 @@ class DenseDelta(Delta):
 
     def project(self, basis: Tensor) -> Tensor:
         return basis.T @ self.matrix
+
+    def scaled(self, factor: float) -> DenseDelta:
+        return DenseDelta(factor * self.matrix)
 
     def to_dense(self) -> Tensor:
         return self.matrix
@@ -92,6 +108,10 @@ class FactoredDelta(Delta):
         return self.B.shape[0], self.A.shape[1]
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self.B.dtype
+
+    @property
     def T(self) -> FactoredDelta:
         return FactoredDelta(self.A.T, self.B.T)
 
@@ -100,6 +120,9 @@ class FactoredDelta(Delta):
 
     def project(self, basis: Tensor) -> Tensor:
         return (basis.T @ self.B) @ self.A
+
+    def scaled(self, factor: float) -> FactoredDelta:
+        return FactoredDelta(self.B, factor * self.A)
 
     def to_dense(self) -> Tensor:
         return self.B @ self.A

@@ -1,0 +1,144 @@
+"""``mergekit-spectral adapter``: a recipe in, an adapter and a table out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import yaml
+from mergekit.card import modelref_md
+from mergekit.config import MergeConfiguration
+from mergekit.options import MergeOptions
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from mergekit_spectral.adapter_merge import AdapterMerge, MergedWeight
+from mergekit_spectral.adapters import NewLayer, write_adapter
+from mergekit_spectral.errors import MergeError
+
+CARD = """\
+---
+{metadata}---
+
+# {name}
+
+A LoRA adapter for {base}, merged from other adapters with
+[mergekit-spectral](https://pypi.org/project/mergekit-spectral/), method `{method}`.
+
+Sources:
+
+{sources}
+
+Recipe:
+
+```yaml
+{recipe}
+```
+"""
+
+
+def merge_into_adapter(
+    recipe: Path,
+    out: Path,
+    *,
+    rank: int | None,
+    energy: float,
+    dtype: torch.dtype,
+    options: MergeOptions,
+    console: Console,
+) -> None:
+    """Merge the LoRA inputs of a recipe into one adapter and print what it holds.
+
+    Args:
+        recipe: the recipe's file.
+        out: the folder for the adapter.
+        rank: the largest rank of a weight; if None, the merged delta's own.
+        energy: the share of each merged delta's squared norm to keep.
+        dtype: in which the factors are stored.
+        options: mergekit's.
+        console: for progress and the table.
+
+    Raises:
+        MergeError: if the recipe or an adapter is not fit for it; nothing is written then.
+    """
+    text = recipe.read_text(encoding="utf-8")
+    config = _parsed(text, recipe)
+    merge = AdapterMerge(config, options)
+    base = merge.base.model
+    for name in merge.left_out:
+        console.print(f"Left out: {name}, which an adapter of products cannot hold.")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        steps = progress.track(
+            merge.run(rank=rank, energy=energy), len(merge), description="Merging weights"
+        )
+        merged = list(steps)
+    if not merged:
+        raise MergeError("None of the adapters changes any weight, so there is nothing to write.")
+
+    configs = [adapter.config for adapter in merge.adapters]
+    task_types = {config.task_type for config in configs}
+    metadata = {
+        "base_model": str(base),
+        "library_name": "peft",
+        "tags": ["lora", "merge", "mergekit", "mergekit-spectral"],
+    }
+    write_adapter(
+        out,
+        {
+            weight.module: NewLayer(
+                weight.compressed.delta.B, weight.compressed.delta.A, weight.embedding
+            )
+            for weight in merged
+        },
+        all_modules=merge.base.matrices,
+        base_model=str(base),
+        dtype=dtype,
+        fan_in_fan_out=any(config.fan_in_fan_out for config in configs),
+        task_type=task_types.pop() if len(task_types) == 1 else None,
+        card=CARD.format(
+            metadata=yaml.safe_dump(metadata),
+            name=out.name,
+            base=modelref_md(base),
+            method=config.merge_method,
+            sources="\n".join(f"- {adapter.name}" for adapter in merge.adapters),
+            recipe=text.strip(),
+        ),
+    )
+    size = (out / "adapter_model.safetensors").stat().st_size
+    console.print(_table(merged))
+    console.print(f"{out}: {len(merged)} weights, {size / 1e6:.1f} MB")
+
+
+def _parsed(text: str, recipe: Path) -> MergeConfiguration:
+    try:
+        return MergeConfiguration.model_validate(yaml.safe_load(text))
+    except (ValidationError, yaml.YAMLError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise MergeError(f"{recipe} is not a recipe that mergekit reads ({reason}).") from error
+
+
+def _table(merged: Iterable[MergedWeight]) -> Table:
+    """Tell rank and loss by the kind of weight, the last part of the module's name."""
+    kinds: dict[str, list[MergedWeight]] = defaultdict(list)
+    for weight in merged:
+        kinds[weight.module.rsplit(".", 1)[-1]].append(weight)
+    table = Table(title="The merged adapter")
+    for column in ("weight", "count", "rank", "squared norm lost, mean", "worst"):
+        table.add_column(column, justify="left" if column == "weight" else "right")
+    for kind, weights in kinds.items():
+        ranks = sorted(weight.compressed.rank for weight in weights)
+        losses = [max(0.0, 1 - weight.compressed.kept) for weight in weights]
+        table.add_row(
+            kind,
+            str(len(weights)),
+            str(ranks[0]) if ranks[0] == ranks[-1] else f"{ranks[0]}-{ranks[-1]}",
+            f"{sum(losses) / len(losses):.3%}",
+            f"{max(losses):.3%}",
+        )
+    return table

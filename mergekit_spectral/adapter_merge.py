@@ -1,0 +1,239 @@
+"""Merging adapters into one adapter: the same recipes, without the base's weights.
+
+The merged delta of LoRA inputs has a rank of at most Σr, so it is an adapter itself. mergekit plans
+the merge, weight by weight, as it plans any other; only the last step, adding to the base, is left
+out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mergekit import merge_methods
+from mergekit.architecture import arch_info_for_config
+from mergekit.common import ModelReference, get_auto_cls
+from mergekit.config import MergeConfiguration
+from mergekit.io.lazy_tensor_loader import ShardedTensorIndex
+from mergekit.io.tasks import GatherTensors, LoaderCache, SaveTensor
+from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
+from mergekit.options import MergeOptions
+from mergekit.plan import MergePlanner
+from torch import Tensor
+
+from mergekit_spectral.adapters import AdaptedLoader, AdaptedTensor, LoraAdapter, find_adapter
+from mergekit_spectral.adapters.base_weights import Header
+from mergekit_spectral.adapters.lora import Product
+from mergekit_spectral.errors import MergeError
+from mergekit_spectral.methods import SpectralMethod
+from mergekit_spectral.methods.deltas import adapter_delta
+from mergekit_spectral.recipe_check import base_models, check_recipe
+from mergekit_spectral.spectral import Compressed, Delta, DenseDelta, FactoredDelta, compress
+from mergekit_spectral.spectral.precision import exact_matmul
+
+
+class ShapesOnly:
+    """The weights of a model that is known by its configuration alone.
+
+    Attributes:
+        index: of the weights' names.
+        config: the model's configuration.
+        architecture: the name of its class.
+        matrices: names of the modules that have a weight matrix.
+    """
+
+    def __init__(self, model: ModelReference, options: MergeOptions):
+        self.model = model
+        self.config = model.config(trust_remote_code=options.trust_remote_code)
+        (self.architecture,) = self.config.architectures or [""]
+        with torch.device("meta"):
+            skeleton = get_auto_cls(self.architecture).from_config(
+                self.config, trust_remote_code=options.trust_remote_code
+            )
+        self._shapes = {key: tuple(t.shape) for key, t in skeleton.state_dict().items()}
+        self.index = ShardedTensorIndex("", True, dict.fromkeys(self._shapes, ""), [])
+        self.matrices = [
+            name.removesuffix(".weight")
+            for name, shape in self._shapes.items()
+            if name.endswith(".weight") and len(shape) == 2
+        ]
+
+    def header(self, name: str) -> Header:
+        """Return a weight's shape, and float32, in which adapters are merged."""
+        return self._shapes[name], torch.float32
+
+    def read(self, name: str, device: torch.device) -> Tensor:
+        """Refuse: there are no values here."""
+        raise NotImplementedError(f"{self.model} is known by its configuration alone")
+
+
+@dataclass(frozen=True)
+class MergedWeight:
+    """The update of one weight, as the merged adapter will have it.
+
+    Attributes:
+        module: the name of the module whose weight it is.
+        compressed: the update, with the recipe's λ in it.
+        embedding: whether the module is an embedding.
+    """
+
+    module: str
+    compressed: Compressed
+    embedding: bool
+
+
+class AdapterMerge:
+    """A planned merge of adapters on one base.
+
+    Args:
+        config: a recipe for one of this package's methods, whose inputs are all ``base+adapter``.
+        options: mergekit's.
+
+    Attributes:
+        base: what is known of the base.
+        adapters: the inputs, in the recipe's order.
+        left_out: names of what the adapters carry and an adapter of products cannot: whole tensors
+            and updates of biases.
+
+    Raises:
+        MergeError: if the recipe is of another kind, or an adapter cannot be read or does not fit.
+    """
+
+    def __init__(self, config: MergeConfiguration, options: MergeOptions):
+        method = merge_methods.get(config.merge_method)
+        if not isinstance(method, SpectralMethod):
+            raise MergeError(
+                f"{config.merge_method} cannot be merged into an adapter; `merge_method` must be "
+                "drm, star or knots_*."
+            )
+        check_recipe(config, method)
+        self._method = method
+        base, references = _one_base(config)
+        self.base = ShapesOnly(base, options)
+        self._loaders = {r: AdaptedLoader(base, self.base, _adapter(r)) for r in references}
+        self.adapters = [loader.adapter for loader in self._loaders.values()]
+        self._tasks = self._plan(config, options)
+        planned = {task.output_weight.name for task in self._tasks}
+        self.left_out = sorted(
+            {
+                f"{name} of {adapter.name}"
+                for adapter in self.adapters
+                for name in (*adapter.replacements, *adapter.updates)
+                if name in adapter.replacements or name not in planned
+            }
+        )
+
+    def __len__(self) -> int:
+        """Return the number of weights to merge."""
+        return len(self._tasks)
+
+    def run(self, rank: int | None = None, energy: float = 1.0) -> Iterator[MergedWeight]:
+        """Merge one weight after the other.
+
+        Args:
+            rank: the largest rank to give a weight; if None, the merged delta's own.
+            energy: the share of each merged delta's squared norm to keep, where `rank` allows it.
+
+        Yields:
+            The weights that any input changes, in the model's order.
+        """
+        for task in self._tasks:
+            merged = self._merged(task)
+            # Elementwise merging of embeddings has no low rank of its own.
+            limit = rank if isinstance(merged, FactoredDelta) else rank or self._total_rank(task)
+            compressed = compress(merged, limit, energy)
+            if compressed.rank:
+                name = task.output_weight.name.removesuffix(".weight")
+                yield MergedWeight(name, compressed, task.output_weight.vocabulary_axis == 0)
+
+    def _plan(
+        self, config: MergeConfiguration, options: MergeOptions
+    ) -> list[ExecuteMergeMethodTask]:
+        architecture = arch_info_for_config(self.base.config)
+        if architecture is None:
+            raise MergeError(
+                f"mergekit has no definition of the architecture {self.base.architecture}, so "
+                "adapters on it cannot be merged without its weights; run mergekit-yaml."
+            )
+        cache = LoaderCache()
+        before = dict(cache.loaders)
+        stand_ins: dict[ModelReference, Any] = {self.base.model: self.base, **self._loaders}
+        cache.loaders.update(stand_ins)
+        try:
+            planner = MergePlanner(config, architecture, options, self.base.config)
+            # Planned only: nothing is written until tasks are executed.
+            planned = planner.plan_to_disk(out_path="")
+            tasks: list[Any] = [t.tensor_task for t in planned if isinstance(t, SaveTensor)]
+        finally:
+            cache.loaders.clear()
+            cache.loaders.update(before)
+        return [task for task in tasks if self._changed(task)]
+
+    def _changed(self, task: ExecuteMergeMethodTask) -> bool:
+        return any(
+            isinstance(loader.adapter.updates.get(name), Product)
+            and len(self.base.header(name)[0]) == 2
+            for loader, name in self._inputs(task)
+        )
+
+    def _inputs(self, task: ExecuteMergeMethodTask) -> Iterator[tuple[AdaptedLoader, str]]:
+        gather = task.gather_tensors
+        assert isinstance(gather, GatherTensors)
+        for reference in task.model_order:
+            if reference in self._loaders:
+                yield self._loaders[reference], gather.weight_info[reference].name
+
+    def _total_rank(self, task: ExecuteMergeMethodTask) -> int:
+        products = [loader.adapter.updates.get(name) for loader, name in self._inputs(task)]
+        return sum(product.rank for product in products if isinstance(product, Product))
+
+    @exact_matmul()
+    def _merged(self, task: ExecuteMergeMethodTask) -> Delta:
+        deltas = []
+        for loader, name in self._inputs(task):
+            tensor = loader.get_tensor(name)
+            assert isinstance(tensor, AdaptedTensor)
+            deltas.append(adapter_delta(tensor, loader.adapter.name, name))
+        settings = dict(task.parameters.items())
+        inputs = [reference for reference in task.model_order if reference in self._loaders]
+        for parameter in self._method.spec.input_parameters:
+            name = parameter.name
+            settings[name] = [task.input_parameters[reference][name] for reference in inputs]
+        if all(delta.is_zero() for delta in deltas):
+            return DenseDelta(torch.zeros(deltas[0].shape))
+        vocabulary = task.output_weight.vocabulary_axis is not None
+        merged = self._method.merge_deltas(deltas, settings, vocabulary)
+        if isinstance(merged, Tensor):
+            return DenseDelta(settings["lambda"] * merged)
+        (delta,) = merged
+        return delta.scaled(settings["lambda"])
+
+
+def _one_base(config: MergeConfiguration) -> tuple[ModelReference, list[ModelReference]]:
+    """Return the recipe's one base and its inputs, in order."""
+    (base,) = base_models(config)
+    if not config.models:
+        raise MergeError(
+            "An adapter is merged from whole models: write the inputs under `models:`, not under "
+            "`slices:` or `modules:`."
+        )
+    inputs = [entry.model for entry in config.models if entry.model != base]
+    for reference in inputs:
+        if reference.lora is None or reference.model_copy(update={"lora": None}) != base:
+            raise MergeError(
+                f"Input {reference} is not an adapter on {base}; to merge into an adapter, every "
+                "input must be written base+adapter with the recipe's `base_model`."
+            )
+    if not inputs or base.lora is not None:
+        raise MergeError(
+            "An adapter is merged from at least one base+adapter input, on a `base_model` that is "
+            "a plain model."
+        )
+    return base, inputs
+
+
+def _adapter(reference: ModelReference) -> LoraAdapter:
+    assert reference.lora is not None
+    return LoraAdapter(find_adapter(reference.lora.path, reference.lora.revision))
