@@ -18,6 +18,7 @@ from mergekit_spectral.methods.direction import along_shared_side
 from mergekit_spectral.methods.parameters import (
     DIRECTION,
     EMBEDDINGS,
+    LAMBDA,
     RANK_TOLERANCE,
     WEIGHT,
     borrowed,
@@ -36,13 +37,14 @@ class KnOTS(SpectralMethod):
 
     def __init__(self, inner: GeneralizedTaskArithmeticMerge, name: str | None = None):
         self.inner = inner
-        theirs = [borrowed(parameter) for parameter in inner.spec.parameters]
+        ours = {parameter.name: parameter for parameter in (WEIGHT, LAMBDA)}
+        theirs = [ours.get(spec.name, borrowed(spec)) for spec in inner.spec.parameters]
         super().__init__(
             name=name or f"knots_{inner.spec.name}",
             pretty_name=f"KnOTS-{inner.spec.pretty_name}",
             reference_url="https://arxiv.org/abs/2410.19735",
             parameters=(
-                *(WEIGHT if parameter.name == WEIGHT.name else parameter for parameter in theirs),
+                *theirs,
                 DIRECTION,
                 replace(RANK_TOLERANCE, default=1e-5),
                 EMBEDDINGS,

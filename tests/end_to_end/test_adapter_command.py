@@ -1,0 +1,203 @@
+"""`mergekit-spectral adapter`: the merged adapter is the full merge, without the base's weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+from end_to_end import checkpoints
+from end_to_end.checkpoints import Family
+from end_to_end.command import mergekit_yaml
+from end_to_end.recipe_builders import METHODS
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from mergekit_spectral.cli import main
+
+TARGETS = [(("q_proj", "v_proj"), 4), (("q_proj", "up_proj"), 2), (("v_proj", "down_proj"), 3)]
+
+
+@pytest.fixture(scope="module")
+def adapters(llama: Family, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    folder = tmp_path_factory.mktemp("adapters")
+    base = checkpoints.llama()
+    return tuple(
+        checkpoints.write_adapter(folder / str(seed), base, seed, targets, rank)
+        for seed, (targets, rank) in enumerate(TARGETS, start=1)
+    )
+
+
+@pytest.fixture
+def recipe(llama: Family, adapters: tuple[Path, ...]) -> dict[str, Any]:
+    return {
+        "merge_method": "knots_ties",
+        "base_model": str(llama.base),
+        "models": [{"model": f"{llama.base}+{adapter}"} for adapter in adapters],
+        "parameters": {"lambda": 0.7, "weight": [1, 0.5]},
+    }
+
+
+def run(recipe: dict[str, Any], out: Path, *options: str) -> Result:
+    path = out.parent / "recipe.yml"
+    path.write_text(yaml.safe_dump(recipe))
+    return CliRunner().invoke(main, ["adapter", str(path), str(out), *options])
+
+
+def succeed(recipe: dict[str, Any], out: Path, *options: str) -> dict[str, torch.Tensor]:
+    result = run(recipe, out, *options)
+    assert result.exit_code == 0, result.output
+    return load_file(out / "adapter_model.safetensors")
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    return model(torch.arange(1, 17)[None]).logits.detach()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_has_the_logits_of_the_full_merge(
+    method: str, recipe: dict[str, Any], llama: Family, out: Path
+):
+    recipe["merge_method"] = method
+    succeed(recipe, out)
+    full = mergekit_yaml(recipe, out.parent / "full")
+    adapted = peft.PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(llama.base), str(out)
+    )
+    expected = logits(AutoModelForCausalLM.from_pretrained(full))
+    plain = logits(AutoModelForCausalLM.from_pretrained(llama.base))
+    assert (logits(adapted) - expected).norm() < 1e-5 * (expected - plain).norm()
+
+
+def test_needs_only_the_configuration_of_the_base(recipe: dict[str, Any], out: Path):
+    whole = succeed(recipe, out)
+    bare = out.parent / "bare"
+    bare.mkdir()
+    shutil.copy(Path(recipe["base_model"]) / "config.json", bare)
+    text = yaml.safe_dump(recipe).replace(recipe["base_model"], str(bare))
+    lean = succeed(yaml.safe_load(text), out.parent / "lean")
+    assert whole.keys() == lean.keys()
+    assert all(torch.equal(whole[key], lean[key]) for key in whole)
+
+
+def test_ranks_and_names_in_the_configuration(recipe: dict[str, Any], out: Path):
+    tensors = succeed(recipe, out)
+    config = peft.PeftConfig.from_pretrained(str(out))
+    assert config.base_model_name_or_path == recipe["base_model"]
+    assert set(config.target_modules) == {"q_proj", "v_proj", "up_proj", "down_proj"}
+    assert config.r == config.lora_alpha == 7  # v_proj: 4 + 3
+    ranks = {name.rsplit(".", 1)[1]: rank for name, rank in config.rank_pattern.items()}
+    assert ranks == {"q_proj": 6, "up_proj": 2, "down_proj": 3}
+    assert config.alpha_pattern == config.rank_pattern
+    for key, tensor in tensors.items():
+        kind = key.split(".")[-3]
+        assert tensor.shape[0 if ".lora_A." in key else 1] == ranks.get(kind, 7)
+
+
+def test_rank_limits_every_weight(recipe: dict[str, Any], out: Path):
+    tensors = succeed(recipe, out, "--rank", "3")
+    assert {t.shape[0] for key, t in tensors.items() if "lora_A" in key} == {2, 3}
+    _assert_best(recipe, out, tensors)
+
+
+def test_energy_gives_the_smallest_rank(recipe: dict[str, Any], out: Path):
+    tensors = succeed(recipe, out, "--energy", "0.8")
+    for kept, one_less in _assert_best(recipe, out, tensors):
+        assert kept >= 0.8 > one_less
+
+
+def _assert_best(
+    recipe: dict[str, Any], out: Path, tensors: dict[str, torch.Tensor]
+) -> list[tuple[float, float]]:
+    """Compare with the whole update's SVD; return what is kept at this rank and at one less."""
+    whole = succeed(recipe, out.parent / "whole")
+    shares = []
+    for key in (key for key in tensors if "lora_A" in key):
+        other = key.replace("lora_A", "lora_B")
+        U, s, Vh = torch.linalg.svd(whole[other].double() @ whole[key].double())
+        r = tensors[key].shape[0]
+        expected = (U[:, :r] * s[:r]) @ Vh[:r]
+        actual = tensors[other].double() @ tensors[key].double()
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * float(s[0]))
+        squares = s.square() / s.square().sum()
+        shares.append((float(squares[:r].sum()), float(squares[: r - 1].sum())))
+    return shares
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dtype(dtype: str, recipe: dict[str, Any], out: Path):
+    tensors = succeed(recipe, out, "--dtype", dtype)
+    assert {tensor.dtype for tensor in tensors.values()} == {getattr(torch, dtype)}
+
+
+def test_table_and_card(recipe: dict[str, Any], out: Path, adapters: tuple[Path, ...]):
+    result = run(recipe, out, "--rank", "1")
+    assert "down_proj" in result.output
+    assert "squared norm lost" in result.output
+    card = (out / "README.md").read_text()
+    metadata = yaml.safe_load(card.split("---")[1])
+    assert metadata["library_name"] == "peft"
+    assert metadata["base_model"] == recipe["base_model"]
+    assert all(str(adapter) in card for adapter in adapters)
+    assert yaml.safe_load(card.split("```yaml")[1].split("```")[0]) == recipe
+    with safe_open(out / "adapter_model.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_what_an_adapter_cannot_hold_is_named(recipe: dict[str, Any], llama: Family, out: Path):
+    model = AutoModelForCausalLM.from_pretrained(llama.base)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])
+    extra = out.parent / "extra"
+    peft.get_peft_model(model, config).save_pretrained(extra)
+    recipe["models"].append({"model": f"{llama.base}+{extra}"})
+    result = run(recipe, out)
+    assert result.exit_code == 0, result.output
+    assert "Left out: lm_head.weight of" in result.output
+    assert not any("lm_head" in key for key in load_file(out / "adapter_model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"merge_method": "ties"}, "`merge_method` must be drm, star or knots_"),
+        ({"parameters": {"lambda": "high"}}, "parameter `lambda` must be a finite number"),
+        ({"base_model": None}, "set `base_model` in the recipe"),
+        ({"models": []}, "is not a recipe that mergekit reads"),
+    ],
+)
+def test_recipes_that_make_no_adapter(
+    change: dict[str, Any], message: str, recipe: dict[str, Any], out: Path
+):
+    _assert_refused(run({**recipe, **change}, out), out, message)
+
+
+def test_inputs_that_are_no_adapters(recipe: dict[str, Any], llama: Family, out: Path):
+    recipe["models"][1] = {"model": str(llama.tuned[0])}
+    _assert_refused(run(recipe, out), out, f"Input {llama.tuned[0]} is not an adapter on")
+
+
+def test_adapters_that_change_nothing(recipe: dict[str, Any], out: Path):
+    for entry in recipe["models"]:
+        entry["parameters"] = {"weight": 0}
+    _assert_refused(run(recipe, out), out, "so there is nothing to write")
+
+
+def test_an_adapter_in_the_folder_is_replaced(recipe: dict[str, Any], out: Path):
+    succeed(recipe, out, "--rank", "1")
+    assert len(succeed(recipe, out)) > 0
+    assert json.loads((out / "adapter_config.json").read_text())["r"] == 7
+    assert not list(out.glob("*.unfinished"))
+
+
+def _assert_refused(result: Result, out: Path, message: str) -> None:
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+    assert not out.exists()
