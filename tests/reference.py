@@ -141,5 +141,5 @@ def elect_and_average(
     elected = torch.stack(weighted).sum(0).sign()
     agrees = [(x.sign() == elected) & (x != 0) for x in weighted]
     total = sum(torch.where(a, x, 0) for a, x in zip(agrees, weighted, strict=True))
-    mass = sum(torch.where(a, w, 0.0) for a, w in zip(agrees, weights, strict=True))
+    mass = sum(w * a.double() for a, w in zip(agrees, weights, strict=True))
     return total / torch.where(mass == 0, 1, mass) if normalize else total

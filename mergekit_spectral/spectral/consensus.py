@@ -30,10 +30,10 @@ def disjoint_mean(
     mass = torch.zeros_like(elected)
     for tensor, weight in zip(tensors, weights, strict=True):
         weighted = tensor * weight
-        agrees = (weighted.sign() == elected) & (elected != 0)
-        total += torch.where(agrees, weighted, 0)
-        mass += torch.where(agrees, weight, 0.0)
-    return total / torch.where(mass == 0, 1, mass) if normalize else total
+        agrees = (weighted * elected > 0).to(mass.dtype)
+        total.addcmul_(weighted, agrees)
+        mass.add_(agrees, alpha=weight)
+    return total.div_(mass.masked_fill_(mass == 0, 1)) if normalize else total
 
 
 def weighted_mean(

@@ -76,32 +76,68 @@ def joint_decomposition(
     Cost of dense deltas, with m = min(out, T·in) and n = max(out, T·in): 2·m²·n + about 10·m³
     float64 operations and m² + 2·out·in values beside the inputs, or several times that when
     `resolution` asks for the plain SVD. Of deltas that are all factored, with Σr their columns:
-    about 4·(out + T·in)·(Σr)² operations and out·Σr values; no value of size out·in.
+    about 4·(out + in)·(Σr)² operations and (out + in)·Σr values, none of size out·in.
     """
     if all(isinstance(delta, FactoredDelta) for delta in deltas):
-        return _of_factored(cast(Sequence[FactoredDelta], deltas), rank)
+        return _of_factored(cast(Sequence[FactoredDelta], deltas), rank, resolution)
     return _of_dense(deltas, rank, resolution)
 
 
-def _of_factored(deltas: Sequence[FactoredDelta], rank: RankRule) -> JointDecomposition:
-    """Decompose [B_1·A_1 … B_T·A_T] through a core of Σr columns, never forming a delta.
-
-    With [B_1 … B_T] = Q·[R_1 … R_T] and A_tᵀ = P_t·L_t, the concatenation is
-    Q·[R_1·L_1ᵀ … R_T·L_Tᵀ]·diag(P_1ᵀ … P_Tᵀ), and Q and the P_t have orthonormal columns: its
-    singular values are those of the core in the middle, and U is Q times the core's.
-    """
+def _of_factored(
+    deltas: Sequence[FactoredDelta], rank: RankRule, resolution: float
+) -> JointDecomposition:
+    """Decompose [B_1·A_1 … B_T·A_T] through a core as small as Σr, never forming a delta."""
+    like = deltas[0].B
+    if all(delta.is_zero() for delta in deltas):
+        return JointDecomposition(like.new_zeros(like.shape[0], 0), like.new_zeros(0).double())
     B = torch.cat([_solvable(delta.B) for delta in deltas], dim=1)
+    A = [_solvable(delta.A) for delta in deltas]
+    # Columns of B to unit length, their lengths to A: how the two share a scale then has no say in
+    # what counts as small.
+    lengths = torch.linalg.vector_norm(B, dim=0).clamp(min=torch.finfo(B.dtype).tiny)
+    B = B / lengths
+    A = [n[:, None] * a for n, a in zip(torch.split(lengths, [len(a) for a in A]), A, strict=True)]
+    fine = deltas[0].dtype == torch.float64 or resolution < _GRAM_RESOLUTION
+    basis, spectrum = (_by_qr if fine else _by_gram_of_factors)(B, A, rank)
+    return JointDecomposition(
+        basis=basis.to(device=like.device, dtype=like.dtype), spectrum=spectrum.to(like.device)
+    )
+
+
+def _by_qr(B: Tensor, A: Sequence[Tensor], rank: RankRule) -> tuple[Tensor, Tensor]:
+    """Decompose [B_1·A_1 … B_T·A_T] to float64's own precision.
+
+    With B = Q·[R_1 … R_T] and A_tᵀ = P_t·L_t it is Q·[R_1·L_1ᵀ … R_T·L_Tᵀ]·diag(P_1ᵀ … P_Tᵀ), and
+    Q and the P_t have orthonormal columns: its singular values are those of the core in the middle,
+    and U is Q times the core's.
+    """
     Q, R = torch.linalg.qr(B)
-    R_blocks = R.split([delta.B.shape[1] for delta in deltas], dim=1)
-    L_blocks = [torch.linalg.qr(_solvable(delta.A).T, mode="r").R for delta in deltas]
+    R_blocks = torch.split(R, [len(a) for a in A], dim=1)
+    L_blocks = [torch.linalg.qr(a.T, mode="r").R for a in A]
     core = torch.cat([R @ L.T for R, L in zip(R_blocks, L_blocks, strict=True)], dim=1)
     vectors, spectrum, _ = torch.linalg.svd(core, full_matrices=False)
-    k = rank(spectrum) if spectrum.any() else 0
-    like = deltas[0].B
-    return JointDecomposition(
-        basis=(Q @ vectors[:, :k]).to(device=like.device, dtype=like.dtype),
-        spectrum=spectrum.to(like.device),
-    )
+    k = rank(spectrum)
+    return Q @ vectors[:, :k], spectrum
+
+
+def _by_gram_of_factors(B: Tensor, A: Sequence[Tensor], rank: RankRule) -> tuple[Tensor, Tensor]:
+    """Decompose [B_1·A_1 … B_T·A_T] through BᵀB and the A_t·A_tᵀ, twenty times as fast as by QR.
+
+    With BᵀB = W·Λ·Wᵀ, B is Q·R with R = Λ^½·Wᵀ and Q = B·W·Λ^-½, and the core's Gram matrix is
+    Σ_t R_t·A_t·A_tᵀ·R_tᵀ.
+    """
+    vectors, values = _descending_eigh(B.T @ B)
+    present = values > 1e-7 * values[0]  # what B has of a direction below this is rounding
+    W, roots = vectors[:, present], values[present]
+    R_blocks = torch.split(roots[:, None] * W.T, [len(a) for a in A], dim=1)
+    core = torch.stack([R @ (a @ a.T) @ R.T for R, a in zip(R_blocks, A, strict=True)]).sum(0)
+    turn, spectrum = _descending_eigh(core)
+    k = rank(spectrum)
+    basis = B @ ((W / roots) @ turn[:, :k])
+    # Small roots leave the columns a little off orthonormal; one Cholesky step mends that.
+    return torch.linalg.solve_triangular(
+        torch.linalg.cholesky(basis.T @ basis).T, basis, upper=True, left=False
+    ), spectrum
 
 
 def _of_dense(deltas: Sequence[Delta], rank: RankRule, resolution: float) -> JointDecomposition:
