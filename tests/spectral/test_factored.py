@@ -1,0 +1,83 @@
+"""Factored deltas against the float64 definitions on B·A: within 1e-4, as LoRA inputs need."""
+
+from __future__ import annotations
+
+import pytest
+import reference
+import torch
+from matrices import gaussian
+from reference import relative_error
+from torch import Tensor
+
+from mergekit_spectral.methods import DRM, STAR
+from mergekit_spectral.spectral import (
+    FactoredDelta,
+    above_tolerance,
+    joint_decomposition,
+)
+
+Factors = list[tuple[Tensor, Tensor]]
+
+
+def ordinary(out: int, rest: int, r: int) -> Factors:
+    return list(zip(gaussian((out, r), 3), gaussian((r, rest), 3, seed=1), strict=True))
+
+
+def twins(out: int, rest: int, r: int) -> Factors:
+    """One adapter twice: the stacked B has half the rank that it has columns."""
+    first, second, _ = ordinary(out, rest, r)
+    return [first, second, first]
+
+
+def almost_twins(out: int, rest: int, r: int) -> Factors:
+    (B, A), second, third = ordinary(out, rest, r)
+    return [(B, A), (B + 1e-5 * second[0], A + 1e-3 * second[1]), third]
+
+
+def lopsided(out: int, rest: int, r: int) -> Factors:
+    """Factors of very different sizes, whose products are alike."""
+    sizes = (1e-6, 1.0, 1e5)
+    return [(B * c, A / c) for (B, A), c in zip(ordinary(out, rest, r), sizes, strict=True)]
+
+
+def decaying(out: int, rest: int, r: int) -> Factors:
+    decay = torch.logspace(0, -6, r, dtype=torch.float64)
+    return [(B * decay, A) for B, A in ordinary(out, rest, r)]
+
+
+KINDS = {f.__name__: f for f in (ordinary, twins, almost_twins, lopsided, decaying)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(64, 96, 8), (96, 40, 8), (20, 60, 8)])
+def test_as_defined(kind: str, dtype: torch.dtype, shape: tuple[int, int, int]):
+    stored = [(B.to(dtype), A.to(dtype)) for B, A in KINDS[kind](*shape)]
+    exact = [B.double() @ A.double() for B, A in stored]
+    deltas = [FactoredDelta(B.float(), A.float()) for B, A in stored]
+    settings = {
+        "weight": [1.0, 0.5, 2.0],
+        "density": [0.5] * 3,
+        "eta": [60.0] * 3,
+        "normalize": True,
+        "direction": "horizontal",
+        "rank_tolerance": 0.01,
+    }
+    drm = DRM().merge_matrices(deltas, settings).to_dense()
+    star = STAR().merge_matrices(deltas, settings).to_dense()
+    weights = settings["weight"]
+    assert relative_error(drm, reference.drm(exact, density=0.5, weights=weights)) < 1e-4
+    assert relative_error(star, reference.star(exact, eta=60, weights=weights)) < 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("resolution", [1e-5, 1e-9])
+def test_basis_is_orthonormal_and_complete(kind: str, resolution: float):
+    factors = KINDS[kind](48, 64, 6)
+    deltas = [FactoredDelta(B.float(), A.float()) for B, A in factors]
+    joint = joint_decomposition(deltas, above_tolerance(resolution), resolution)
+    U = joint.basis
+    identity = torch.eye(U.shape[1])
+    torch.testing.assert_close(U.T @ U, identity, rtol=0, atol=1e-5)
+    for delta in deltas:
+        assert relative_error(U @ joint.coordinates(delta), delta.to_dense()) < 1e-4
