@@ -9,7 +9,7 @@ from matrices import delta_groups, gaussian
 from reference import relative_error
 from torch import Tensor
 
-from mergekit_spectral.spectral import DenseDelta, kept_rank, truncate
+from mergekit_spectral.spectral import DenseDelta, FactoredDelta, kept_rank, truncate
 
 
 @given(delta_groups(max_inputs=1), st.floats(1, 100))
@@ -40,3 +40,11 @@ def test_zero_delta():
     truncated = truncate(DenseDelta(torch.zeros(4, 6)), 40)
     assert truncated.B.shape == (4, 0)
     assert not truncated.to_dense().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_factors_whose_product_is_zero(dtype: torch.dtype):
+    B, A = torch.zeros(4, 2, dtype=dtype), torch.zeros(2, 6, dtype=dtype)
+    B[:, 0], A[1] = 1, 1
+    truncated = truncate(FactoredDelta(B, A), 40).to_dense()
+    assert torch.equal(truncated, torch.zeros(4, 6, dtype=dtype))
