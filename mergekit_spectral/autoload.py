@@ -60,8 +60,31 @@ def _register(registry: ModuleType) -> None:
     register_methods(registry)
 
 
-@_or_warn
 def _wrap_run_merge(merge: ModuleType) -> None:
+    if getattr(merge.__spec__, "_initializing", False):
+        merge.__class__ = _Unfinished
+    else:
+        _wrap_run_merge_now(merge)
+
+
+@_or_warn
+def _wrap_run_merge_now(merge: ModuleType) -> None:
     from mergekit_spectral.run_merge import wrap_run_merge
 
     wrap_run_merge(merge)
+
+
+class _Unfinished(ModuleType):
+    """``mergekit.merge``, where importing that was what imported torch.
+
+    It has no `run_merge` yet, and with transformers half imported too ours could not be imported;
+    so it is wrapped when somebody first asks for it.
+    """
+
+    @property
+    def run_merge(self) -> object:
+        if "run_merge" not in vars(self):
+            raise AttributeError("run_merge")
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        _wrap_run_merge_now(self)
+        return self.run_merge

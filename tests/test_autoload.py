@@ -81,6 +81,13 @@ def test_import_orders(first: str):
     assert run(Path(sys.prefix), f"import {first}\n{KNOWN}") == "known"
 
 
+@pytest.mark.parametrize("first", ["torch", "mergekit.merge", "mergekit_spectral"])
+def test_run_merge_is_wrapped_whatever_is_imported_first(first: str):
+    code = f"import {first}\nfrom mergekit.merge import run_merge\n"
+    code += "print(hasattr(run_merge, '__wrapped__'))"
+    assert run(Path(sys.prefix), code) == "True"
+
+
 def test_without_autoload_importing_the_package_registers():
     off = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
     here = Path(sys.prefix)
