@@ -8,6 +8,7 @@ operator that does not know the type gets the ordinary tensor, made at that mome
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class AdaptedTensor(torch.Tensor):
     """A weight W + scale·B·A that has not been added up, in the shape, dtype and device of W.
 
     Args:
-        read_base: returns W; called at most once, when somebody needs the sum.
+        read_base: returns W; called when, and only when, somebody needs it.
         base_id: whose weight W is; None if it is not the weight of any model in the recipe.
         update: what is added to W, before `scale`, as stored.
         scale: what the update is multiplied by.
@@ -65,29 +66,43 @@ class AdaptedTensor(torch.Tensor):
     def __repr__(self) -> str:  # type: ignore[override]
         return f"AdaptedTensor(shape={tuple(self.shape)}, dtype={self.dtype}, {self.base_id})"
 
+    def base_in(self, dtype: torch.dtype) -> Tensor:
+        """Return W in `dtype`."""
+        return self.read_base().to(device=self.device, dtype=dtype)
+
     @exact_matmul()
-    def sum_in(self, dtype: torch.dtype) -> Tensor:
-        """Return W + scale·B·A, computed in `dtype` and not rounded."""
-        base = self.read_base().to(device=self.device, dtype=dtype)
-        update = [part.to(dtype) for part in self.update]
+    def update_added_to(self, tensor: Tensor) -> Tensor:
+        """Return `tensor` + scale·B·A, computed in the dtype of `tensor`."""
+        update = [part.to(tensor.dtype) for part in self.update]
         if not update:
-            return base
+            return tensor
         if len(update) == 1:
-            return base + self.scale * update[0]
-        return torch.addmm(base.flatten(1), *update, alpha=self.scale).view(self.shape)
+            return tensor + self.scale * update[0]
+        return torch.addmm(tensor.flatten(1), *update, alpha=self.scale).view(self.shape)
 
     def to_dense_tensor(self) -> Tensor:
         """Return the ordinary tensor, rounded once; the second call costs nothing."""
         if self._dense is None:
-            self._dense = self.sum_in(working_dtype(self.dtype)).to(self.dtype)
+            base = self.base_in(working_dtype(self.dtype))
+            self._dense = self.update_added_to(base).to(self.dtype)
         return self._dense
 
     def moved(self, dtype: torch.dtype, device: torch.device) -> AdaptedTensor:
-        """Return this tensor for another dtype and device. Only the update's device changes."""
+        """Return this tensor for another dtype and device.
+
+        Of the update only the device changes. W will be rounded to every dtype that it goes
+        through, as the base model's own weight is: where the two are the same, they stay the same.
+        """
+        read_base = self.read_base
+        if dtype != self.dtype:
+            read_base = partial(_read_rounded, read_base, dtype)
         update = tuple(part.to(device) for part in self.update)
-        return AdaptedTensor(
-            self.read_base, self.base_id, update, self.scale, self.shape, dtype, device
+        moved = AdaptedTensor(
+            read_base, self.base_id, update, self.scale, self.shape, dtype, device
         )
+        if (dtype, device) == (self.dtype, self.device):
+            moved._dense = self._dense
+        return moved
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # as PyTorch calls it, not as it declares it
@@ -107,6 +122,10 @@ class AdaptedTensor(torch.Tensor):
             return value.to_dense_tensor() if isinstance(value, AdaptedTensor) else value
 
         return func(*tree_map(ordinary, args), **tree_map(ordinary, kwargs))
+
+
+def _read_rounded(read: Callable[[], Tensor], dtype: torch.dtype) -> Tensor:
+    return read().to(dtype)
 
 
 _MOVES = {"dtype", "device", "non_blocking"}
