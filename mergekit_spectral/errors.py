@@ -11,3 +11,8 @@ class MergeError(click.ClickException, ValueError):
     mergekit's commands are click commands, so they print it as ``Error: …`` and exit with status 1,
     without a traceback. To code that calls mergekit as a library it is a `ValueError`.
     """
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error of another library says, in a form that fits into a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -10,7 +10,7 @@ import huggingface_hub
 import peft
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from mergekit_spectral.errors import MergeError
+from mergekit_spectral.errors import MergeError, first_line
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -31,18 +31,21 @@ class AdapterFiles:
     weights: Path
 
 
-def find_adapter(path: str, revision: str | None = None) -> AdapterFiles:
+def find_adapter(
+    path: str, revision: str | None = None, cache_dir: str | None = None
+) -> AdapterFiles:
     """Find an adapter and read its configuration.
 
     Args:
         path: a folder, or a repository on the hub, from which only the two files are fetched.
         revision: a branch, tag or commit on the hub.
+        cache_dir: where what comes from the hub is kept; by default, where the hub's client does.
 
     Raises:
         MergeError: if there is no such folder or repository, a file is missing, or peft cannot
             read the configuration.
     """
-    folder = Path(path) if os.path.exists(path) else _fetch(path, revision)
+    folder = Path(path) if os.path.exists(path) else _fetch(path, revision, cache_dir)
     if not (folder / CONFIG_NAME).is_file():
         raise MergeError(
             f"Adapter {path} has no {CONFIG_NAME}; a LoRA input is a folder or hub repository as "
@@ -50,30 +53,42 @@ def find_adapter(path: str, revision: str | None = None) -> AdapterFiles:
         )
     weights = next((folder / n for n in WEIGHTS_NAMES if (folder / n).is_file()), None)
     if weights is None:
-        raise MergeError(f"Adapter {path} has no weights: neither {' nor '.join(WEIGHTS_NAMES)}.")
+        raise MergeError(
+            f"Adapter {path} has no weights, neither {' nor '.join(WEIGHTS_NAMES)}; copy or "
+            "download it again."
+        )
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
-    except (ValueError, TypeError, KeyError) as error:
+    except KeyError as error:
         raise MergeError(
-            f"Adapter {path}: peft cannot read its {CONFIG_NAME} ({_first_line(error)})."
+            f"Adapter {path} has the peft_type {error} in its {CONFIG_NAME}, which peft "
+            f"{peft.__version__} does not know; a newer peft may."
         ) from error
+    except (ValueError, TypeError) as error:
+        raise MergeError(
+            f"Adapter {path}: peft cannot read its {CONFIG_NAME} ({first_line(error)}); correct "
+            "it, or copy or download it again."
+        ) from error
+    if config.peft_type is None:
+        raise MergeError(
+            f"Adapter {path} has no peft_type in its {CONFIG_NAME}; for LoRA it is LORA."
+        )
     return AdapterFiles(path, config, weights)
 
 
-def _fetch(path: str, revision: str | None) -> Path:
+def _fetch(path: str, revision: str | None, cache_dir: str | None) -> Path:
     try:
         return Path(
             huggingface_hub.snapshot_download(
-                path, revision=revision, allow_patterns=[CONFIG_NAME, *WEIGHTS_NAMES]
+                path,
+                revision=revision,
+                cache_dir=cache_dir,
+                allow_patterns=[CONFIG_NAME, *WEIGHTS_NAMES],
             )
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         at = f" at revision {revision}" if revision else ""
         raise MergeError(
             f"Adapter {path}{at} is neither a folder here nor a repository that the hub gives out "
-            f"({_first_line(error)})."
+            f"({first_line(error)}); give the path or the id of one that you have access to."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -9,7 +9,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from mergekit_spectral.errors import MergeError
+from mergekit_spectral.errors import MergeError, first_line
 
 Shape = tuple[int, ...]
 
@@ -20,34 +20,33 @@ class AdapterTensors:
     Args:
         path: the file. A ``.bin`` is unpickled with ``weights_only`` and memory-mapped.
 
+    Attributes:
+        shapes: of the tensors, by name.
+
     Raises:
-        MergeError: if it is truncated or not what its ending says.
+        MergeError: if it is truncated, not what its ending says, or holds more than tensors.
     """
+
+    shapes: dict[str, Shape]
 
     def __init__(self, path: Path):
         self._path = path
+        self._pickled: dict[str, Tensor] | None = None
         try:
             if path.suffix == ".safetensors":
-                with safetensors.safe_open(path, framework="pt") as file:
-                    self.shapes: dict[str, Shape] = {
-                        key: tuple(file.get_slice(key).get_shape())
-                        for key in file.keys()  # noqa: SIM118
-                    }
-                self._pickled: dict[str, Tensor] | None = None
+                self.shapes = _safetensors_shapes(path)
             else:
                 self._pickled = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
                 self.shapes = {key: tuple(tensor.shape) for key, tensor in self._pickled.items()}
-        except (
-            safetensors.SafetensorError,
-            pickle.UnpicklingError,
-            RuntimeError,
-            EOFError,
-            OSError,
-        ) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        except (pickle.UnpicklingError, AttributeError) as error:
             raise MergeError(
-                f"Adapter file {path} cannot be read ({reason}); it is truncated or damaged, so "
-                "copy or download it again."
+                f"Adapter file {path} is not a mapping of names to tensors and nothing else, and "
+                "to read more could run foreign code; save it as adapter_model.safetensors."
+            ) from error
+        except (safetensors.SafetensorError, RuntimeError, EOFError, OSError) as error:
+            raise MergeError(
+                f"Adapter file {path} cannot be read ({first_line(error)}); it is truncated or "
+                "damaged, so copy or download it again."
             ) from error
 
     def read(self, key: str, device: torch.device | str = "cpu") -> Tensor:
@@ -57,3 +56,8 @@ class AdapterTensors:
         with safetensors.safe_open(self._path, framework="pt", device=str(device)) as file:
             tensor: Tensor = file.get_tensor(key)
             return tensor
+
+
+def _safetensors_shapes(path: Path) -> dict[str, Shape]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
