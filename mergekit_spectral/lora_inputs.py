@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
+import wrapt
+from mergekit.architecture import arch_info_for_config
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
+from mergekit.io.lazy_tensor_loader import LazyTensorLoader
 from mergekit.io.tasks import LoaderCache
 from mergekit.options import MergeOptions
 
@@ -19,6 +23,7 @@ from mergekit_spectral.adapters import (
     StoredWeights,
     find_adapter,
 )
+from mergekit_spectral.errors import MergeError
 from mergekit_spectral.recipe_check import base_models
 
 LOG = logging.getLogger(__name__)
@@ -37,9 +42,12 @@ def factored_lora_inputs(config: MergeConfiguration, options: MergeOptions) -> I
     """
     cache = LoaderCache()
     cache.setup(options)
+    before = dict(cache.loaders)
+    references = {model for model in config.referenced_models() if model.lora}
     loaders: dict[ModelReference, Any] = {}
-    inputs = [m for m in config.referenced_models() if m.lora and m not in base_models(config)]
-    for reference in sorted(inputs, key=str):
+    for base in sorted(references & base_models(config), key=str):
+        loaders[base] = _merged_base(base, cache)
+    for reference in sorted(references - loaders.keys(), key=str):
         try:
             loaders[reference] = _loader(reference, cache)
         except NotAProductError as refusal:
@@ -52,19 +60,52 @@ def factored_lora_inputs(config: MergeConfiguration, options: MergeOptions) -> I
                 refusal.what,
                 options.lora_merge_cache,
             )
-    before = {ref: cache.loaders[ref] for ref in loaders if ref in cache.loaders}
+            loaders[reference] = cache.get(reference)
     cache.loaders.update(loaders)
     try:
         yield
     finally:
         for reference in loaders:
-            del cache.loaders[reference]
-        cache.loaders.update(before)
+            cache.loaders.pop(reference, None)
+        cache.loaders.update({ref: before[ref] for ref in loaders if ref in before})
+
+
+def name_tensors_of_adapted_models(module: ModuleType) -> None:
+    """Let mergekit infer architectures that it does not know also from ``base+adapter`` inputs.
+
+    It looks for files of the reference itself, and those with an adapter have none.
+
+    Args:
+        module: the module ``mergekit.architecture.auto``.
+    """
+    wrapt.wrap_function_wrapper(module, "get_model_tensor_names", _tensor_names)
+
+
+def _tensor_names(
+    of_files: Callable[..., list[str]],
+    _instance: None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> list[str]:
+    model = args[0] if args else kwargs["model"]
+    if model.lora and model in LoaderCache.loaders:
+        return list(LoaderCache.loaders[model].index.tensor_paths)
+    return of_files(*args, **kwargs)
+
+
+def _merged_base(reference: ModelReference, cache: LoaderCache) -> LazyTensorLoader:
+    if cache.lora_cache_dir is None:
+        raise MergeError(
+            f"The base model {reference} is itself an adapter on a model, and needs to be whole to "
+            "be compared to; give --lora-merge-cache FOLDER for a full copy of it."
+        )
+    return cache.get(reference)
 
 
 def _loader(reference: ModelReference, cache: LoaderCache) -> AdaptedLoader:
     assert reference.lora is not None
-    adapter = LoraAdapter(find_adapter(reference.lora.path, reference.lora.revision))
+    path, revision = reference.lora.path, reference.lora.revision
+    adapter = LoraAdapter(find_adapter(path, revision, cache.hf_cache_dir))
     base = reference.model_copy(update={"lora": None})
     trained_on = adapter.config.base_model_name_or_path
     if trained_on and _short_name(trained_on) != _short_name(base.model.path):
@@ -75,7 +116,7 @@ def _loader(reference: ModelReference, cache: LoaderCache) -> AdaptedLoader:
             base,
         )
     weights = StoredWeights(cache.get(base))
-    loader = AdaptedLoader(base, weights, adapter)
+    loader = AdaptedLoader(base, weights, adapter, _ties(base, cache.trust_remote_code))
     if extra := sorted(adapter.replacements.keys() - weights.index.tensor_paths.keys()):
         LOG.warning(
             "Adapter %s carries %s, which %s has not; it is left out unless the architecture has "
@@ -85,6 +126,15 @@ def _loader(reference: ModelReference, cache: LoaderCache) -> AdaptedLoader:
             base,
         )
     return loader
+
+
+def _ties(model: ModelReference, trust_remote_code: bool) -> dict[str, tuple[str, ...]]:
+    """Return the weights that a model's files may lack, each with those that it may be tied to."""
+    config = model.config(trust_remote_code)
+    architecture = arch_info_for_config(config)
+    if architecture is None:
+        return {}
+    return {w.name: tuple(w.tied_names) for w in architecture.all_weights(config) if w.tied_names}
 
 
 def _short_name(path: str) -> str:

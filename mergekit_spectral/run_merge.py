@@ -10,9 +10,10 @@ from typing import Any
 
 import wrapt
 from mergekit import merge_methods
+from mergekit.architecture import auto
 from mergekit.config import MergeConfiguration
 
-from mergekit_spectral.lora_inputs import factored_lora_inputs
+from mergekit_spectral.lora_inputs import factored_lora_inputs, name_tensors_of_adapted_models
 from mergekit_spectral.methods import MergeError, SpectralMethod
 from mergekit_spectral.recipe_check import check_recipe
 
@@ -30,6 +31,7 @@ def wrap_run_merge(module: ModuleType) -> None:
     if missing:
         raise TypeError(f"run_merge has no parameter {' and '.join(sorted(missing))}")
     wrapt.wrap_function_wrapper(module, "run_merge", _run_merge)
+    name_tensors_of_adapted_models(auto)
 
 
 def _run_merge(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from mergekit.common import ModelReference
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from mergekit_spectral.adapters.adapted import AdaptedTensor, Update
 from mergekit_spectral.adapters.base_weights import BaseWeights
+from mergekit_spectral.adapters.fitting import fitted
 from mergekit_spectral.adapters.lora import LoraAdapter, Product
-from mergekit_spectral.errors import MergeError
 
 
 class AdaptedLoader:
@@ -21,22 +22,33 @@ class AdaptedLoader:
     Args:
         base: the reference of the base alone.
         weights: the base's weights.
-        adapter: the adapter.
+        adapter: the adapter, as peft wrote it.
+        ties: names that the base's files may lack because the weight is tied to another, each with
+            the names of those.
 
     Attributes:
-        index: which tensors there are: the base's, and those that the adapter adds.
+        adapter: the adapter, with the base's names for the weights that it changes.
+        index: which tensors there are: the base's, those that the adapter brings, and those that
+            it leaves alone while it changes what the base ties them to.
 
     Raises:
         MergeError: if the adapter changes weights that the base has not, or of other shapes.
     """
 
-    def __init__(self, base: ModelReference, weights: BaseWeights, adapter: LoraAdapter):
+    def __init__(
+        self,
+        base: ModelReference,
+        weights: BaseWeights,
+        adapter: LoraAdapter,
+        ties: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ):
         self.base = base
         self.weights = weights
-        self.adapter = adapter
-        self._check_fit()
+        self.adapter = fitted(adapter, str(base), weights)
+        self._untied = dict(self._left_behind(ties))
+        brought = self.adapter.replacements | self._untied
         self.index = copy.copy(weights.index)
-        self.index.tensor_paths = weights.index.tensor_paths | adapter.replacements
+        self.index.tensor_paths = weights.index.tensor_paths | brought
 
     def get_tensor(
         self,
@@ -58,10 +70,11 @@ class AdaptedLoader:
         where = torch.device(device)
         if name in self.adapter.replacements:
             return self._replacement(name, where)
-        shape, dtype = self.weights.header(name)
+        stored = self._untied.get(name, name)
+        shape, dtype = self.weights.header(stored)
         update, scale = self._update(name, where)
         return AdaptedTensor(
-            lambda: self.weights.read(name, where),
+            lambda: self.weights.read(stored, where),
             self.base,
             update,
             scale,
@@ -72,6 +85,19 @@ class AdaptedLoader:
 
     def flush(self) -> None:
         """Do nothing: files are open only while a tensor is read."""
+
+    def _left_behind(self, ties: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+        """Yield weights tied to one that the adapter changes without them, and that one's name.
+
+        peft trains a module, not what other modules share with it: with an adapter on the
+        embeddings alone the head goes on with the base's.
+        """
+        known = self.weights.index.tensor_paths
+        changed = self.adapter.updates.keys() | self.adapter.replacements.keys()
+        for name, others in ties.items():
+            stored = next((other for other in others if other in known), None)
+            if name not in known and name not in changed and stored in changed:
+                yield name, stored
 
     def _replacement(self, name: str, device: torch.device) -> Tensor:
         replacement = self.adapter.replacement(name, device)
@@ -90,22 +116,3 @@ class AdaptedLoader:
         if isinstance(update, Product):
             return self.adapter.factors(name, device), update.scale
         return (self.adapter.vector(name, device),), update.scale
-
-    def _check_fit(self) -> None:
-        adapter, known = self.adapter, self.weights.index.tensor_paths
-        unknown = [name for name in adapter.updates if name not in known]
-        if unknown:
-            raise MergeError(
-                f"Adapter {adapter.name} does not fit {self.base}: {len(unknown)} of the "
-                f"{len(adapter.updates)} weights that it changes are not there, the first is "
-                f"{min(unknown)}; was it trained on another architecture or number of layers?"
-            )
-        for name in [*adapter.updates, *(r for r in adapter.replacements if r in known)]:
-            shape, expected = adapter.shape(name), self.weights.header(name)[0]
-            # An adapter tells convolutions as [out, rest].
-            if shape not in (expected, (expected[0], math.prod(expected[1:]))):
-                raise MergeError(
-                    f"Adapter {adapter.name} does not fit {self.base}: it changes {name} as "
-                    f"{list(shape)}, but there it is {list(expected)}; was it trained on a model "
-                    "of another size?"
-                )

@@ -108,8 +108,13 @@ class LoraAdapter:
 
     def __init__(self, files: AdapterFiles):
         self.name = files.name
+        if files.config.is_prompt_learning:
+            raise MergeError(
+                f"Adapter {files.name} is of peft's type {_type(files.config)}, which changes no "
+                "weight and so cannot be merged; an input is a LoRA adapter or a whole model."
+            )
         if files.config.peft_type != peft.PeftType.LORA:
-            raise NotAProductError(files.name, f"peft's {files.config.peft_type}")
+            raise NotAProductError(files.name, f"peft's {_type(files.config)}")
         config = cast(peft.LoraConfig, files.config)
         for setting, what in _NOT_A_PRODUCT.items():
             if getattr(config, setting, None):
@@ -134,19 +139,17 @@ class LoraAdapter:
         for module, keys in modules.items():
             self._add_module(module, keys, config)
 
-    def shape(self, weight: str) -> Shape:
-        """Return the shape that the weight must have for this adapter to fit it.
-
-        Convolutions are told as [out, rest].
-        """
-        if weight in self.replacements:
-            return self._tensors.shapes[self.replacements[weight]]
-        update = self.updates[weight]
-        shapes = self._tensors.shapes
+    def update_shape(self, weight: str) -> Shape:
+        """Return the shape of a weight's update; of a convolution's as [out, rest]."""
+        update, shapes = self.updates[weight], self._tensors.shapes
         if isinstance(update, Addition):
             return shapes[update.vector]
         sides = shapes[update.B][0], math.prod(shapes[update.A][1:])
         return sides[::-1] if update.transposed else sides
+
+    def replacement_shape(self, weight: str) -> Shape:
+        """Return the shape of the tensor that replaces a weight."""
+        return self._tensors.shapes[self.replacements[weight]]
 
     def factors(self, weight: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Return B [out, r] and A [r, in] of a `Product`, as stored, without its scale."""
@@ -187,6 +190,10 @@ class LoraAdapter:
         self.updates[f"{module}.weight"] = Product(B, A, rank, scale, transposed)
         if "bias" in keys:
             self.updates[f"{module}.bias"] = Addition(keys["bias"], scale)
+
+
+def _type(config: peft.PeftConfig) -> str:
+    return str(getattr(config.peft_type, "value", config.peft_type))
 
 
 def _scale(config: peft.LoraConfig, module: str, rank: int) -> float:

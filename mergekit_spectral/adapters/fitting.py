@@ -1,0 +1,104 @@
+"""How an adapter's updates sit on the weights of a base."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Collection
+from dataclasses import replace
+
+from mergekit_spectral.adapters.base_weights import BaseWeights
+from mergekit_spectral.adapters.lora import Addition, LoraAdapter, Product
+from mergekit_spectral.errors import MergeError
+
+
+def fitted(adapter: LoraAdapter, base: str, weights: BaseWeights) -> LoraAdapter:
+    """Return the adapter with the names and the orientation that a base's files give its weights.
+
+    Args:
+        adapter: as peft wrote it.
+        base: the base's name, for messages.
+        weights: the base's weights.
+
+    Raises:
+        MergeError: if the adapter changes weights that the base has not, or of other shapes.
+    """
+    known = weights.index.tensor_paths
+    fitting = copy.copy(adapter)
+    fitting.updates = {name_in(known, name): u for name, u in adapter.updates.items()}
+    fitting.replacements = {name_in(known, name): r for name, r in adapter.replacements.items()}
+    _check_names(fitting, base, known)
+    _orient(fitting, weights)
+    _check_shapes(fitting, base, weights)
+    return fitting
+
+
+def name_in(known: Collection[str], name: str) -> str:
+    """Return a weight's name among the `known`, or `name` itself if it is not among them.
+
+    Files may lack the model's own name before those of its layers (``transformer.`` in GPT-2's on
+    the hub), or have it where the adapter, trained on the bare model, lacks it.
+    """
+    shorter = name.partition(".")[2]
+    if name in known or shorter in known:
+        return name if name in known else shorter
+    longer = {first for first in (k.partition(".")[0] for k in known) if f"{first}.{name}" in known}
+    return f"{longer.pop()}.{name}" if len(longer) == 1 else name
+
+
+def _check_names(adapter: LoraAdapter, base: str, known: Collection[str]) -> None:
+    # A head that the base ties to its embeddings comes with the weight that it is an update of.
+    unknown = [n for n in adapter.updates if n not in known and n not in adapter.replacements]
+    fits = len(adapter.updates) - len(unknown)
+    if not unknown and (fits or any(name in known for name in adapter.replacements)):
+        return
+    if not unknown:
+        raise MergeError(f"Adapter {adapter.name} does not fit {base}: it changes no weight of it.")
+    if all(isinstance(adapter.updates[name], Addition) for name in unknown):
+        advice = "its lora_bias adds to biases, so it needs a base that has them."
+    else:
+        advice = "was it trained on another architecture or number of layers?"
+    raise MergeError(
+        f"Adapter {adapter.name} does not fit {base}: of the {len(adapter.updates)} weights that "
+        f"it changes {fits} are there and {len(unknown)} are not, the first is {min(unknown)}; "
+        f"{advice}"
+    )
+
+
+def _orient(adapter: LoraAdapter, weights: BaseWeights) -> None:
+    """Transpose the updates of layers that keep their weights the other way around.
+
+    peft saves one ``fan_in_fan_out`` for all layers, but goes by the kind of each: GPT-2 has both
+    Conv1D, [in, out], and a Linear head, [out, in]. A square weight cannot tell, so it goes with
+    the other layers of its name.
+    """
+    turned = {
+        _kind(name)
+        for name, update in adapter.updates.items()
+        if isinstance(update, Product) and name in weights.index.tensor_paths
+        if adapter.update_shape(name) == weights.header(name)[0][::-1] != weights.header(name)[0]
+    }
+    for name, update in adapter.updates.items():
+        if isinstance(update, Product) and _kind(name) in turned:
+            adapter.updates[name] = replace(update, transposed=not update.transposed)
+
+
+def _kind(weight: str) -> str:
+    """Return ``c_proj`` of ``transformer.h.0.attn.c_proj.weight``."""
+    return weight.rpartition(".")[0].rpartition(".")[2]
+
+
+def _check_shapes(adapter: LoraAdapter, base: str, weights: BaseWeights) -> None:
+    known = weights.index.tensor_paths
+    given = [(name, adapter.replacement_shape(name)) for name in adapter.replacements]
+    given += [(name, adapter.update_shape(name)) for name in adapter.updates]
+    for name, shape in given:
+        if name not in known and name not in adapter.updates:
+            continue
+        there = weights.header(name)[0] if name in known else adapter.replacement_shape(name)
+        # An adapter tells convolutions as [out, rest].
+        if shape not in (there, (*there[:1], math.prod(there[1:]))):
+            raise MergeError(
+                f"Adapter {adapter.name} does not fit {base}: it changes {name} as {list(shape)}, "
+                f"but there it is {list(there)}; was it trained on a model of another size?"
+            )
