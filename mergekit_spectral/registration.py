@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from types import ModuleType
 
-from mergekit_spectral.methods import SpectralMethod, spectral_methods
-
 LOG = logging.getLogger(__name__)
 
 
@@ -18,6 +16,10 @@ def register_methods(registry: ModuleType) -> None:
     Args:
         registry: the module ``mergekit.merge_methods.registry``.
     """
+    # Here and from the modules themselves: this may be called while `methods` is being imported.
+    from mergekit_spectral.methods.base import SpectralMethod
+    from mergekit_spectral.methods.catalog import spectral_methods
+
     taken = {method.spec.name: method for method in registry.registered_methods()}
     for method in spectral_methods(taken.values()):
         name = method.spec.name

@@ -76,12 +76,32 @@ def test_installed_and_uninstalled(installed: Path):
     assert not list(installed.glob("**/*mergekit?spectral*"))
 
 
-@pytest.mark.parametrize("first", ["torch", "mergekit.merge", "mergekit_spectral"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        "torch",
+        "mergekit.merge",
+        "mergekit_spectral",
+        "mergekit_spectral.methods.drm",
+        "mergekit_spectral.adapter_merge",
+        "mergekit_spectral.registration, mergekit_spectral.run_merge",
+    ],
+)
 def test_import_orders(first: str):
     assert run(Path(sys.prefix), f"import {first}\n{KNOWN}") == "known"
 
 
-@pytest.mark.parametrize("first", ["torch", "mergekit.merge", "mergekit_spectral"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        "torch",
+        "mergekit.merge",
+        "mergekit_spectral",
+        "mergekit_spectral.methods.drm",
+        "mergekit_spectral.adapter_merge",
+        "mergekit_spectral.registration, mergekit_spectral.run_merge",
+    ],
+)
 def test_run_merge_is_wrapped_whatever_is_imported_first(first: str):
     code = f"import {first}\nfrom mergekit.merge import run_merge\n"
     code += "print(hasattr(run_merge, '__wrapped__'))"

@@ -1,5 +1,8 @@
 """LoRA adapters: read in factors, carried in factors through mergekit's graph, written."""
 
+# First, as in `mergekit_spectral.methods`.
+import mergekit.merge_methods  # noqa: F401
+
 from mergekit_spectral.adapters.adapted import AdaptedTensor
 from mergekit_spectral.adapters.base_weights import BaseWeights, StoredWeights
 from mergekit_spectral.adapters.files import find_adapter

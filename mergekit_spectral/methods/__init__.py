@@ -1,27 +1,14 @@
 """The methods that a recipe can name."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
-
-from mergekit.merge_methods.base import MergeMethod
-from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
+# First: mergekit's registry calls for our methods the moment it is imported, and must not find this
+# package half imported.
+import mergekit.merge_methods  # noqa: F401
 
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.methods.base import SpectralMethod
+from mergekit_spectral.methods.catalog import spectral_methods
 from mergekit_spectral.methods.drm import DRM
 from mergekit_spectral.methods.knots import KnOTS
 from mergekit_spectral.methods.star import STAR
 
 __all__ = ["DRM", "STAR", "KnOTS", "MergeError", "SpectralMethod", "spectral_methods"]
-
-
-def spectral_methods(host_methods: Iterable[MergeMethod]) -> list[SpectralMethod]:
-    """Return `drm`, `star`, `knots` and, for each generalized task arithmetic method M, `knots_M`.
-
-    Args:
-        host_methods: mergekit's registered methods; the others among them are passed over.
-    """
-    inner = [m for m in host_methods if isinstance(m, GeneralizedTaskArithmeticMerge)]
-    ties = next(method for method in inner if method.spec.name == "ties")
-    return [DRM(), STAR(), KnOTS(ties, name="knots"), *map(KnOTS, inner)]
