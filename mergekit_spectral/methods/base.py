@@ -122,7 +122,7 @@ class SpectralMethod(GroupMergeMethod):
         for before, after, delta in zip(
             as_matrices(base), as_matrices(result), merged, strict=True
         ):
-            after.copy_(delta.added_to(before, scale))
+            delta.add_to(before, scale, out=after)
         return result
 
     def merge_deltas(

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_BLOCK = 1 << 22
+"""Entries in a block of rows: 16 MiB in float32."""
+
 
 class Delta(ABC):
     """A task delta D of shape [out, in], in the working dtype (float32 or float64)."""
@@ -48,8 +51,29 @@ class Delta(ABC):
         """Return D itself, [out, in]. It may share storage with this object."""
 
     @abstractmethod
+    def rows(self, start: int, stop: int) -> Delta:
+        """Return rows `start` to `stop` of D, sharing storage."""
+
+    @abstractmethod
     def added_to(self, base: Tensor, scale: float) -> Tensor:
         """Return base + scale·D, [out, in], computed in the dtype of D and not rounded after."""
+
+    def add_to(self, base: Tensor, scale: float, out: Tensor) -> None:
+        """Write base + scale·D to `out`, rounded once to its dtype.
+
+        It goes by blocks of rows, so that no whole matrix stands in the working dtype.
+
+        Args:
+            base: [out, in], of any dtype.
+            scale: a number.
+            out: [out, in]; may be `base` itself.
+        """
+        out_features, in_features = self.shape
+        step = max(1, _BLOCK // max(1, in_features))
+        for start in range(0, out_features, step):
+            block = slice(start, start + step)
+            part = self.rows(start, start + step)
+            out[block] = part.added_to(base[block], scale)
 
 
 class DenseDelta(Delta):
@@ -86,6 +110,9 @@ class DenseDelta(Delta):
 
     def to_dense(self) -> Tensor:
         return self.matrix
+
+    def rows(self, start: int, stop: int) -> DenseDelta:
+        return DenseDelta(self.matrix[start:stop])
 
     def added_to(self, base: Tensor, scale: float) -> Tensor:
         return torch.add(base.to(self.matrix.dtype), self.matrix, alpha=scale)
@@ -126,6 +153,9 @@ class FactoredDelta(Delta):
 
     def to_dense(self) -> Tensor:
         return self.B @ self.A
+
+    def rows(self, start: int, stop: int) -> FactoredDelta:
+        return FactoredDelta(self.B[start:stop], self.A)
 
     def added_to(self, base: Tensor, scale: float) -> Tensor:
         return torch.addmm(base.to(self.B.dtype), self.B, self.A, alpha=scale)

@@ -5,6 +5,7 @@ import torch
 from matrices import gaussian
 
 from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta, linear_combination
+from mergekit_spectral.spectral import delta as delta_module
 
 
 @pytest.fixture
@@ -27,6 +28,23 @@ def test_both_types_are_the_same_matrix(delta: Delta, factored: FactoredDelta):
     torch.testing.assert_close(delta.T.to_dense(), D.T)
     torch.testing.assert_close(delta.project(basis), basis.T @ D)
     torch.testing.assert_close(delta.added_to(base, 0.5), base.double() + 0.5 * D)
+
+
+def test_scaled_and_rows(delta: Delta):
+    D = delta.to_dense()
+    torch.testing.assert_close(delta.scaled(-2.0).to_dense(), -2 * D)
+    torch.testing.assert_close(delta.rows(2, 5).to_dense(), D[2:5])
+    assert not delta.is_zero()
+    assert delta.scaled(0.0).is_zero()
+
+
+@pytest.mark.parametrize("block", [1, 12, 1 << 22])
+def test_added_block_by_block(delta: Delta, block: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(delta_module, "_BLOCK", block)
+    base = gaussian((7, 5), 1, seed=3)[0].bfloat16()
+    expected = (base.double() + 0.5 * delta.to_dense()).bfloat16()
+    delta.add_to(base, 0.5, out=base)
+    assert torch.equal(base, expected)
 
 
 def test_linear_combination_stays_factored(factored: FactoredDelta):
