@@ -47,6 +47,34 @@ def granite(vocab_size: int = len(VOCABULARY), **config: object) -> PreTrainedMo
     return _new("Granite", "GraniteForCausalLM", vocab_size=vocab_size, **{**DECODER, **config})
 
 
+def qwen2(**config: object) -> PreTrainedModel:
+    """With biases on q_proj, k_proj and v_proj."""
+    settings = {"vocab_size": len(VOCABULARY), **DECODER, **config}
+    return _new("Qwen2", "Qwen2ForCausalLM", **settings)
+
+
+def gpt2(**config: object) -> PreTrainedModel:
+    """With weights that are [in, out], transformers' Conv1D."""
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    tokens = {"vocab_size": len(VOCABULARY), "bos_token_id": 1, "eos_token_id": 2}
+    return _new("GPT2", "GPT2LMHeadModel", **{**sizes, **tokens, **config})
+
+
+def opt() -> PreTrainedModel:
+    """Of an architecture that mergekit has no definition of."""
+    return _new(
+        "OPT",
+        "OPTForCausalLM",
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        word_embed_proj_dim=32,
+        ffn_dim=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+    )
+
+
 def t5() -> PreTrainedModel:
     return _new(
         "T5",
@@ -109,12 +137,27 @@ def write_family(folder: Path, base: PreTrainedModel, count: int = 3, **save: ob
 
 
 def write_adapter(
-    folder: Path, base: PreTrainedModel, seed: int, targets: Sequence[str], rank: int = 4
+    folder: Path,
+    base: PreTrainedModel,
+    seed: int,
+    targets: Sequence[str] | str,
+    rank: int = 4,
+    **config: object,
 ) -> Path:
-    """Save a LoRA adapter on `base` with random A and B (peft's own start has B = 0)."""
+    """Save a LoRA adapter on `base` in which everything trainable has been trained.
+
+    `config` is for peft's `LoraConfig`. A and B are random (peft's own start has B = 0), and what
+    starts at the base's values has moved.
+    """
     torch.manual_seed(seed)
-    config = peft.LoraConfig(r=rank, target_modules=list(targets), init_lora_weights=False)
-    peft.get_peft_model(copy.deepcopy(base), config).save_pretrained(folder)
+    targets = targets if isinstance(targets, str) else list(targets)
+    settings = {"r": rank, "target_modules": targets, "init_lora_weights": False, **config}
+    model = peft.get_peft_model(copy.deepcopy(base), peft.LoraConfig(**settings))
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.add_(0.02 * torch.randn_like(weight))
+    model.save_pretrained(folder)
     return folder
 
 

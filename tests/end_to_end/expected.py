@@ -15,7 +15,7 @@ from mergekit import merge_methods
 from mergekit.merge_methods.base import TensorGroup
 from safetensors.torch import load_file
 
-VOCABULARY = re.compile(r"embed_tokens|lm_head|shared\.|word_embeddings")
+VOCABULARY = re.compile(r"embed_tokens|lm_head|shared\.|word_embeddings|\.wte\.")
 ACCURACY = 1e-5
 """The error allowed before the one rounding to the output's precision, relative to the delta.
 

@@ -1,0 +1,152 @@
+"""Every LoRA adapter that peft writes for linear layers and embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end import checkpoints
+from end_to_end.by_peft import logits, logits_by_peft, merged_by_peft
+from end_to_end.checkpoints import write_adapter
+from end_to_end.command import mergekit_yaml
+from end_to_end.expected import Weights, assert_weights_merged
+from reference import relative_error
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+OF_DECODERS: dict[str, dict[str, Any]] = {
+    "plain": {"targets": ATTENTION},
+    "another alpha": {"targets": ATTENTION, "lora_alpha": 48},
+    "one target": {"targets": ["up_proj"], "rank": 8},
+    "all linear layers": {"targets": "all-linear"},
+    "targets by a pattern": {"targets": r".*\.(0|2)\.mlp\..*_proj"},
+    "rank above a side": {"targets": ATTENTION, "rank": 20},
+    "rslora": {"targets": ATTENTION, "use_rslora": True},
+    "rank and alpha patterns": {
+        "targets": ATTENTION,
+        "rank_pattern": {"layers.1.self_attn.q_proj": 2, "v_proj": 6},
+        "alpha_pattern": {r"layers\.\d+\.self_attn\.q_proj": 3, "o_proj": 32},
+    },
+    "rslora with patterns": {
+        "targets": ATTENTION,
+        "use_rslora": True,
+        "rank_pattern": {"v_proj": 9},
+        "alpha_pattern": {"v_proj": 5},
+    },
+    "some layers": {"targets": ATTENTION, "layers_to_transform": [0, 2]},
+    "all but some": {"targets": "all-linear", "exclude_modules": ["o_proj"]},
+    "modules to save": {"targets": ATTENTION, "modules_to_save": ["lm_head", "embed_tokens"]},
+    "a norm to save": {"targets": ATTENTION, "modules_to_save": ["input_layernorm"]},
+    "embeddings": {"targets": ["q_proj", "embed_tokens"]},
+    "the head": {"targets": ["q_proj", "lm_head"]},
+    "orthogonal start": {"targets": ATTENTION, "init_lora_weights": "orthogonal"},
+}
+
+OF_OTHERS: dict[str, tuple[Callable[[], PreTrainedModel], dict[str, Any]]] = {
+    "lora bias": (checkpoints.qwen2, {"targets": ["q_proj", "v_proj"], "lora_bias": True}),
+    "lora bias and rslora": (
+        checkpoints.qwen2,
+        {"targets": ["q_proj"], "lora_bias": True, "use_rslora": True, "lora_alpha": 3},
+    ),
+    "all biases": (checkpoints.qwen2, {"targets": ["q_proj", "v_proj"], "bias": "all"}),
+    "biases of its layers": (checkpoints.qwen2, {"targets": ["q_proj"], "bias": "lora_only"}),
+    "Conv1D": (
+        checkpoints.gpt2,
+        {"targets": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True},
+    ),
+    "Conv1D with biases": (checkpoints.gpt2, {"targets": ["c_attn"], "bias": "all"}),
+    "Conv1D beside embeddings": (checkpoints.gpt2, {"targets": ["c_proj", "wpe"]}),
+    "Conv1D beside a Linear head": (
+        lambda: checkpoints.gpt2(tie_word_embeddings=False),
+        {"targets": ["c_attn", "c_proj", "lm_head"]},
+    ),
+    "a classifier": (checkpoints.bert, {"targets": ["query", "value"], "task_type": "SEQ_CLS"}),
+    "an adapted classifier": (checkpoints.bert, {"targets": ["query", "classifier"]}),
+    "encoder and decoder": (checkpoints.t5, {"targets": ["q", "v", "wo"]}),
+    "no definition of the architecture": (checkpoints.opt, {"targets": ["q_proj", "fc1"]}),
+}
+
+TIED: dict[str, dict[str, Any]] = {
+    "nothing tied": {"targets": ATTENTION},
+    "embeddings": {"targets": ["q_proj", "embed_tokens"]},
+    "head": {"targets": ["q_proj", "lm_head"]},
+    "both": {"targets": ["q_proj", "embed_tokens", "lm_head"]},
+    "both as one": {
+        "targets": ["q_proj", "embed_tokens", "lm_head"],
+        "ensure_weight_tying": True,
+    },
+    "embeddings to save": {"targets": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    "head to save": {"targets": ["q_proj"], "modules_to_save": ["lm_head"]},
+}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model, and the checkpoint that it is saved in."""
+
+    model: PreTrainedModel
+    path: Path
+
+    @classmethod
+    def saved(cls, model: PreTrainedModel, folder: Path) -> Base:
+        model.save_pretrained(folder / "base")
+        return cls(model, folder / "base")
+
+
+@pytest.fixture(scope="module", params=[checkpoints.llama, checkpoints.mistral])
+def decoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return Base.saved(request.param(), tmp_path_factory.mktemp("decoder"))
+
+
+@pytest.fixture(scope="module")
+def plain(decoder: Base, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Weights]:
+    """A plain adapter for every kind to be merged with, and what it makes of the base."""
+    adapter = write_adapter(tmp_path_factory.mktemp("plain"), decoder.model, 0, ATTENTION)
+    return adapter, merged_by_peft(decoder.path, adapter)
+
+
+@pytest.mark.parametrize("kind", OF_DECODERS)
+def test_of_llama_and_mistral(
+    kind: str, decoder: Base, plain: tuple[Path, Weights], tmp_path: Path
+):
+    _check(tmp_path, decoder, OF_DECODERS[kind], plain)
+
+
+@pytest.mark.parametrize("kind", OF_OTHERS)
+def test_of_other_architectures(kind: str, tmp_path: Path):
+    architecture, config = OF_OTHERS[kind]
+    _check(tmp_path, Base.saved(architecture(), tmp_path), config)
+
+
+@pytest.mark.parametrize("kind", TIED)
+def test_on_tied_embeddings(kind: str, tmp_path: Path):
+    """Judged by running the model: merging, peft adds to both what only one was trained with."""
+    base = Base.saved(checkpoints.llama(tie_word_embeddings=True), tmp_path)
+    adapter = write_adapter(tmp_path / "adapter", base.model, 1, **TIED[kind])
+    whole = _recipe("star", base.path, adapter) | {"parameters": {"eta": 100}}
+    out = mergekit_yaml(whole, tmp_path / "out")
+    assert relative_error(logits(out), logits_by_peft(base.path, adapter)) < 1e-6
+
+
+def _check(folder: Path, base: Base, config: dict[str, Any], *others: tuple[Path, Weights]) -> None:
+    """Merge in float32; peft itself tells, in float64, what an adapter of this kind adds."""
+    adapter = write_adapter(folder / "adapter", base.model, 1, **config)
+    inputs = [(adapter, merged_by_peft(base.path, adapter)), *others]
+    recipe = _recipe("drm", base.path, *(adapter for adapter, _ in inputs))
+    merged = load_file(mergekit_yaml(recipe, folder / "out") / "model.safetensors")
+    tuned = [{name: weights[name] for name in merged} for _, weights in inputs]
+    assert_weights_merged(merged, load_file(base.path / "model.safetensors"), tuned, "drm")
+
+
+def _recipe(method: str, base: Path, *adapters: Path) -> dict[str, Any]:
+    return {
+        "merge_method": method,
+        "base_model": str(base),
+        "models": [{"model": f"{base}+{adapter}"} for adapter in adapters],
+        "dtype": "float32",
+    }
