@@ -100,5 +100,6 @@ def _check_shapes(adapter: LoraAdapter, base: str, weights: BaseWeights) -> None
         if shape not in (there, (*there[:1], math.prod(there[1:]))):
             raise MergeError(
                 f"Adapter {adapter.name} does not fit {base}: it changes {name} as {list(shape)}, "
-                f"but there it is {list(there)}; was it trained on a model of another size or vocabulary?"
+                f"but there it is {list(there)}; was it trained on a model of another size or "
+                "vocabulary?"
             )

@@ -179,11 +179,11 @@ class LoraAdapter:
             )
         A, B = keys[f"{kind}A"], keys[f"{kind}B"]
         shapes = self._tensors.shapes
-        rank = shapes[A][0]
-        if shapes[B][1] != rank:
+        rank, *inputs = shapes[A]
+        if not inputs or shapes[B][1:2] != (rank,):
             raise MergeError(
                 f"Adapter {self.name}: the factors of {module} do not fit each other, A has shape "
-                f"{shapes[A]} and B {shapes[B]}; both must have one rank."
+                f"{shapes[A]} and B {shapes[B]}; they must be [r, in] and [out, r] with one rank r."
             )
         scale = _scale(config, module, rank)
         transposed = embedding or bool(config.fan_in_fan_out)
