@@ -38,6 +38,11 @@ def llama(vocab_size: int = len(VOCABULARY), **config: object) -> PreTrainedMode
     return _new("Llama", "LlamaForCausalLM", vocab_size=vocab_size, **{**DECODER, **config})
 
 
+def llama_classifier() -> PreTrainedModel:
+    settings = {"vocab_size": len(VOCABULARY), "pad_token_id": 0, **DECODER}
+    return _new("Llama", "LlamaForSequenceClassification", **settings)
+
+
 def mistral(vocab_size: int = len(VOCABULARY), **config: object) -> PreTrainedModel:
     return _new("Mistral", "MistralForCausalLM", vocab_size=vocab_size, **{**DECODER, **config})
 
