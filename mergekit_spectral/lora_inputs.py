@@ -117,7 +117,7 @@ def _loader(reference: ModelReference, cache: LoaderCache) -> AdaptedLoader:
         )
     weights = StoredWeights(cache.get(base))
     loader = AdaptedLoader(base, weights, adapter, _ties(base, cache.trust_remote_code))
-    if extra := sorted(adapter.replacements.keys() - weights.index.tensor_paths.keys()):
+    if extra := sorted(loader.adapter.replacements.keys() - weights.index.tensor_paths.keys()):
         LOG.warning(
             "Adapter %s carries %s, which %s has not; it is left out unless the architecture has "
             "a place for it.",

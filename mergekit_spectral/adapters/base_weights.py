@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Protocol
 
@@ -33,8 +34,7 @@ class BaseWeights(Protocol):
 class StoredWeights:
     """The weights in a checkpoint's files.
 
-    Shapes come from the files' headers where they have them: of a safetensors file no weight is
-    read for its shape.
+    No weight is read for its shape, except from pickles that hold more than tensors.
 
     Args:
         loader: mergekit's loader for the checkpoint.
@@ -51,6 +51,8 @@ class StoredWeights:
             path = Path(self.index.base_path) / self.index.tensor_paths[name]
             if path.suffix == ".safetensors":
                 self._headers |= _safetensors_headers(path)
+            else:
+                self._headers |= _pickled_headers(path)
         if name not in self._headers:
             tensor = self.read(name, torch.device("cpu"))
             self._headers[name] = tuple(tensor.shape), tensor.dtype
@@ -79,3 +81,15 @@ def _safetensors_headers(path: Path) -> dict[str, Header]:
             for key, entry in entries.items()
             if entry.get_dtype() in _FLOATS
         }
+
+
+def _pickled_headers(path: Path) -> dict[str, Header]:
+    try:
+        tensors = torch.load(path, map_location="meta", weights_only=True)
+    except pickle.UnpicklingError:
+        return {}
+    return {
+        key: (tuple(tensor.shape), tensor.dtype)
+        for key, tensor in tensors.items()
+        if isinstance(tensor, Tensor)
+    }

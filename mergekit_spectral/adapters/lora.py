@@ -179,12 +179,12 @@ class LoraAdapter:
             )
         A, B = keys[f"{kind}A"], keys[f"{kind}B"]
         shapes = self._tensors.shapes
-        rank, *inputs = shapes[A]
-        if not inputs or shapes[B][1:2] != (rank,):
+        if len(shapes[A]) < 2 or shapes[A][:1] != shapes[B][1:2]:
             raise MergeError(
                 f"Adapter {self.name}: the factors of {module} do not fit each other, A has shape "
                 f"{shapes[A]} and B {shapes[B]}; they must be [r, in] and [out, r] with one rank r."
             )
+        rank = shapes[A][0]
         scale = _scale(config, module, rank)
         transposed = embedding or bool(config.fan_in_fan_out)
         self.updates[f"{module}.weight"] = Product(B, A, rank, scale, transposed)

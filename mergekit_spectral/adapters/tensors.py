@@ -40,10 +40,11 @@ class AdapterTensors:
                 self.shapes = {key: tuple(tensor.shape) for key, tensor in self._pickled.items()}
         except (pickle.UnpicklingError, AttributeError) as error:
             raise MergeError(
-                f"Adapter file {path} is not a mapping of names to tensors and nothing else, and "
-                "to read more could run foreign code; save it as adapter_model.safetensors."
+                f"Adapter file {path} is damaged or holds more than tensors by name, and to read "
+                "more could run foreign code; copy or download it again, or save it as "
+                "adapter_model.safetensors."
             ) from error
-        except (safetensors.SafetensorError, RuntimeError, EOFError, OSError) as error:
+        except Exception as error:  # a damaged pickle may raise any
             raise MergeError(
                 f"Adapter file {path} cannot be read ({first_line(error)}); it is truncated or "
                 "damaged, so copy or download it again."
