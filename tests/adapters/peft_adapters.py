@@ -1,0 +1,47 @@
+"""Adapters that peft writes for toy modules, and what peft says that they add."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+
+class Toy(nn.Module):
+    """One layer of every kind that LoRA adapts by a product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 10)
+        self.square = nn.Linear(8, 8, bias=False)
+        self.turned = Conv1D(10, 6)  # [in, out], 6 to 10
+        self.tokens = nn.Embedding(12, 5)
+        self.image = nn.Conv2d(3, 7, kernel_size=(2, 3))
+        self.block = nn.ModuleDict({"linear": nn.Linear(6, 4)})
+
+
+def toy() -> Toy:
+    torch.manual_seed(0)
+    return Toy()
+
+
+def write(folder: Path, targets: list[str], seed: int = 1, **config: Any) -> dict[str, Tensor]:
+    """Save a trained adapter on `toy()`; return what it adds, by weight, in float64."""
+    base = toy().double()
+    settings = {"target_modules": targets, "init_lora_weights": False, **config}
+    adapted = peft.get_peft_model(copy.deepcopy(base), peft.LoraConfig(**settings))
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for weight in adapted.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn_like(weight))
+    adapted.save_pretrained(folder)
+    # From disk: of alpha patterns that overlap, saving changes the order.
+    again = peft.PeftModel.from_pretrained(copy.deepcopy(base), folder)
+    before, after = base.state_dict(), again.merge_and_unload().state_dict()
+    return {name: after[name] - weight for name, weight in before.items()}
