@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from end_to_end.checkpoints import Family, write_adapter
 from end_to_end.command import mergekit_yaml
 from end_to_end.expected import assert_weights_merged, with_adapter
 from end_to_end.recipe_builders import METHODS
+from mergekit.io.lazy_tensor_loader import LazyTensorLoader
 from safetensors.torch import load_file, save_file
 
 TARGETS = ("q_proj", "v_proj", "down_proj")
@@ -46,6 +48,31 @@ def test_nothing_is_written_but_the_merge(
     assert [path.name for path in tmp_path.rglob("*.safetensors")] == ["model.safetensors"]
     assert {path.name for path in tmp_path.iterdir()} == {"out", "out.yml"}
     assert {path: path.stat().st_mtime_ns for path in llama.base.parent.rglob("*")} == before
+
+
+def test_every_weight_of_the_base_is_read_once(
+    llama: Family, pair: tuple[Path, Path], out: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """However many adapters are on it."""
+    reads: Counter[str] = Counter()
+    read = LazyTensorLoader.get_tensor
+
+    def counted(loader: LazyTensorLoader, key: str, *args: Any, **options: Any) -> Any:
+        reads[key] += 1
+        return read(loader, key, *args, **options)
+
+    monkeypatch.setattr(LazyTensorLoader, "get_tensor", counted)
+    mergekit_yaml(_recipe("drm", llama.base, pair), out)
+    assert reads == Counter(load_file(llama.base / "model.safetensors").keys())
+
+
+@pytest.mark.parametrize("options", [("--read-to-gpu", "--low-cpu-memory"), ("--async-write",)])
+def test_mergekits_options_for_memory(
+    options: tuple[str, ...], llama: Family, pair: tuple[Path, Path], out: Path
+):
+    """On the processor, where they change the order of things and not their place."""
+    mergekit_yaml(_recipe("drm", llama.base, pair), out, *options, "--device", "cpu")
+    _assert_merged(out, llama.base, pair)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
