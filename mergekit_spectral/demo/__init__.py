@@ -1,0 +1,1 @@
+"""The demo: three LoRA adapters merged into SmolLM2-135M-Instruct, four ways."""

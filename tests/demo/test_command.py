@@ -1,0 +1,64 @@
+import io
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from mergekit_spectral import cli
+from mergekit_spectral.demo.recipes import run_recipe
+from mergekit_spectral.demo.run import Row, Steps, make_table
+
+
+def test_names_the_extra_when_it_is_missing(monkeypatch):
+    monkeypatch.setattr(cli, "DEMO_MODULES", ("gguf", "a_module_that_is_not_there"))
+    result = CliRunner().invoke(cli.main, ["demo"])
+    assert result.exit_code == 1
+    assert result.output == (
+        "Error: the demo needs its extra: pip install 'mergekit-spectral[demo]'\n"
+    )
+
+
+def test_leaves_a_folder_with_files_alone(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(cli, "DEMO_MODULES", ())
+    (tmp_path / "thesis.txt").write_text("mine")
+    result = CliRunner().invoke(cli.main, ["demo", "--work-dir", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "is not empty" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_merge_that_fails_shows_what_mergekit_said(tmp_path: Path):
+    recipe = tmp_path / "wrong.yml"
+    recipe.write_text("merge_method: tise\nmodels: [{model: some/model}]\n")
+    with pytest.raises(click.ClickException) as failure:
+        run_recipe(recipe, tmp_path / "out", tmp_path)
+    assert failure.value.message.startswith("mergekit-yaml failed on wrong.yml:\n")
+    assert "tise" in failure.value.message
+
+
+def test_steps_are_numbered_and_timed():
+    text = io.StringIO()
+    steps = Steps(Console(file=text, width=80), total=12)
+    with steps.step("the first"):
+        pass
+    with steps.step("the second"):
+        pass
+    first, second = text.getvalue().splitlines()
+    assert first == "[ 1/12] the first 0.0 s"
+    assert second.startswith("[ 2/12] the second ")
+
+
+def test_table_has_a_line_for_each_model():
+    rows = [
+        Row("base", (0.0, 0.25, 0.5)),
+        *(Row(f"adapter {name}", (1.0, 1.0, 1.0)) for name in "abc"),
+        Row("star", (0.3, 0.6, 0.9), seconds=12.34),
+    ]
+    text = io.StringIO()
+    Console(file=text, width=120).print(make_table(rows, seconds=99.6))
+    cells = [[c.strip() for c in line.split("│")[1:-1]] for line in text.getvalue().splitlines()]
+    assert ["base", "0%", "25%", "50%", "25%", ""] in cells
+    assert ["star", "30%", "60%", "90%", "60%", "12.3 s"] in cells
+    assert "100 s" in text.getvalue()
