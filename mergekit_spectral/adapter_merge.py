@@ -112,7 +112,9 @@ class AdapterMerge:
         self._method = method
         base, references = _one_base(config)
         self.base = ShapesOnly(base, options)
-        self._loaders = {r: AdaptedLoader(base, self.base, _adapter(r)) for r in references}
+        self._loaders = {
+            r: AdaptedLoader(base, self.base, _adapter(r, options)) for r in references
+        }
         self.adapters = [loader.adapter for loader in self._loaders.values()]
         self._tasks = self._plan(config, options)
         planned = {task.output_weight.name for task in self._tasks}
@@ -234,6 +236,7 @@ def _one_base(config: MergeConfiguration) -> tuple[ModelReference, list[ModelRef
     return base, inputs
 
 
-def _adapter(reference: ModelReference) -> LoraAdapter:
+def _adapter(reference: ModelReference, options: MergeOptions) -> LoraAdapter:
     assert reference.lora is not None
-    return LoraAdapter(find_adapter(reference.lora.path, reference.lora.revision))
+    path, revision = reference.lora.path, reference.lora.revision
+    return LoraAdapter(find_adapter(path, revision, options.transformers_cache))
