@@ -10,7 +10,8 @@ from mergekit_spectral.spectral.decomposition import (
     above_tolerance,
     joint_decomposition,
 )
-from mergekit_spectral.spectral.delta import Delta, DenseDelta, FactoredDelta, linear_combination
+from mergekit_spectral.spectral.delta import Delta, DenseDelta
+from mergekit_spectral.spectral.factored_delta import FactoredDelta, linear_combination
 from mergekit_spectral.spectral.pruning import prune
 from mergekit_spectral.spectral.renormalization import renormalize
 from mergekit_spectral.spectral.truncation import kept_rank, truncate

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from mergekit_spectral.spectral.decomposition import joint_decomposition
-from mergekit_spectral.spectral.delta import Delta, FactoredDelta
+from mergekit_spectral.spectral.delta import Delta
+from mergekit_spectral.spectral.factored_delta import FactoredDelta
 from mergekit_spectral.spectral.precision import exact_matmul
 
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mergekit_spectral.spectral.delta import Delta, FactoredDelta
+from mergekit_spectral.spectral.delta import Delta
 from mergekit_spectral.spectral.dense_svd import decompose_dense
+from mergekit_spectral.spectral.factored_delta import FactoredDelta
 from mergekit_spectral.spectral.factored_svd import decompose_factored
 from mergekit_spectral.spectral.gram import GRAM_RESOLUTION, RankRule
 from mergekit_spectral.spectral.precision import exact_matmul
@@ -41,16 +42,22 @@ class JointDecomposition:
     spectrum: Tensor
 
     @exact_matmul()
-    def coordinates(self, delta: Delta) -> Tensor:
+    def coordinates(self, delta: Delta, directions: slice = slice(None)) -> Tensor:
         """Return one input in the shared basis, Uᵀ·D_t = diag(s)·V_tᵀ, [k, in].
 
         A row that is zero up to rounding is zero: an input that has no part in a direction must
         have no say in it either, and with noise in the row it would vote, and in DRM at full size.
+
+        Args:
+            delta: D_t, [out, in].
+            directions: which of the k; all by default.
         """
-        rows = delta.project(self.basis)
-        lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-        noise = _ROUNDING * torch.finfo(rows.dtype).eps * torch.linalg.vector_norm(lengths)
-        return rows.masked_fill_(lengths <= noise, 0)
+        rows = delta.project(self.basis[:, directions])
+        lengths = torch.linalg.vector_norm(rows, dim=1)
+        noise = lengths <= _ROUNDING * torch.finfo(rows.dtype).eps * delta.norm
+        if noise.any():
+            rows[noise] = 0
+        return rows
 
 
 @exact_matmul()
@@ -68,19 +75,20 @@ def joint_decomposition(
     Returns:
         The kept directions and the whole spectrum; no directions if all deltas are zero.
 
+    Raises:
+        torch.linalg.LinAlgError: if no algorithm converges.
+
     Deltas that are all factored are decomposed from their factors; a dense one among them makes it
     a decomposition of dense matrices.
     """
     factors = [(delta.B, delta.A) for delta in deltas if isinstance(delta, FactoredDelta)]
     if len(factors) == len(deltas):
-        like = factors[0][0]
         basis, spectrum = decompose_factored(factors, rank, resolution)
     else:
-        matrices = [delta.to_dense() for delta in deltas]
-        like = matrices[0]
-        basis, spectrum = decompose_dense(matrices, rank, resolution)
+        basis, spectrum = decompose_dense(deltas, rank, resolution)
+    device = deltas[0].device
     return JointDecomposition(
-        basis=basis.to(device=like.device, dtype=like.dtype), spectrum=spectrum.to(like.device)
+        basis=basis.to(device=device, dtype=deltas[0].dtype), spectrum=spectrum.to(device)
     )
 
 

@@ -1,19 +1,21 @@
 """Task deltas: the difference that fine-tuning made to one weight matrix.
 
 A delta is asked for what a method needs of it, never for its entries, so that the methods need not
-know whether it is stored dense or as two thin factors.
+know whether it is a difference of two weights or a product of two thin factors. Entries are formed
+where they are used, a block at a time.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-_BLOCK = 1 << 22
-"""Entries in a block of rows: 16 MiB in float32."""
+from mergekit_spectral.spectral.blocks import DELTA_BLOCK, slices
+from mergekit_spectral.spectral.precision import working_dtype
 
 
 class Delta(ABC):
@@ -31,8 +33,18 @@ class Delta(ABC):
 
     @property
     @abstractmethod
+    def device(self) -> torch.device:
+        """Where D is stored."""
+
+    @property
+    @abstractmethod
     def T(self) -> Delta:
         """The transpose, [in, out], sharing storage."""
+
+    @property
+    @abstractmethod
+    def norm(self) -> float:
+        """The Frobenius norm."""
 
     @abstractmethod
     def is_zero(self) -> bool:
@@ -51,8 +63,21 @@ class Delta(ABC):
         """Return D itself, [out, in]. It may share storage with this object."""
 
     @abstractmethod
-    def rows(self, start: int, stop: int) -> Delta:
-        """Return rows `start` to `stop` of D, sharing storage."""
+    def rows(self, rows: slice) -> Delta:
+        """Return some rows of D, sharing storage."""
+
+    def columns(self, columns: slice) -> Delta:
+        """Return some columns of D, sharing storage."""
+        return self.T.rows(columns).T
+
+    def dense_columns(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield D entry by entry in blocks of columns: which ones, and the block, [out, width].
+
+        The next block may overwrite the one before.
+        """
+        out_features, in_features = self.shape
+        for columns in slices(in_features, out_features, DELTA_BLOCK):
+            yield columns, self.columns(columns).to_dense()
 
     @abstractmethod
     def added_to(self, base: Tensor, scale: float) -> Tensor:
@@ -61,114 +86,92 @@ class Delta(ABC):
     def add_to(self, base: Tensor, scale: float, out: Tensor) -> None:
         """Write base + scale·D to `out`, rounded once to its dtype.
 
-        It goes by blocks of rows, so that no whole matrix stands in the working dtype.
-
         Args:
             base: [out, in], of any dtype.
             scale: a number.
             out: [out, in]; may be `base` itself.
         """
-        out_features, in_features = self.shape
-        step = max(1, _BLOCK // max(1, in_features))
-        for start in range(0, out_features, step):
-            block = slice(start, start + step)
-            part = self.rows(start, start + step)
-            out[block] = part.added_to(base[block], scale)
+        for rows in slices(*self.shape, DELTA_BLOCK):
+            out[rows] = self.rows(rows).added_to(base[rows], scale)
 
 
 class DenseDelta(Delta):
-    """A delta stored entry by entry.
+    """A delta stored entry by entry, as one matrix or as two whose difference it is.
 
     Args:
-        matrix: [out, in], float32 or float64.
+        tuned: [out, in], of any floating dtype.
+        base: [out, in], of the same dtype and device; if None, `tuned` is the delta.
     """
 
-    def __init__(self, matrix: Tensor):
-        self.matrix = matrix
+    def __init__(self, tuned: Tensor, base: Tensor | None = None):
+        self.tuned = tuned
+        self.base = base
 
     @property
     def shape(self) -> tuple[int, int]:
-        out_features, in_features = self.matrix.shape
+        out_features, in_features = self.tuned.shape
         return out_features, in_features
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.matrix.dtype
+        return working_dtype(self.tuned.dtype)
+
+    @property
+    def device(self) -> torch.device:
+        return self.tuned.device
 
     @property
     def T(self) -> DenseDelta:
-        return DenseDelta(self.matrix.T)
+        return DenseDelta(self.tuned.T, None if self.base is None else self.base.T)
+
+    @cached_property
+    def norm(self) -> float:  # type: ignore[override]
+        norms = [torch.linalg.vector_norm(block) for _, block in self.dense_columns()]
+        return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
 
     def is_zero(self) -> bool:
-        return not bool(self.matrix.any())
+        if self.base is None:
+            return not bool(self.tuned.any())
+        return torch.equal(self.tuned, self.base)
 
     def project(self, basis: Tensor) -> Tensor:
-        return basis.T @ self.matrix
+        result = basis.new_empty(basis.shape[1], self.shape[1])
+        for columns, block in self.dense_columns():
+            torch.mm(basis.T, block, out=result[:, columns])
+        return result
+
+    def dense_columns(self) -> Iterator[tuple[slice, Tensor]]:
+        # One buffer for all blocks: to map fresh memory takes several times as long as to fill it.
+        out_features, in_features = self.shape
+        buffer = self.tuned.new_empty(0)
+        for columns in slices(in_features, out_features, DELTA_BLOCK):
+            width = columns.stop - columns.start
+            if not buffer.numel():
+                buffer = self.tuned.new_empty(width * out_features, dtype=self.dtype)
+            block = buffer[: width * out_features]
+            # In the order in which the matrix itself lies.
+            rows_first = self.tuned.stride(0) >= self.tuned.stride(1)
+            block = block.view(out_features, width) if rows_first else block.view(width, -1).T
+            yield columns, self.columns(columns).written_to(block)
+
+    def written_to(self, buffer: Tensor) -> Tensor:
+        """Write D to `buffer`, [out, in] in the working dtype, and return that."""
+        if self.base is None:
+            return buffer.copy_(self.tuned)
+        if self.tuned.dtype == buffer.dtype:
+            return torch.sub(self.tuned, self.base, out=buffer)
+        return buffer.copy_(self.tuned).sub_(self.base)
 
     def scaled(self, factor: float) -> DenseDelta:
-        return DenseDelta(factor * self.matrix)
+        return DenseDelta(factor * self.to_dense())
 
     def to_dense(self) -> Tensor:
-        return self.matrix
+        if self.base is None:
+            return self.tuned.to(self.dtype)
+        return self.written_to(torch.empty_like(self.tuned, dtype=self.dtype))
 
-    def rows(self, start: int, stop: int) -> DenseDelta:
-        return DenseDelta(self.matrix[start:stop])
-
-    def added_to(self, base: Tensor, scale: float) -> Tensor:
-        return torch.add(base.to(self.matrix.dtype), self.matrix, alpha=scale)
-
-
-class FactoredDelta(Delta):
-    """A delta stored as a product of two factors, D = B·A.
-
-    Args:
-        B: [out, k], float32 or float64.
-        A: [k, in], of the same dtype and device.
-    """
-
-    def __init__(self, B: Tensor, A: Tensor):
-        self.B = B
-        self.A = A
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.B.shape[0], self.A.shape[1]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.B.dtype
-
-    @property
-    def T(self) -> FactoredDelta:
-        return FactoredDelta(self.A.T, self.B.T)
-
-    def is_zero(self) -> bool:
-        return not (bool(self.A.any()) and bool(self.B.any()))
-
-    def project(self, basis: Tensor) -> Tensor:
-        return (basis.T @ self.B) @ self.A
-
-    def scaled(self, factor: float) -> FactoredDelta:
-        return FactoredDelta(self.B, factor * self.A)
-
-    def to_dense(self) -> Tensor:
-        return self.B @ self.A
-
-    def rows(self, start: int, stop: int) -> FactoredDelta:
-        return FactoredDelta(self.B[start:stop], self.A)
+    def rows(self, rows: slice) -> DenseDelta:
+        return DenseDelta(self.tuned[rows], None if self.base is None else self.base[rows])
 
     def added_to(self, base: Tensor, scale: float) -> Tensor:
-        return torch.addmm(base.to(self.B.dtype), self.B, self.A, alpha=scale)
-
-
-def linear_combination(deltas: Sequence[FactoredDelta], weights: Sequence[float]) -> FactoredDelta:
-    """Return Σ w_t·B_t·A_t in factors of k_1 + … + k_T columns: [B_1 … B_T]·[w_1·A_1; …; w_T·A_T].
-
-    Args:
-        deltas: T deltas of one shape [out, in].
-        weights: T weights.
-    """
-    return FactoredDelta(
-        torch.cat([delta.B for delta in deltas], dim=1),
-        torch.cat([delta.A * w for delta, w in zip(deltas, weights, strict=True)]),
-    )
+        return torch.add(base.to(self.dtype), self.to_dense(), alpha=scale)

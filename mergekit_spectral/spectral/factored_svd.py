@@ -11,13 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mergekit_spectral.spectral.gram import (
-    GRAM_RESOLUTION,
-    RankRule,
-    descending_eigh,
-    kept,
-    solvable,
-)
+from mergekit_spectral.spectral.eigen import leading_eigenvectors
+from mergekit_spectral.spectral.gram import GRAM_RESOLUTION, RankRule, kept, solvable
 
 
 def decompose_factored(
@@ -64,16 +59,19 @@ def _by_gram(B: Tensor, A: Sequence[Tensor], rank: RankRule) -> tuple[Tensor, Te
     With BᵀB = W·Λ·Wᵀ, B is Q·R with R = Λ^½·Wᵀ and Q = B·W·Λ^-½, and the core's Gram matrix is
     Σ_t R_t·A_t·A_tᵀ·R_tᵀ.
     """
-    vectors, roots = descending_eigh(B.T @ B)
-    present = roots > 1e-7 * roots[0]  # below this, a direction of B is rounding
-    W, roots = vectors[:, present], roots[present]
+    W, roots = leading_eigenvectors(B.T @ B, _above_rounding, torch.float64)
+    roots = roots[: W.shape[1]]
     R_blocks = torch.split(roots[:, None] * W.T, _ranks(A), dim=1)
     core = torch.stack([R @ (a @ a.T) @ R.T for R, a in zip(R_blocks, A, strict=True)]).sum(0)
-    turn, values = descending_eigh(core)
-    basis = B @ ((W / roots) @ turn[:, : kept(rank, values)])
+    turn, values = leading_eigenvectors(core, rank, torch.float64)
+    basis = B @ ((W / roots) @ turn)
     # Small roots leave the columns a little off orthonormal; one Cholesky step mends that.
     triangle = torch.linalg.cholesky(basis.T @ basis).T
     return torch.linalg.solve_triangular(triangle, basis, upper=True, left=False), values
+
+
+def _above_rounding(values: Tensor) -> int:
+    return int((values > 1e-7 * values[0]).sum())
 
 
 def _ranks(A: Sequence[Tensor]) -> list[int]:

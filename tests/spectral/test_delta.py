@@ -5,7 +5,7 @@ import torch
 from matrices import gaussian
 
 from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta, linear_combination
-from mergekit_spectral.spectral import delta as delta_module
+from mergekit_spectral.spectral.blocks import smaller_blocks
 
 
 @pytest.fixture
@@ -33,18 +33,41 @@ def test_both_types_are_the_same_matrix(delta: Delta, factored: FactoredDelta):
 def test_scaled_and_rows(delta: Delta):
     D = delta.to_dense()
     torch.testing.assert_close(delta.scaled(-2.0).to_dense(), -2 * D)
-    torch.testing.assert_close(delta.rows(2, 5).to_dense(), D[2:5])
+    torch.testing.assert_close(delta.rows(slice(2, 5)).to_dense(), D[2:5])
     assert not delta.is_zero()
     assert delta.scaled(0.0).is_zero()
 
 
-@pytest.mark.parametrize("block", [1, 12, 1 << 22])
-def test_added_block_by_block(delta: Delta, block: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(delta_module, "_BLOCK", block)
+@pytest.mark.parametrize("divisor", [1, 1 << 18, 1 << 30])
+def test_added_block_by_block(delta: Delta, divisor: int):
     base = gaussian((7, 5), 1, seed=3)[0].bfloat16()
     expected = (base.double() + 0.5 * delta.to_dense()).bfloat16()
-    delta.add_to(base, 0.5, out=base)
+    with smaller_blocks(divisor):
+        delta.add_to(base, 0.5, out=base)
     assert torch.equal(base, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("divisor", [1, 1 << 18, 1 << 30])
+def test_difference_is_formed_block_by_block(dtype: torch.dtype, transposed: bool, divisor: int):
+    tuned, base = (matrix.to(dtype) for matrix in gaussian((20, 28), 2))
+    (basis,) = gaussian((20, 3), 1, seed=1)
+    delta = (
+        DenseDelta(tuned.T.contiguous(), base.T.contiguous()).T
+        if transposed
+        else DenseDelta(tuned, base)
+    )
+    D = tuned.to(delta.dtype) - base.to(delta.dtype)
+    basis = basis.to(delta.dtype)
+    with smaller_blocks(divisor):
+        blocks = {columns.start: block.clone() for columns, block in delta.dense_columns()}
+        assert torch.equal(torch.cat(list(blocks.values()), dim=1), D)
+        torch.testing.assert_close(delta.project(basis), basis.T @ D)
+        assert delta.norm == pytest.approx(float(D.norm()))
+    assert torch.equal(delta.to_dense(), D)
+    assert not delta.is_zero()
+    assert DenseDelta(tuned, tuned.clone()).is_zero()
 
 
 def test_linear_combination_stays_factored(factored: FactoredDelta):

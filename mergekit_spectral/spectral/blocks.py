@@ -1,0 +1,41 @@
+"""How much is made at a time.
+
+Deltas, coordinates and merged entries are made block by block, so that what stands beside the
+inputs stays small. Where a device runs out of memory all the same, the caller goes on with smaller
+blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+DELTA_BLOCK = 1 << 22
+"""Entries of one input that are formed at a time: 16 MiB in float32."""
+
+STREAM_BLOCK = 1 << 25
+"""Entries of all inputs together that are merged at a time: 128 MiB in float32. Whatever is made of
+the inputs is made again for each block, so they are larger than those of one input."""
+
+CACHE_BLOCK = 1 << 18
+"""Entries of one input for which all inputs' fit a core's cache while they are compared."""
+
+_divisor: ContextVar[int] = ContextVar("divisor", default=1)
+
+
+@contextmanager
+def smaller_blocks(divisor: int) -> Iterator[None]:
+    """Within this context, make a `divisor`-th of the entries at a time."""
+    token = _divisor.set(divisor)
+    try:
+        yield
+    finally:
+        _divisor.reset(token)
+
+
+def slices(length: int, width: int, entries: int) -> Iterator[slice]:
+    """Cut `length` rows of `width` entries each into runs of about `entries`, at least one row."""
+    step = max(1, entries // _divisor.get() // max(1, width))
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
