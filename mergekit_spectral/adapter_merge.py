@@ -30,7 +30,15 @@ from mergekit_spectral.errors import MergeError
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.methods.deltas import adapter_delta
 from mergekit_spectral.recipe_check import base_models, check_recipe
-from mergekit_spectral.spectral import Compressed, Delta, DenseDelta, FactoredDelta, compress
+from mergekit_spectral.spectral import (
+    Compressed,
+    Delta,
+    DeltaEntries,
+    DenseDelta,
+    FactoredDelta,
+    compress,
+    stored_in,
+)
 from mergekit_spectral.spectral.precision import exact_matmul
 
 
@@ -203,14 +211,16 @@ class AdapterMerge:
         for parameter in self._method.spec.input_parameters:
             name = parameter.name
             settings[name] = [task.input_parameters[reference][name] for reference in inputs]
+        shape, lam = deltas[0].shape, settings["lambda"]
         if all(delta.is_zero() for delta in deltas):
-            return DenseDelta(torch.zeros(deltas[0].shape))
+            return DenseDelta(torch.zeros(shape))
         vocabulary = task.output_weight.vocabulary_axis is not None
-        merged = self._method.merge_deltas(deltas, settings, vocabulary)
-        if isinstance(merged, Tensor):
-            return DenseDelta(settings["lambda"] * merged)
-        (delta,) = merged
-        return delta.scaled(settings["lambda"])
+        matrices = [delta.matrix for delta in deltas]
+        if not self._method.is_elementwise(shape, vocabulary, settings):
+            return self._method.merge_matrices(matrices, settings).scaled(lam)
+        merged = torch.empty(shape)
+        self._method.merge_elementwise(DeltaEntries(matrices), settings, stored_in(merged))
+        return DenseDelta(merged.mul_(lam))
 
 
 def _one_base(config: MergeConfiguration) -> tuple[ModelReference, list[ModelReference]]:

@@ -18,9 +18,11 @@ from mergekit.merge_methods.base import (
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.methods.deltas import TaskDelta, as_matrices, ordinary, task_deltas
+from mergekit_spectral.methods.deltas import TaskDelta, ordinary, task_deltas
+from mergekit_spectral.methods.device_memory import in_blocks_that_fit
 from mergekit_spectral.methods.parameters import Parameter, for_method
-from mergekit_spectral.spectral import Delta
+from mergekit_spectral.spectral import Delta, DeltaEntries, Entries, Store
+from mergekit_spectral.spectral.gram import LinAlgError
 from mergekit_spectral.spectral.precision import exact_matmul
 
 Settings = Mapping[str, Any]
@@ -52,8 +54,8 @@ class SpectralMethod(GroupMergeMethod):
         """Merge T deltas of one shape [out, in] into one, before λ."""
 
     @abstractmethod
-    def merge_elementwise(self, deltas: Sequence[Tensor], settings: Settings) -> Tensor:
-        """Merge T deltas of any one shape, entry by entry, before λ."""
+    def merge_elementwise(self, entries: Entries, settings: Settings, store: Store) -> None:
+        """Merge the entries of T deltas place by place, before λ, and store what they become."""
 
     def validate_inputs(
         self,
@@ -102,7 +104,8 @@ class SpectralMethod(GroupMergeMethod):
             from it.
 
         Raises:
-            MergeError: if an input holds a NaN or an infinity.
+            MergeError: if an input holds a NaN or an infinity, no decomposition converges, or the
+                device has too little memory for the smallest blocks.
         """
         assert group.base is not None  # by the contract
         base = ordinary(group.base.tensor)
@@ -114,31 +117,55 @@ class SpectralMethod(GroupMergeMethod):
             name: value.values_for(group.non_base) if isinstance(value, PerInputValues) else value
             for name, value in parameters.items()
         }
-        merged = self.merge_deltas(deltas, settings, group.metadata.vocabulary_axis is not None)
-        scale = settings["lambda"]
-        if isinstance(merged, Tensor):
-            return torch.add(base, merged, alpha=scale).to(base.dtype)
         result = torch.empty_like(base, memory_format=torch.contiguous_format)
-        for before, after, delta in zip(
-            as_matrices(base), as_matrices(result), merged, strict=True
-        ):
-            delta.add_to(before, scale, out=after)
+        name, vocabulary = group.metadata.name, group.metadata.vocabulary_axis is not None
+        try:
+            in_blocks_that_fit(
+                lambda: self._merge_onto(base, deltas, settings, vocabulary, result), name
+            )
+        except LinAlgError as error:
+            raise MergeError(
+                f"{self.spec.name}: the updates of tensor {name} cannot be decomposed: {error}; "
+                "look at the inputs' values there, one of them must be very large."
+            ) from error
         return result
 
-    def merge_deltas(
-        self, deltas: Sequence[TaskDelta], settings: Settings, vocabulary: bool
-    ) -> Tensor | list[Delta]:
-        """Merge the deltas of one tensor of any shape, before λ.
+    def is_elementwise(self, shape: torch.Size, vocabulary: bool, settings: Settings) -> bool:
+        """Whether a tensor is merged entry by entry.
 
         Args:
-            deltas: T deltas, not all of them zero.
-            settings: the recipe's parameters for this tensor.
-            vocabulary: whether the tensor has a vocabulary axis.
-
-        Returns:
-            A tensor of the deltas' shape if it was merged elementwise, else its matrices.
+            shape: of the tensor.
+            vocabulary: whether it has a vocabulary axis.
+            settings: the recipe's parameters for it.
         """
-        if len(deltas[0].shape) < 2 or (vocabulary and settings["embeddings"] == "elementwise"):
-            return self.merge_elementwise([delta.tensor() for delta in deltas], settings)
+        return len(shape) < 2 or (vocabulary and settings["embeddings"] == "elementwise")
+
+    def _merge_onto(
+        self,
+        base: Tensor,
+        deltas: Sequence[TaskDelta],
+        settings: Settings,
+        vocabulary: bool,
+        result: Tensor,
+    ) -> None:
+        """Write base + λ·merge(D_1 … D_T) to `result`, rounded once to its dtype."""
+        scale = settings["lambda"]
+        if self.is_elementwise(base.shape, vocabulary, settings):
+            entries = DeltaEntries([delta.matrix for delta in deltas])
+            self.merge_elementwise(entries, settings, _added_to(base, scale, result))
+            return
+        matrices = base.shape if base.ndim == 3 else (1, len(base), -1)
         inputs = zip(*(delta.matrices() for delta in deltas), strict=True)
-        return [self.merge_matrices(matrices, settings) for matrices in inputs]
+        for before, after, own in zip(
+            base.reshape(matrices), result.view(matrices), inputs, strict=True
+        ):
+            self.merge_matrices(own, settings).add_to(before, scale, out=after)
+
+
+def _added_to(base: Tensor, scale: float, result: Tensor) -> Store:
+    before, after = base.reshape(-1), result.view(-1)
+
+    def store(where: slice | Tensor, values: Tensor) -> None:
+        after[where] = torch.add(before[where], values.flatten(), alpha=scale)
+
+    return store

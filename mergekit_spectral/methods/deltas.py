@@ -17,34 +17,36 @@ from mergekit_spectral.spectral.precision import working_dtype
 
 
 class TaskDelta:
-    """What fine-tuning did to one tensor of any shape, in the working dtype.
+    """What fine-tuning did to one tensor of any shape.
 
     Args:
         shape: of the tensor.
-        stored: a tensor of that shape, or factors of its view as [out, rest].
+        matrix: the same entries as one matrix, [out, rest]; [n, 1] of a vector or scalar.
     """
 
-    def __init__(self, shape: torch.Size, stored: Tensor | FactoredDelta):
+    def __init__(self, shape: torch.Size, matrix: Delta):
         self.shape = shape
-        self.stored = stored
+        self.matrix = matrix
 
     def is_zero(self) -> bool:
         """Whether the input equals the base."""
-        if isinstance(self.stored, FactoredDelta):
-            return self.stored.is_zero()
-        return not bool(self.stored.any())
-
-    def tensor(self) -> Tensor:
-        """Return the difference entry by entry, of the tensor's shape."""
-        if isinstance(self.stored, FactoredDelta):
-            return self.stored.to_dense().view(self.shape)
-        return self.stored
+        return self.matrix.is_zero()
 
     def matrices(self) -> list[Delta]:
         """Return the difference as matrices: slices over the first of three axes, else one."""
-        if isinstance(self.stored, FactoredDelta) and len(self.shape) != 3:
-            return [self.stored]
-        return [DenseDelta(matrix) for matrix in as_matrices(self.tensor())]
+        if len(self.shape) != 3:
+            return [self.matrix]
+        if not isinstance(self.matrix, DenseDelta):
+            return [DenseDelta(slice_) for slice_ in self.matrix.to_dense().view(self.shape)]
+        tuned, base = self.matrix.tuned.view(self.shape), self.matrix.base
+        if base is None:
+            return [DenseDelta(slice_) for slice_ in tuned]
+        return [DenseDelta(*pair) for pair in zip(tuned, base.view(self.shape), strict=True)]
+
+
+def as_matrix(tensor: Tensor) -> Tensor:
+    """Give a tensor as [out, rest], a vector or scalar as [n, 1]. If contiguous, it is a view."""
+    return tensor.reshape(-1, 1) if tensor.ndim < 2 else tensor.reshape(len(tensor), -1)
 
 
 def as_matrices(tensor: Tensor) -> Tensor:
@@ -81,10 +83,11 @@ def task_deltas(group: TensorGroup) -> list[TaskDelta]:
             # The bases' difference first: it is exact where they are close, and B·A is not rounded.
             delta = tensor.update_added_to(tensor.base_in(dtype) - base)
             _check_finite(delta, entry.id, name)
-            deltas.append(TaskDelta(base.shape, delta))
+            deltas.append(TaskDelta(base.shape, DenseDelta(as_matrix(delta))))
         else:
             _check_finite(tensor, entry.id, name)
-            deltas.append(TaskDelta(base.shape, tensor.to(dtype) - base))
+            difference = DenseDelta(as_matrix(tensor), as_matrix(base))
+            deltas.append(TaskDelta(base.shape, difference))
     return deltas
 
 
@@ -112,10 +115,10 @@ def adapter_delta(tensor: AdaptedTensor, owner: Hashable, name: str | None) -> T
         B, A = update
         return TaskDelta(shape, FactoredDelta(tensor.scale * B, A))
     if len(update) == 1:
-        return TaskDelta(shape, tensor.scale * update[0])
+        return TaskDelta(shape, DenseDelta(as_matrix(tensor.scale * update[0])))
     zeros = partial(torch.zeros, dtype=dtype, device=tensor.device)
     if len(shape) < 2:
-        return TaskDelta(shape, zeros(shape))
+        return TaskDelta(shape, DenseDelta(as_matrix(zeros(shape))))
     return TaskDelta(shape, FactoredDelta(zeros(shape[0], 0), zeros(0, math.prod(shape[1:]))))
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from torch import Tensor
+from functools import partial
 
 from mergekit_spectral.methods.base import Settings, SpectralMethod
 from mergekit_spectral.methods.direction import along_shared_side
@@ -19,12 +18,16 @@ from mergekit_spectral.methods.parameters import (
 )
 from mergekit_spectral.spectral import (
     Delta,
+    Entries,
     FactoredDelta,
+    Merge,
+    RenormalizedCoordinates,
+    Store,
     above_tolerance,
     disjoint_mean,
     joint_decomposition,
-    prune,
-    renormalize,
+    merge_entries,
+    stored_in,
 )
 
 
@@ -51,13 +54,27 @@ class DRM(SpectralMethod):
     def merge_matrices(self, deltas: Sequence[Delta], settings: Settings) -> Delta:
         tolerance = settings["rank_tolerance"]
         joint = joint_decomposition(deltas, above_tolerance(tolerance), resolution=tolerance)
-        rows, lengths = zip(
-            *(renormalize(joint.coordinates(delta)) for delta in deltas), strict=True
-        )
-        pruned = prune(rows, settings["density"])
-        scaled = [row.mul_(length) for row, length in zip(pruned, lengths, strict=True)]
-        merged = disjoint_mean(scaled, settings["weight"], settings["normalize"])
+        rows = RenormalizedCoordinates(joint, deltas)
+        merged = joint.basis.new_empty(rows.shape)
+        drop = smallest(rows, settings["density"])
+        merge_entries(rows, self._elect_and_average(settings), stored_in(merged), drop)
         return FactoredDelta(joint.basis, merged)
 
-    def merge_elementwise(self, deltas: Sequence[Tensor], settings: Settings) -> Tensor:
-        return disjoint_mean(deltas, settings["weight"], settings["normalize"])
+    def merge_elementwise(self, entries: Entries, settings: Settings, store: Store) -> None:
+        merge_entries(entries, self._elect_and_average(settings), store)
+
+    def _elect_and_average(self, settings: Settings) -> Merge:
+        return partial(disjoint_mean, weights=settings["weight"], normalize=settings["normalize"])
+
+
+def smallest(entries: Entries, densities: Sequence[float]) -> int | list[int]:
+    """Count the entries below the threshold, and itself: j = N − round(N·p) for a density p.
+
+    Where all densities agree the threshold is common, with N the entries of all inputs; where they
+    differ each input has its own.
+    """
+    if len(set(densities)) == 1:
+        N = entries.count * entries.numel
+        return N - round(N * min(densities[0], 1.0))
+    N = entries.numel
+    return [N - round(N * min(density, 1.0)) for density in densities]

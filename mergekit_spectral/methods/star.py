@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from torch import Tensor
+from functools import partial
 
 from mergekit_spectral.methods.base import Settings, SpectralMethod
 from mergekit_spectral.methods.parameters import EMBEDDINGS, ETA, LAMBDA, NORMALIZE, WEIGHT
 from mergekit_spectral.spectral import (
     Delta,
+    Entries,
+    Store,
     linear_combination,
     mean_weights,
+    merge_entries,
     truncate,
     weighted_mean,
 )
@@ -33,5 +35,6 @@ class STAR(SpectralMethod):
         weights = mean_weights(settings["weight"], settings["normalize"])
         return linear_combination(truncated, weights)
 
-    def merge_elementwise(self, deltas: Sequence[Tensor], settings: Settings) -> Tensor:
-        return weighted_mean(deltas, settings["weight"], settings["normalize"])
+    def merge_elementwise(self, entries: Entries, settings: Settings, store: Store) -> None:
+        mean = partial(weighted_mean, weights=settings["weight"], normalize=settings["normalize"])
+        merge_entries(entries, mean, store)

@@ -11,17 +11,30 @@ from mergekit_spectral.spectral.decomposition import (
     joint_decomposition,
 )
 from mergekit_spectral.spectral.delta import Delta, DenseDelta
+from mergekit_spectral.spectral.entries import (
+    Coordinates,
+    DeltaEntries,
+    Entries,
+    HeldEntries,
+    RenormalizedCoordinates,
+)
 from mergekit_spectral.spectral.factored_delta import FactoredDelta, linear_combination
-from mergekit_spectral.spectral.pruning import prune
-from mergekit_spectral.spectral.renormalization import renormalize
+from mergekit_spectral.spectral.pruning import Merge, Store, merge_entries, stored_in
 from mergekit_spectral.spectral.truncation import kept_rank, truncate
 
 __all__ = [
     "Compressed",
+    "Coordinates",
     "Delta",
+    "DeltaEntries",
     "DenseDelta",
+    "Entries",
     "FactoredDelta",
+    "HeldEntries",
     "JointDecomposition",
+    "Merge",
+    "RenormalizedCoordinates",
+    "Store",
     "above_tolerance",
     "compress",
     "disjoint_mean",
@@ -29,8 +42,8 @@ __all__ = [
     "kept_rank",
     "linear_combination",
     "mean_weights",
-    "prune",
-    "renormalize",
+    "merge_entries",
+    "stored_in",
     "truncate",
     "weighted_mean",
 ]

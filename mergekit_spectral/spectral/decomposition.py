@@ -76,7 +76,7 @@ def joint_decomposition(
         The kept directions and the whole spectrum; no directions if all deltas are zero.
 
     Raises:
-        torch.linalg.LinAlgError: if no algorithm converges.
+        LinAlgError: if no algorithm converges.
 
     Deltas that are all factored are decomposed from their factors; a dense one among them makes it
     a decomposition of dense matrices.

@@ -66,9 +66,9 @@ class Delta(ABC):
     def rows(self, rows: slice) -> Delta:
         """Return some rows of D, sharing storage."""
 
+    @abstractmethod
     def columns(self, columns: slice) -> Delta:
         """Return some columns of D, sharing storage."""
-        return self.T.rows(columns).T
 
     def dense_columns(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield D entry by entry in blocks of columns: which ones, and the block, [out, width].
@@ -125,7 +125,7 @@ class DenseDelta(Delta):
         return DenseDelta(self.tuned.T, None if self.base is None else self.base.T)
 
     @cached_property
-    def norm(self) -> float:  # type: ignore[override]
+    def norm(self) -> float:
         norms = [torch.linalg.vector_norm(block) for _, block in self.dense_columns()]
         return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
 
@@ -172,6 +172,11 @@ class DenseDelta(Delta):
 
     def rows(self, rows: slice) -> DenseDelta:
         return DenseDelta(self.tuned[rows], None if self.base is None else self.base[rows])
+
+    def columns(self, columns: slice) -> DenseDelta:
+        return DenseDelta(
+            self.tuned[:, columns], None if self.base is None else self.base[:, columns]
+        )
 
     def added_to(self, base: Tensor, scale: float) -> Tensor:
         return torch.add(base.to(self.dtype), self.to_dense(), alpha=scale)

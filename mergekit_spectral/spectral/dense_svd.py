@@ -12,6 +12,7 @@ from mergekit_spectral.spectral.delta import Delta
 from mergekit_spectral.spectral.eigen import leading_eigenvectors
 from mergekit_spectral.spectral.gram import (
     GRAM_RESOLUTION,
+    LinAlgError,
     RankRule,
     gram_matrix,
     kept,
@@ -38,7 +39,7 @@ def decompose_dense(
         U, [out, k], and all singular values in float64, descending.
 
     Raises:
-        torch.linalg.LinAlgError: if no algorithm converges.
+        LinAlgError: if no algorithm converges.
     """
     out_features, in_features = deltas[0].shape
     tall = out_features > in_features * len(deltas)
@@ -81,14 +82,14 @@ def _by_tall_triangle(deltas: Sequence[Delta], rank: RankRule) -> tuple[Tensor, 
 def _svd(triangle: Tensor) -> tuple[Tensor, Tensor]:
     try:
         U, values, _ = torch.linalg.svd(triangle, full_matrices=False)
-    except torch.linalg.LinAlgError:
+    except LinAlgError:
         # Slower than divide and conquer, and it has hardly ever been seen to fail.
         try:
             parts = scipy.linalg.svd(
                 triangle.cpu().numpy(), full_matrices=False, lapack_driver="gesvd"
             )
         except scipy.linalg.LinAlgError as error:
-            raise torch.linalg.LinAlgError(str(error)) from error
+            raise LinAlgError(str(error)) from error
         U, values = (torch.from_numpy(part).to(triangle.device) for part in parts[:2])
     return U, values
 

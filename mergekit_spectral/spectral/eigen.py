@@ -15,13 +15,16 @@ on CUDA, and for matrices so small that calls cost more than work.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.linalg import eigh_tridiagonal, eigvalsh_tridiagonal, lapack
 from torch import Tensor
 
-from mergekit_spectral.spectral.gram import RankRule, kept
+from mergekit_spectral.spectral.gram import LinAlgError, RankRule, kept
+
+Array = Any  # a float64 array of NumPy's; scipy brings no types
 
 LOG = logging.getLogger(__name__)
 
@@ -30,9 +33,7 @@ _DIVIDE_AND_CONQUER = 4096
 """The largest matrix for which divide and conquer is worth its n² values of workspace."""
 
 
-def leading_eigenvectors(
-    gram: Tensor, rank: RankRule, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def leading_eigenvectors(gram: Tensor, rank: RankRule, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return the singular vectors and values of M from M·Mᵀ.
 
     Args:
@@ -46,14 +47,14 @@ def leading_eigenvectors(
         float64, largest first.
 
     Raises:
-        torch.linalg.LinAlgError: if no algorithm converges.
+        LinAlgError: if no algorithm converges.
     """
     if not gram.diagonal().sum().isfinite():
-        raise torch.linalg.LinAlgError("the entries' squares are out of float64's range")
+        raise LinAlgError("the entries' squares are out of float64's range")
     if gram.device.type == "cuda":
         try:
             return _whole(gram, rank, dtype)
-        except (torch.OutOfMemoryError, torch.linalg.LinAlgError) as error:
+        except (torch.OutOfMemoryError, LinAlgError) as error:
             # The CPU has more memory, and other algorithms.
             LOG.warning("Eigendecomposition goes on on the CPU: %s", str(error).split("\n")[0])
             vectors, values = _by_steps(gram.cpu(), rank, dtype)
@@ -91,13 +92,13 @@ def _by_steps(gram: Tensor, rank: RankRule, dtype: torch.dtype) -> tuple[Tensor,
     return torch.ormqr(reflections.T, scales, torch.from_numpy(largest_first).T), values
 
 
-def _eigenvalues(diagonal: np.ndarray, beside: np.ndarray) -> np.ndarray:
+def _eigenvalues(diagonal: Array, beside: Array) -> Array:
     values, failed = lapack.dsterf(diagonal, beside)
     # Bisection is slower, and does not iterate towards anything that it could miss.
     return eigvalsh_tridiagonal(diagonal, beside, lapack_driver="stebz") if failed else values
 
 
-def _vectors(diagonal: np.ndarray, beside: np.ndarray, k: int) -> np.ndarray:
+def _vectors(diagonal: Array, beside: Array, k: int) -> Array:
     """Return the k leading eigenvectors of a tridiagonal matrix in columns, largest last."""
     n = len(diagonal)
     if k == 0:
@@ -122,11 +123,11 @@ def _vectors(diagonal: np.ndarray, beside: np.ndarray, k: int) -> np.ndarray:
     return vectors[:, vectors.shape[1] - k :]
 
 
-def _safer_vectors(diagonal: np.ndarray, beside: np.ndarray) -> np.ndarray:
+def _safer_vectors(diagonal: Array, beside: Array) -> Array:
     try:
         return eigh_tridiagonal(diagonal, beside, lapack_driver="stev")[1]
     except np.linalg.LinAlgError as error:
-        raise torch.linalg.LinAlgError(str(error)) from error
+        raise LinAlgError(str(error)) from error
 
 
 def _roots(eigenvalues: Tensor) -> Tensor:

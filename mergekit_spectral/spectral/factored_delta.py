@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -41,11 +42,11 @@ class FactoredDelta(Delta):
         return FactoredDelta(self.A.T, self.B.T)
 
     @cached_property
-    def norm(self) -> float:  # type: ignore[override]
+    def norm(self) -> float:
         # ‖B·A‖² = tr(BᵀB·AAᵀ); factors that cancel can leave a rounding below zero.
         B, A = solvable(self.B), solvable(self.A)
         square = float(((B.T @ B) * (A @ A.T)).sum())
-        return max(square, 0.0) ** 0.5
+        return math.sqrt(max(square, 0.0))
 
     def is_zero(self) -> bool:
         return not (bool(self.A.any()) and bool(self.B.any()))
@@ -61,6 +62,9 @@ class FactoredDelta(Delta):
 
     def rows(self, rows: slice) -> FactoredDelta:
         return FactoredDelta(self.B[rows], self.A)
+
+    def columns(self, columns: slice) -> FactoredDelta:
+        return FactoredDelta(self.B, self.A[:, columns])
 
     def added_to(self, base: Tensor, scale: float) -> Tensor:
         return torch.addmm(base.to(self.B.dtype), self.B, self.A, alpha=scale)

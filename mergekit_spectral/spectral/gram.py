@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError as LinAlgError  # type: ignore[attr-defined]
 
 from mergekit_spectral.spectral.delta import Delta
 

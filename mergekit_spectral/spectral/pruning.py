@@ -1,41 +1,177 @@
-"""Pruning by magnitude (DRM, «Prune»)."""
+"""Pruning by magnitude, and merging what is left entry by entry (DRM, «Prune»)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from mergekit_spectral.spectral.blocks import CACHE_BLOCK, STREAM_BLOCK, slices
+from mergekit_spectral.spectral.entries import Entries, Rows
+from mergekit_spectral.spectral.selection import Threshold
 
-def prune(tensors: Sequence[Tensor], densities: Sequence[float]) -> list[Tensor]:
-    """Zero the smallest entries of each tensor, keeping the share `density` of them.
+Merge = Callable[[list[Tensor]], Tensor]
+"""From T tensors of any one shape to one of that shape, place by place. It leaves them alone."""
 
-    Where all densities agree, the threshold is common: of all N entries of all tensors together,
-    those whose magnitude is strictly below the j-th smallest become zero, j = N − round(N·p). Where
-    they differ, each tensor is pruned by its own density over its own entries.
+Store = Callable[["slice | Tensor", Tensor], None]
+"""Takes places of the flattened [rows, columns], as a slice or as indices, and their new values."""
+
+_SAMPLED_ROWS = 256
+_SAMPLED_ENTRIES = 1 << 20
+
+
+def merge_entries(
+    entries: Entries, merge: Merge, store: Store, drop: int | Sequence[int] = 0
+) -> None:
+    """Zero the smallest entries and merge the inputs, a block of rows at a time.
+
+    The threshold depends on entries that are still to come. Where they are cheap to make, it is
+    found first. Where not, each is made once: what a sample of the rows decides is decided at once,
+    and the few places where it does not are put aside and merged at the end.
 
     Args:
-        tensors: T tensors, float32 or float64.
-        densities: T densities p > 0; p ≥ 1 prunes nothing.
-
-    Returns:
-        T new tensors, or the given ones where nothing is pruned.
+        entries: of T inputs.
+        merge: how the inputs' values at a place become one.
+        store: takes the result. Some places are stored twice; the last value counts.
+        drop: j, to zero every entry strictly below the j-th smallest of all inputs together; or T
+            numbers, to do so in each input on its own.
     """
-    if len(set(densities)) == 1:
-        return _prune_together(tensors, densities[0])
-    return [
-        pruned
-        for tensor, density in zip(tensors, densities, strict=True)
-        for pruned in _prune_together([tensor], density)
-    ]
+    if isinstance(drop, int):
+        of_input = [Threshold(drop, entries.count * entries.numel)] * entries.count
+    else:
+        of_input = [Threshold(j, entries.numel) for j in drop]
+    if not entries.numel:
+        return
+    run = _Run(entries, of_input)
+    if run.pruning and run.held is None and not entries.cheap:
+        undecided = run.merge_what_is_decided(merge, store)
+        for part in undecided:
+            store(part.where, merge(run.pruned(part.values, part.magnitudes)))
+    else:
+        run.find_thresholds()
+        run.merge(merge, store)
 
 
-def _prune_together(tensors: Sequence[Tensor], density: float) -> list[Tensor]:
-    count = sum(tensor.numel() for tensor in tensors)
-    dropped = count - round(count * density)
-    if dropped <= 0:
-        return list(tensors)
-    magnitudes = torch.cat([tensor.abs().flatten() for tensor in tensors])
-    threshold = magnitudes.kthvalue(dropped).values
-    return [torch.where(tensor.abs() < threshold, 0, tensor) for tensor in tensors]
+def stored_in(tensor: Tensor) -> Store:
+    """Store places in a contiguous tensor as they are."""
+    flat = tensor.view(-1)
+
+    def store(where: slice | Tensor, values: Tensor) -> None:
+        flat[where] = values.flatten()
+
+    return store
+
+
+@dataclass(frozen=True)
+class _Undecided:
+    """Places where some input's entry is too near its threshold to go or to stay yet."""
+
+    where: Tensor
+    values: list[Tensor]
+    magnitudes: list[Tensor]
+
+
+class _Run:
+    """Passes through the entries of all inputs.
+
+    Attributes:
+        pruning: whether anything is to be zeroed.
+        held: all the rows, if they are no more than a block.
+    """
+
+    def __init__(self, entries: Entries, of_input: Sequence[Threshold]):
+        self.entries = entries
+        self.of_input = of_input
+        self.pruning = any(threshold.j for threshold in of_input)
+        rows, columns = entries.shape
+        self.blocks = list(slices(rows, columns * entries.count, STREAM_BLOCK))
+        self.held = entries.take(slice(0, rows)) if len(self.blocks) == 1 else None
+
+    def find_thresholds(self) -> None:
+        """Make all thresholds exact."""
+        for _ in self._attempts():
+            for _, chunk in self._chunks():
+                for threshold, magnitudes in zip(self.of_input, chunk.magnitudes(), strict=True):
+                    threshold.see(magnitudes)
+
+    def merge(self, merge: Merge, store: Store) -> None:
+        """Merge all places, by thresholds that are exact."""
+        for where, chunk in self._chunks():
+            values = chunk.values
+            store(where, merge(self.pruned(values, chunk.magnitudes()) if self.pruning else values))
+
+    def merge_what_is_decided(self, merge: Merge, store: Store) -> list[_Undecided]:
+        """Merge all places, make the thresholds exact, and return the places to merge again."""
+        for _ in self._attempts():
+            undecided = []
+            for where, chunk in self._chunks():
+                magnitudes = chunk.magnitudes()
+                near = [t.see(m) for t, m in zip(self.of_input, magnitudes, strict=True)]
+                store(where, merge(self.pruned(chunk.values, magnitudes)))
+                if marked := [mask for mask in near if mask is not None]:
+                    places = torch.stack(marked).any(dim=0).flatten().nonzero().squeeze(1)
+                    undecided.append(
+                        _Undecided(
+                            places + where.start,
+                            [values.flatten()[places] for values in chunk.values],
+                            [each.flatten()[places] for each in magnitudes],
+                        )
+                    )
+        return undecided
+
+    def pruned(self, values: Sequence[Tensor], magnitudes: Sequence[Tensor]) -> list[Tensor]:
+        """Return the values with those under their thresholds' lower ends zeroed."""
+        return [
+            torch.where(m >= threshold.lower, v, 0)
+            for v, m, threshold in zip(values, magnitudes, self.of_input, strict=True)
+        ]
+
+    def _attempts(self) -> Iterator[None]:
+        """Bracket the thresholds, ever more widely until a pass has found them; then settle."""
+        thresholds = list(dict.fromkeys(self.of_input))
+        if not self.pruning:
+            return
+        samples, margin = self._samples()
+        while True:
+            for threshold in thresholds:
+                own = [s for s, t in zip(samples, self.of_input, strict=True) if t is threshold]
+                threshold.bracket(torch.cat(own), margin)
+            yield
+            if all(threshold.found for threshold in thresholds):
+                break
+            margin = 8 * margin
+        for threshold in thresholds:
+            threshold.settle()
+
+    def _samples(self) -> tuple[list[Tensor], float]:
+        """Return some magnitudes of each input, and how far their ranks may be from those of all.
+
+        Rows differ, and follow the spectrum: evenly spaced ones err by a row at most where
+        magnitudes fall from row to row.
+        """
+        rows, _ = self.entries.shape
+        stride = 1 if self.held else max(1, rows // _SAMPLED_ROWS)
+        taken = self.held or self.entries.take(slice(stride // 2, rows, stride))
+        magnitudes = [each.flatten() for each in taken.magnitudes()]
+        # Odd, so that it does not meet the same columns in every row.
+        step = max(1, self.entries.count * len(magnitudes[0]) // _SAMPLED_ENTRIES) | 1
+        samples = [each[::step] for each in magnitudes]
+        margin = 0.0
+        if stride > 1:
+            margin += stride / rows
+        if step > 1:
+            margin += 2 / len(samples[0]) ** 0.5
+        return samples, margin
+
+    def _chunks(self) -> Iterator[tuple[slice, Rows]]:
+        """Yield runs of rows that fit a cache, each with its places in the flattened matrix."""
+        columns = self.entries.shape[1]
+        for block in self.blocks:
+            taken = self.held or self.entries.take(block)
+            on_cpu = taken.values[0].device.type == "cpu"
+            size = CACHE_BLOCK if on_cpu else STREAM_BLOCK
+            for part in slices(block.stop - block.start, columns, size):
+                start, stop = block.start + part.start, block.start + part.stop
+                yield slice(start * columns, stop * columns), taken[part]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import reference
 import torch
@@ -8,32 +10,115 @@ from hypothesis import strategies as st
 from matrices import delta_groups, gaussian
 from torch import Tensor
 
-from mergekit_spectral.spectral import prune
+from mergekit_spectral.spectral import HeldEntries, merge_entries, stored_in
+from mergekit_spectral.spectral.blocks import STREAM_BLOCK, smaller_blocks
+from mergekit_spectral.spectral.entries import Entries, Rows
 
 
-@given(delta_groups(), st.floats(0.01, 1.0))
-def test_common_density(tensors: list[Tensor], density: float):
-    pruned = prune(tensors, [density] * len(tensors))
-    for actual, expected in zip(pruned, reference.prune(tensors, density), strict=True):
-        assert torch.equal(actual, expected)
+class MadeEntries(HeldEntries):
+    """Entries that are costly to make, so that each is to be made once; it counts how often."""
+
+    cheap = False
+
+    def __init__(self, values: Sequence[Tensor]):
+        super().__init__(values)
+        self.taken = torch.zeros(self.shape[0], dtype=torch.int64)
+
+    def take(self, rows: slice) -> Rows:
+        self.taken[rows] += 1
+        return super().take(rows)
 
 
-@given(delta_groups(min_inputs=2, max_inputs=2), st.floats(0.01, 0.5), st.floats(0.51, 1.0))
-def test_densities_of_their_own(tensors: list[Tensor], low: float, high: float):
-    pruned = prune(tensors, [low, high])
-    for actual, expected in zip(pruned, reference.prune(tensors, [low, high]), strict=True):
-        assert torch.equal(actual, expected)
+def prune(entries: Entries, drop: int | Sequence[int]) -> list[Tensor]:
+    """Each input after pruning: merging by taking one input shows what is left of it."""
+    pruned = []
+    for t in range(entries.count):
+        result = torch.full(entries.shape, torch.nan, dtype=torch.float64)
+        merge_entries(entries, lambda values, t=t: values[t], stored_in(result), drop)
+        pruned.append(result)
+    return pruned
 
 
-@pytest.mark.parametrize(("density", "kept"), [(1.0, 60), (0.5, 31), (0.2, 13), (1e-9, 1)])
-def test_number_of_kept_entries(density: float, kept: int):
-    """Strictly below the j-th smallest, j = N − round(N·p): the j-th smallest itself stays."""
-    tensors = gaussian((5, 4), 3)
-    assert sum(int((t != 0).sum()) for t in prune(tensors, [density] * 3)) == kept
+def expected(tensors: Sequence[Tensor], j: int) -> list[Tensor]:
+    magnitudes = torch.cat([tensor.abs().flatten() for tensor in tensors]).sort().values
+    threshold = magnitudes[j - 1] if j else 0.0
+    return [torch.where(tensor.abs() < threshold, 0, tensor) for tensor in tensors]
 
 
-def test_inputs_are_left_alone():
+def equal(left: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+kinds = pytest.mark.parametrize("kind", [HeldEntries, MadeEntries])
+# Whole; a few rows at a time; row by row.
+divisors = pytest.mark.parametrize("divisor", [1, STREAM_BLOCK // 60, STREAM_BLOCK])
+
+
+@kinds
+@divisors
+@given(tensors=delta_groups(), share=st.floats(0, 1))
+def test_common_threshold(kind: type[Entries], divisor: int, tensors: list[Tensor], share: float):
+    j = round(share * sum(tensor.numel() for tensor in tensors))
+    with smaller_blocks(divisor):
+        assert equal(prune(kind(tensors), j), expected(tensors, j))
+
+
+@kinds
+@divisors
+@given(tensors=delta_groups(min_inputs=2, max_inputs=2), shares=st.tuples(*2 * [st.floats(0, 1)]))
+def test_thresholds_of_their_own(
+    kind: type[Entries], divisor: int, tensors: list[Tensor], shares: tuple[float, float]
+):
+    drop = [round(share * tensors[0].numel()) for share in shares]
+    with smaller_blocks(divisor):
+        pruned = prune(kind(tensors), drop)
+    assert equal(pruned, [expected([x], j)[0] for x, j in zip(tensors, drop, strict=True)])
+
+
+def long_tensors(kind: str) -> list[Tensor]:
+    """Three inputs of 3000 rows, of which a sample looks at one in eleven."""
+    tensors = gaussian((3000, 7), 3)
+    rows = torch.arange(3000.0, dtype=torch.float64)[:, None]
+    if kind == "falling":
+        return [tensor / (1 + rows) for tensor in tensors]
+    if kind == "misleading":  # the sampled rows are unlike all others
+        return [torch.where(rows % 11 == 5, 100 * tensor, tensor) for tensor in tensors]
+    if kind == "quantized":
+        return [(2 * tensor).round() for tensor in tensors]
+    if kind == "mostly zero":
+        return [torch.where(tensor.abs() < 1.5, 0, tensor) for tensor in tensors]
+    return tensors
+
+
+@kinds
+@pytest.mark.parametrize("shape", ["normal", "falling", "misleading", "quantized", "mostly zero"])
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.8, 1.0])
+def test_more_rows_than_are_sampled(kind: type[Entries], shape: str, share: float):
+    tensors = long_tensors(shape)
+    j = round(share * 3 * tensors[0].numel())
+    with smaller_blocks(STREAM_BLOCK // 10_000):
+        assert equal(prune(kind(tensors), j), expected(tensors, j))
+
+
+def test_costly_rows_are_made_once_beside_the_sample():
+    entries = MadeEntries(long_tensors("falling"))
+    result = torch.empty(entries.shape, dtype=torch.float64)
+    with smaller_blocks(STREAM_BLOCK // 10_000):
+        merge_entries(entries, sum, stored_in(result), drop=30_000)
+    assert (entries.taken == 1).sum() > 2700
+    assert entries.taken.max() == 2
+
+
+@pytest.mark.parametrize("j", [0, 5])
+def test_inputs_are_left_alone(j: int):
     tensors = gaussian((5, 4), 2)
     copies = [tensor.clone() for tensor in tensors]
-    prune(tensors, [0.2, 0.2])
-    assert all(torch.equal(t, c) for t, c in zip(tensors, copies, strict=True))
+    prune(HeldEntries(tensors), j)
+    assert equal(tensors, copies)
+
+
+def test_reference_counts_as_the_paper_does():
+    """Strictly below the j-th smallest, j = N − round(N·p): the j-th smallest itself stays."""
+    tensors = gaussian((5, 4), 3)
+    for density, j in [(1.0, 0), (0.5, 30), (0.2, 48), (1e-9, 60)]:
+        assert equal(reference.prune(tensors, density), prune(HeldEntries(tensors), j))

@@ -1,0 +1,135 @@
+"""What inputs are compared by, entry by entry: their deltas, or their rows in the joint basis.
+
+Entries are asked for a few rows at a time and made then, for all inputs at once: the whole of them
+would be T matrices in the working dtype.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mergekit_spectral.spectral.decomposition import JointDecomposition
+from mergekit_spectral.spectral.delta import Delta
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The same few rows of all inputs.
+
+    Attributes:
+        values: T matrices [rows, columns] in the working dtype.
+        units: the length that counts as 1 in each row when magnitudes are compared: T columns
+            [rows, 1], 0 for a row of zeros. None where magnitudes are compared as they are.
+    """
+
+    values: list[Tensor]
+    units: list[Tensor] | None = None
+
+    def __getitem__(self, rows: slice) -> Rows:
+        units = None if self.units is None else [unit[rows] for unit in self.units]
+        return Rows([values[rows] for values in self.values], units)
+
+    def magnitudes(self) -> list[Tensor]:
+        """Return what the values are compared by, T new matrices."""
+        if self.units is None:
+            return [values.abs() for values in self.values]
+        inverse = (torch.where(unit > 0, 1 / unit, 0) for unit in self.units)
+        return [(v * n).abs_() for v, n in zip(self.values, inverse, strict=True)]
+
+
+class Entries(ABC):
+    """The entries of T inputs, each a matrix of `rows` × `columns`.
+
+    Attributes:
+        cheap: whether to make them twice costs less than to remember much of them.
+    """
+
+    cheap: bool
+
+    def __init__(self, count: int, rows: int, columns: int):
+        self.count = count
+        self.shape = (rows, columns)
+
+    @property
+    def numel(self) -> int:
+        """The number of entries of one input."""
+        return self.shape[0] * self.shape[1]
+
+    @abstractmethod
+    def take(self, rows: slice) -> Rows:
+        """Make some rows of all inputs."""
+
+    @abstractmethod
+    def whole(self, t: int) -> Tensor:
+        """Make all rows of one input."""
+
+
+class HeldEntries(Entries):
+    """Matrices that are held anyway."""
+
+    cheap = True
+
+    def __init__(self, values: Sequence[Tensor]):
+        rows, columns = values[0].shape
+        super().__init__(len(values), rows, columns)
+        self.values = list(values)
+
+    def take(self, rows: slice) -> Rows:
+        return Rows(self.values)[rows]
+
+    def whole(self, t: int) -> Tensor:
+        return self.values[t]
+
+
+class DeltaEntries(Entries):
+    """The deltas themselves."""
+
+    cheap = True
+
+    def __init__(self, deltas: Sequence[Delta]):
+        super().__init__(len(deltas), *deltas[0].shape)
+        self.deltas = deltas
+
+    def take(self, rows: slice) -> Rows:
+        return Rows([delta.rows(rows).to_dense() for delta in self.deltas])
+
+    def whole(self, t: int) -> Tensor:
+        return self.deltas[t].to_dense()
+
+
+class Coordinates(Entries):
+    """The inputs' coordinates in their joint basis, diag(s)·V_tᵀ (KnOTS, §4)."""
+
+    cheap = False
+
+    def __init__(self, joint: JointDecomposition, deltas: Sequence[Delta]):
+        super().__init__(len(deltas), joint.basis.shape[1], deltas[0].shape[1])
+        self.joint = joint
+        self.deltas = deltas
+
+    def take(self, rows: slice) -> Rows:
+        return Rows([self.joint.coordinates(delta, rows) for delta in self.deltas])
+
+    def whole(self, t: int) -> Tensor:
+        return self.joint.coordinates(self.deltas[t])
+
+
+class RenormalizedCoordinates(Coordinates):
+    """Coordinates that are compared as if their rows had unit length (DRM, «Renormalize»).
+
+    With n_{t,i} the norm of row i of V_tᵀ, the row's length is the renormalized singular value
+    s̃_{t,i} = s_i·n_{t,i}, and dividing by it gives the row of Ṽ_t. The squares of n_{t,i} over all
+    inputs add up to 1, the shared norm budget. A row of zeros (an input that has no part in that
+    direction) stays one.
+
+    The values stay diag(s̃_t)·Ṽ_t: what is pruned by the magnitudes of Ṽ_t needs no scaling back.
+    """
+
+    def take(self, rows: slice) -> Rows:
+        values = super().take(rows).values
+        return Rows(values, [torch.linalg.vector_norm(v, dim=1, keepdim=True) for v in values])
