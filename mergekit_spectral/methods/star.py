@@ -31,7 +31,7 @@ class STAR(SpectralMethod):
         )
 
     def merge_matrices(self, deltas: Sequence[Delta], settings: Settings) -> Delta:
-        truncated = [truncate(d, eta) for d, eta in zip(deltas, settings["eta"], strict=True)]
+        truncated = (truncate(d, eta) for d, eta in zip(deltas, settings["eta"], strict=True))
         weights = mean_weights(settings["weight"], settings["normalize"])
         return linear_combination(truncated, weights)
 

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-DELTA_BLOCK = 1 << 22
-"""Entries of one input that are formed at a time: 16 MiB in float32."""
+DELTA_BLOCK = 1 << 21
+"""Entries of one input that are formed at a time: 8 MiB in float32."""
 
-STREAM_BLOCK = 1 << 25
-"""Entries of all inputs together that are merged at a time: 128 MiB in float32. Whatever is made of
-the inputs is made again for each block, so they are larger than those of one input."""
+STREAM_BLOCK = 1 << 24
+"""Entries of all inputs together that are merged at a time: 64 MiB in float32."""
 
 CACHE_BLOCK = 1 << 18
 """Entries of one input for which all inputs' fit a core's cache while they are compared."""

@@ -50,7 +50,7 @@ def compress(delta: Delta, rank: int | None = None, energy: float = 1.0) -> Comp
         enough = int((squares.cumsum(0) < energy * squares.sum()).sum()) + 1
         return min(enough, present, rank or present)
 
-    decomposition = joint_decomposition([delta], rule)
+    decomposition = joint_decomposition([delta], rule, few=True)
     U, s = decomposition.basis, decomposition.spectrum
     roots = s[: U.shape[1]].sqrt().to(U.dtype)
     compressed = FactoredDelta(U * roots, decomposition.coordinates(delta) / roots[:, None])

@@ -62,7 +62,10 @@ class JointDecomposition:
 
 @exact_matmul()
 def joint_decomposition(
-    deltas: Sequence[Delta], rank: RankRule, resolution: float = GRAM_RESOLUTION
+    deltas: Sequence[Delta],
+    rank: RankRule,
+    resolution: float = GRAM_RESOLUTION,
+    few: bool = False,
 ) -> JointDecomposition:
     """Decompose the horizontal concatenation of `deltas`, [out, T·in].
 
@@ -71,6 +74,7 @@ def joint_decomposition(
         rank: how many directions to keep; only those are made.
         resolution: the smallest singular value, relative to the largest, that must come out
             right. Float64 deltas are always resolved to float64's own precision.
+        few: whether to expect that less than half of the directions are kept.
 
     Returns:
         The kept directions and the whole spectrum; no directions if all deltas are zero.
@@ -85,7 +89,7 @@ def joint_decomposition(
     if len(factors) == len(deltas):
         basis, spectrum = decompose_factored(factors, rank, resolution)
     else:
-        basis, spectrum = decompose_dense(deltas, rank, resolution)
+        basis, spectrum = decompose_dense(deltas, rank, resolution, few)
     device = deltas[0].device
     return JointDecomposition(
         basis=basis.to(device=device, dtype=deltas[0].dtype), spectrum=spectrum.to(device)

@@ -21,7 +21,7 @@ from mergekit_spectral.spectral.gram import (
 
 
 def decompose_dense(
-    deltas: Sequence[Delta], rank: RankRule, resolution: float
+    deltas: Sequence[Delta], rank: RankRule, resolution: float, few: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Choose the cheapest way that resolves singular values down to `resolution`·s_1.
 
@@ -34,6 +34,7 @@ def decompose_dense(
         deltas: T deltas of one shape [out, in], not all zero.
         rank: how many directions to keep; only those are made.
         resolution: the smallest singular value, relative to the largest, that must come out right.
+        few: whether to expect that less than half of the directions are kept.
 
     Returns:
         U, [out, k], and all singular values in float64, descending.
@@ -45,17 +46,17 @@ def decompose_dense(
     tall = out_features > in_features * len(deltas)
     if deltas[0].dtype == torch.float64 or resolution < GRAM_RESOLUTION:
         return (_by_tall_triangle if tall else _by_triangle)(deltas, rank)
-    return (_by_right_gram if tall else _by_left_gram)(deltas, rank)
+    return (_by_right_gram if tall else _by_left_gram)(deltas, rank, few)
 
 
-def _by_left_gram(deltas: Sequence[Delta], rank: RankRule) -> tuple[Tensor, Tensor]:
-    return leading_eigenvectors(gram_matrix(deltas), rank, deltas[0].dtype)
+def _by_left_gram(deltas: Sequence[Delta], rank: RankRule, few: bool) -> tuple[Tensor, Tensor]:
+    return leading_eigenvectors(gram_matrix(deltas), rank, deltas[0].dtype, few)
 
 
-def _by_right_gram(deltas: Sequence[Delta], rank: RankRule) -> tuple[Tensor, Tensor]:
+def _by_right_gram(deltas: Sequence[Delta], rank: RankRule, few: bool) -> tuple[Tensor, Tensor]:
     """Eigenvectors V of Dᵀ·D, [T·in, T·in], the smaller side of a tall D; then U = D·V/s."""
     D = _concatenated(deltas)
-    vectors, values = leading_eigenvectors(D.T @ D, rank, torch.float64)
+    vectors, values = leading_eigenvectors(D.T @ D, rank, torch.float64, few)
     return D @ (vectors / values[: vectors.shape[1]]), values
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from mergekit_spectral.spectral.delta import Delta
+from mergekit_spectral.spectral.delta import Delta, DenseDelta
 from mergekit_spectral.spectral.gram import solvable
 
 
@@ -70,14 +70,29 @@ class FactoredDelta(Delta):
         return torch.addmm(base.to(self.B.dtype), self.B, self.A, alpha=scale)
 
 
-def linear_combination(deltas: Sequence[FactoredDelta], weights: Sequence[float]) -> FactoredDelta:
-    """Return Σ w_t·B_t·A_t in factors of k_1 + … + k_T columns: [B_1 … B_T]·[w_1·A_1; …; w_T·A_T].
+def linear_combination(deltas: Iterable[FactoredDelta], weights: Sequence[float]) -> Delta:
+    """Return Σ w_t·D_t, stored in whatever takes less: factors, or entries.
+
+    In factors it is [B_1 … B_T]·[w_1·A_1; …; w_T·A_T], of k_1 + … + k_T columns.
 
     Args:
-        deltas: T deltas of one shape [out, in].
+        deltas: T deltas of one shape [out, in], at least one. If they are made one by one, they
+            are held no longer than they are needed.
         weights: T weights.
     """
+    dense: Tensor | None = None
+    thin: list[FactoredDelta] = []
+    for delta, weight in zip(deltas, weights, strict=True):
+        thin.append(delta.scaled(weight))
+        out_features, in_features = delta.shape
+        rank = sum(each.B.shape[1] for each in thin)
+        if dense is not None or rank * (out_features + in_features) > out_features * in_features:
+            dense = delta.B.new_zeros(delta.shape) if dense is None else dense
+            for each in thin:
+                dense.addmm_(each.B, each.A)
+            thin = []
+    if dense is not None:
+        return DenseDelta(dense)
     return FactoredDelta(
-        torch.cat([delta.B for delta in deltas], dim=1),
-        torch.cat([delta.A * w for delta, w in zip(deltas, weights, strict=True)]),
+        torch.cat([delta.B for delta in thin], dim=1), torch.cat([delta.A for delta in thin])
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 from torch.linalg import LinAlgError as LinAlgError  # type: ignore[attr-defined]
 
@@ -38,7 +37,7 @@ def gram_matrix(deltas: Sequence[Delta]) -> Tensor:
         deltas: T deltas of one shape [out, in], in float32.
     """
     side = deltas[0].shape[0]
-    gram = solvable(torch.zeros(side, side, device=deltas[0].device))
+    gram = solvable(deltas[0].to_dense()[:0, :0]).new_zeros(side, side)
     panel = -(-side // _PANELS)
     for delta in deltas:
         buffer = gram.new_empty(0)

@@ -18,6 +18,7 @@ Merge = Callable[[list[Tensor]], Tensor]
 Store = Callable[["slice | Tensor", Tensor], None]
 """Takes places of the flattened [rows, columns], as a slice or as indices, and their new values."""
 
+_BLOCKS = 8  # at most: for each, the inputs' deltas are formed again
 _SAMPLED_ROWS = 256
 _SAMPLED_ENTRIES = 1 << 20
 
@@ -86,39 +87,49 @@ class _Run:
         self.of_input = of_input
         self.pruning = any(threshold.j for threshold in of_input)
         rows, columns = entries.shape
-        self.blocks = list(slices(rows, columns * entries.count, STREAM_BLOCK))
+        size = max(STREAM_BLOCK, entries.numel * entries.count // _BLOCKS)
+        self.blocks = list(slices(rows, columns * entries.count, size))
         self.held = entries.take(slice(0, rows)) if len(self.blocks) == 1 else None
 
     def find_thresholds(self) -> None:
         """Make all thresholds exact."""
+
+        def see(_: slice, chunk: Rows) -> None:
+            for threshold, magnitudes in zip(self.of_input, chunk.magnitudes(), strict=True):
+                threshold.see(magnitudes)
+
         for _ in self._attempts():
-            for _, chunk in self._chunks():
-                for threshold, magnitudes in zip(self.of_input, chunk.magnitudes(), strict=True):
-                    threshold.see(magnitudes)
+            self._visit(see)
 
     def merge(self, merge: Merge, store: Store) -> None:
         """Merge all places, by thresholds that are exact."""
-        for where, chunk in self._chunks():
+
+        def merge_chunk(where: slice, chunk: Rows) -> None:
             values = chunk.values
             store(where, merge(self.pruned(values, chunk.magnitudes()) if self.pruning else values))
 
+        self._visit(merge_chunk)
+
     def merge_what_is_decided(self, merge: Merge, store: Store) -> list[_Undecided]:
         """Merge all places, make the thresholds exact, and return the places to merge again."""
-        for _ in self._attempts():
-            undecided = []
-            for where, chunk in self._chunks():
-                magnitudes = chunk.magnitudes()
-                near = [t.see(m) for t, m in zip(self.of_input, magnitudes, strict=True)]
-                store(where, merge(self.pruned(chunk.values, magnitudes)))
-                if marked := [mask for mask in near if mask is not None]:
-                    places = torch.stack(marked).any(dim=0).flatten().nonzero().squeeze(1)
-                    undecided.append(
-                        _Undecided(
-                            places + where.start,
-                            [values.flatten()[places] for values in chunk.values],
-                            [each.flatten()[places] for each in magnitudes],
-                        )
+
+        def merge_chunk(where: slice, chunk: Rows) -> None:
+            magnitudes = chunk.magnitudes()
+            near = [t.see(m) for t, m in zip(self.of_input, magnitudes, strict=True)]
+            store(where, merge(self.pruned(chunk.values, magnitudes)))
+            if marked := [mask for mask in near if mask is not None]:
+                places = torch.stack(marked).any(dim=0).flatten().nonzero().squeeze(1)
+                undecided.append(
+                    _Undecided(
+                        places + where.start,
+                        [values.flatten()[places] for values in chunk.values],
+                        [each.flatten()[places] for each in magnitudes],
                     )
+                )
+
+        for _ in self._attempts():
+            undecided: list[_Undecided] = []
+            self._visit(merge_chunk)
         return undecided
 
     def pruned(self, values: Sequence[Tensor], magnitudes: Sequence[Tensor]) -> list[Tensor]:
@@ -165,8 +176,11 @@ class _Run:
             margin += 2 / len(samples[0]) ** 0.5
         return samples, margin
 
-    def _chunks(self) -> Iterator[tuple[slice, Rows]]:
-        """Yield runs of rows that fit a cache, each with its places in the flattened matrix."""
+    def _visit(self, visitor: Callable[[slice, Rows], None]) -> None:
+        """Show runs of rows that fit a cache, each with its places in the flattened matrix.
+
+        No iterator: its user would keep a block alive while the next one is made.
+        """
         columns = self.entries.shape[1]
         for block in self.blocks:
             taken = self.held or self.entries.take(block)
@@ -174,4 +188,5 @@ class _Run:
             size = CACHE_BLOCK if on_cpu else STREAM_BLOCK
             for part in slices(block.stop - block.start, columns, size):
                 start, stop = block.start + part.start, block.start + part.stop
-                yield slice(start * columns, stop * columns), taken[part]
+                visitor(slice(start * columns, stop * columns), taken[part])
+            del taken

@@ -33,7 +33,7 @@ def truncate(delta: Delta, eta: float) -> FactoredDelta:
     Returns:
         U_r · diag(s_r)·V_rᵀ · Σs/Σs_r in factors, of rank r; of rank 0 if the delta is zero.
     """
-    decomposition = joint_decomposition([delta], lambda spectrum: kept_rank(spectrum, eta))
+    decomposition = joint_decomposition([delta], lambda s: kept_rank(s, eta), few=True)
     spectrum, r = decomposition.spectrum, decomposition.basis.shape[1]
     rescale = float(spectrum.sum() / spectrum[:r].sum()) if r else 1.0
     return FactoredDelta(decomposition.basis, decomposition.coordinates(delta) * rescale)

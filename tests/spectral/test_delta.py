@@ -70,8 +70,22 @@ def test_difference_is_formed_block_by_block(dtype: torch.dtype, transposed: boo
     assert DenseDelta(tuned, tuned.clone()).is_zero()
 
 
-def test_linear_combination_stays_factored(factored: FactoredDelta):
-    other = FactoredDelta(gaussian((7, 2), 1, seed=4)[0], gaussian((2, 5), 1, seed=5)[0])
-    combined = linear_combination([factored, other], [2.0, -1.0])
-    assert combined.B.shape == (7, 5)
-    torch.testing.assert_close(combined.to_dense(), 2 * factored.to_dense() - other.to_dense())
+def low_rank(shape: tuple[int, int], rank: int, count: int) -> list[FactoredDelta]:
+    out_features, in_features = shape
+    left, right = (
+        gaussian((out_features, rank), count),
+        gaussian((rank, in_features), count, seed=1),
+    )
+    return [FactoredDelta(B, A) for B, A in zip(left, right, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("rank", "kind"), [(0, FactoredDelta), (2, FactoredDelta), (5, DenseDelta)]
+)
+def test_linear_combination_is_stored_in_less(rank: int, kind: type[Delta]):
+    deltas = low_rank((20, 28), rank, 3)
+    weights = [2.0, -1.0, 0.5]
+    combined = linear_combination(iter(deltas), weights)
+    expected = sum(w * delta.to_dense() for w, delta in zip(weights, deltas, strict=True))
+    assert isinstance(combined, kind)
+    torch.testing.assert_close(combined.to_dense(), expected)

@@ -1,0 +1,124 @@
+"""All eigenvalues and the leading eigenvectors, by each way and each way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matrices import gaussian
+from scipy.linalg import lapack
+from torch import Tensor
+
+from mergekit_spectral.spectral import eigen
+from mergekit_spectral.spectral.eigen import leading_eigenvectors
+from mergekit_spectral.spectral.gram import LinAlgError
+
+DTYPES = [torch.float32, torch.float64]
+
+
+def matrix(n: int, columns: int | None = None) -> Tensor:
+    """M of which the Gram matrix is taken, with singular values over three decades."""
+    M = gaussian((n, columns or n + 5), 1)[0]
+    return M * torch.logspace(0, -3, n, dtype=torch.float64)[:, None]
+
+
+def check(M: Tensor, k: int, dtype: torch.dtype, few: bool = True) -> None:
+    gram = (M @ M.T).triu()  # the other triangle is not to be read
+    vectors, values = leading_eigenvectors(gram, lambda values: k, dtype, few)
+    expected = torch.linalg.svdvals(M)
+    eps = torch.finfo(dtype).eps
+    n = len(M)
+    torch.testing.assert_close(values[: len(expected)], expected, rtol=1e-8, atol=1e-8)
+    assert vectors.shape == (n, k)
+    assert vectors.dtype == dtype
+    identity = torch.eye(k, dtype=dtype)
+    torch.testing.assert_close(vectors.T @ vectors, identity, rtol=0, atol=100 * eps)
+    # Vᵀ·M·Mᵀ·V is diagonal, with the squares on it.
+    V = vectors.double()
+    core = V.T @ (M @ M.T) @ V
+    squares = values[:k].square().diag()
+    torch.testing.assert_close(core, squares, rtol=0, atol=100 * eps * float(values[0] ** 2))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n", [1, 2, 64, 65, 150])
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("few", [False, True])
+def test_vectors_and_values(n: int, share: float, few: bool, dtype: torch.dtype):
+    check(matrix(n), round(share * n), dtype, few)
+
+
+def test_large_matrices_go_by_steps(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(eigen, "_LARGE", 149)
+    monkeypatch.setattr(torch.linalg, "eigh", None)
+    check(matrix(150), 150, torch.float32, few=False)
+
+
+def test_matrix_of_low_rank():
+    check(matrix(150, columns=20), 20, torch.float64)
+
+
+def test_repeated_singular_values():
+    check(torch.linalg.qr(matrix(100)).Q, 30, torch.float64)
+
+
+def test_zero_matrix_has_no_directions():
+    gram = torch.zeros(100, 100, dtype=torch.float64)
+    vectors, values = leading_eigenvectors(gram, lambda values: 100, torch.float32)
+    assert vectors.shape == (100, 0)
+    assert not values.any()
+
+
+def failing(name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Have one of LAPACK's functions report that it did not converge."""
+    function = getattr(lapack, name)
+    calls = []
+
+    def failed(*args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        *results, _ = function(*args, **kwargs)
+        return (*(np.nan * np.asarray(result, float) for result in results), 1)
+
+    monkeypatch.setattr(lapack, name, failed)
+    return calls
+
+
+@pytest.mark.parametrize("name", ["dsterf", "dstemr"])
+def test_steps_that_do_not_converge_are_done_in_a_safer_way(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    calls = failing(name, monkeypatch)
+    check(matrix(100), 10, torch.float64)
+    assert calls
+
+
+@pytest.mark.parametrize(
+    "error", [LinAlgError("eigh: failed to converge"), torch.OutOfMemoryError("out of memory")]
+)
+def test_steps_take_over(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.linalg, "eigh", fails)
+    check(matrix(100), 100, torch.float64, few=False)
+    assert str(error) in caplog.text
+
+
+def test_nothing_converges(monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: Any, **__: Any) -> None:
+        raise np.linalg.LinAlgError("stev did not converge")
+
+    failing("dstemr", monkeypatch)
+    monkeypatch.setattr(eigen, "eigh_tridiagonal", fails)
+    with pytest.raises(LinAlgError, match="stev did not converge"):
+        check(matrix(100), 10, torch.float64)
+
+
+def test_squares_out_of_range():
+    M = 1e200 * torch.ones(3, 3, dtype=torch.float64)
+    with pytest.raises(LinAlgError, match="out of float64's range"):
+        leading_eigenvectors(M @ M.T, len, torch.float64)
