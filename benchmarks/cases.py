@@ -1,0 +1,71 @@
+"""One merge of one weight: what is merged how, and what that took."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method and what it merges; `plain`: by the definition instead of the registered method."""
+
+    method: str
+    shape: tuple[int, int]
+    inputs: int
+    dtype: str = "float32"
+    kind: str = "dense"
+    rank: int = 16
+    device: str = "cpu"
+    direction: str = "horizontal"
+    plain: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"plain {self.method}" if self.plain else self.method
+
+    @property
+    def size(self) -> str:
+        return "{}x{}".format(*self.shape)
+
+    @property
+    def kind_label(self) -> str:
+        return f"LoRA r={self.rank}" if self.kind == "lora" else self.kind
+
+    @property
+    def ties(self) -> Case:
+        """What this case is compared to."""
+        return replace(self, method="ties", plain=False)
+
+    def __str__(self) -> str:
+        kind = f"{self.dtype} {self.kind_label}"
+        return f"{self.size}, T={self.inputs}, {kind}, {self.device}: {self.label}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a case took; `failure` says why, where there are no figures."""
+
+    case: Case
+    seconds: tuple[float, ...] = ()
+    peak_bytes: int | None = None
+    error: float | None = None
+    failure: str | None = None
+
+    @property
+    def median(self) -> float | None:
+        return statistics.median(self.seconds) if self.seconds else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all figures, for JSON."""
+        return {
+            **asdict(self.case),
+            "seconds": self.median,
+            "seconds_min": min(self.seconds, default=None),
+            "seconds_max": max(self.seconds, default=None),
+            "runs": len(self.seconds),
+            "peak_bytes": self.peak_bytes,
+            "error": self.error,
+            "failure": self.failure,
+        }

@@ -1,0 +1,115 @@
+"""The options of `merge_speed`, and their lists, as in `--inputs 2,4,8`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:  # which is not generic before click 8.3
+    ParamType = click.ParamType
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Listed(ParamType):
+    """A list with commas between.
+
+    Args:
+        each: the type of one value.
+    """
+
+    def __init__(self, each: ParamType):
+        self.each = each
+        self.name = f"{each.name},..."
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        one = self.each.get_metavar(param, ctx)
+        return f"{one or self.each.name.upper()},..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[Any]:
+        if isinstance(value, list):
+            return value
+        return [self.each.convert(part.strip(), param, ctx) for part in value.split(",")]
+
+
+class Shape(ParamType):
+    """Rows and columns, as in `4096x14336`."""
+
+    name = "rowsxcolumns"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        try:
+            rows, columns = map(int, value.lower().split("x"))
+        except ValueError:
+            self.fail(f"{value!r} is not a shape such as 4096x14336", param, ctx)
+        if rows < 1 or columns < 1:
+            self.fail(f"{value!r} has no entries", param, ctx)
+        return rows, columns
+
+
+class Method(ParamType):
+    """A merge method that mergekit knows, ours included."""
+
+    name = "method"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        # Late, because it imports torch, which takes seconds that `--help` need not.
+        import mergekit.merge_methods as mm
+
+        known = {method.spec.name for method in mm.registered_methods()}
+        if value not in known:
+            self.fail(f"there is no merge method {value!r} among {', '.join(sorted(known))}")
+        return str(value)
+
+
+POSITIVE = click.IntRange(min=1)
+DTYPES = click.Choice(["float32", "bfloat16", "float16"])
+DEVICES = click.Choice(["cpu", "cuda", "mps"])
+SETS = ("tiny", "small", "llama-8b", "mistral-7b")
+DIRECTIONS = click.Choice(["horizontal", "vertical", "auto"])
+
+
+def methods_option(default: str) -> Callable[[F], F]:
+    """Make the option that names the methods."""
+    return click.option(
+        "--methods",
+        type=Listed(Method()),
+        default=default,
+        show_default=True,
+        help="By their names in recipes.",
+    )
+
+
+direction_option = click.option(
+    "--direction",
+    type=DIRECTIONS,
+    default="horizontal",
+    show_default=True,
+    help="For the methods that have that parameter.",
+)
+runs_option = click.option(
+    "--runs",
+    type=POSITIVE,
+    default=3,
+    show_default=True,
+    help="Timed runs of each case, after one that is not timed; their median counts.",
+)
+json_option = click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write figures."
+)
+plot_option = click.option(
+    "--plot",
+    "plots",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write PNG files here; needs the extra `report`.",
+)
