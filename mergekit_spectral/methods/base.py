@@ -166,6 +166,6 @@ def _added_to(base: Tensor, scale: float, result: Tensor) -> Store:
     before, after = base.reshape(-1), result.view(-1)
 
     def store(where: slice | Tensor, values: Tensor) -> None:
-        after[where] = torch.add(before[where], values.flatten(), alpha=scale)
+        after[where] = torch.add(before[where], values.flatten(), alpha=scale).to(after.dtype)
 
     return store

@@ -57,7 +57,8 @@ class DRM(SpectralMethod):
         rows = RenormalizedCoordinates(joint, deltas)
         merged = joint.basis.new_empty(rows.shape)
         drop = smallest(rows, settings["density"])
-        merge_entries(rows, self._elect_and_average(settings), stored_in(merged), drop)
+        merge = self._elect_and_average(settings)
+        merge_entries(rows, merge, stored_in(merged), drop, votes=settings["weight"])
         return FactoredDelta(joint.basis, merged)
 
     def merge_elementwise(self, entries: Entries, settings: Settings, store: Store) -> None:

@@ -77,13 +77,14 @@ class KnOTS(SpectralMethod):
     def merge_elementwise(self, entries: Entries, settings: Settings, store: Store) -> None:
         """Run the inner method on the inputs' entries, as task vectors over a zero base."""
         kind, densities = self.inner.sparsification_method, settings["density"]
+        votes = settings["weight"] if self.inner.consensus_method else None
         by_places = min(densities, default=1.0) > 0 and not settings["rescale"]
         if kind is None or min(densities, default=1.0) >= 1:
-            merge_entries(entries, self._inner(settings), store)
+            merge_entries(entries, self._inner(settings), store, votes=votes)
         elif kind == SparsificationMethod.magnitude and by_places:
             # The inner method's own trimming, without its sort of all entries.
             drop = [trimmed(entries.numel, density) for density in densities]
-            merge_entries(entries, self._inner(settings, density=1.0), store, drop)
+            merge_entries(entries, self._inner(settings, density=1.0), store, drop, votes)
         elif kind == SparsificationMethod.random and by_places:
             merge_entries(entries, self._inner(settings), store)
         else:

@@ -3,6 +3,7 @@
 It needs nothing but torch and knows nothing of mergekit, recipes or files.
 """
 
+from mergekit_spectral.spectral.close_calls import Merge, Store
 from mergekit_spectral.spectral.compression import Compressed, compress
 from mergekit_spectral.spectral.consensus import disjoint_mean, mean_weights, weighted_mean
 from mergekit_spectral.spectral.decomposition import (
@@ -19,7 +20,7 @@ from mergekit_spectral.spectral.entries import (
     RenormalizedCoordinates,
 )
 from mergekit_spectral.spectral.factored_delta import FactoredDelta, linear_combination
-from mergekit_spectral.spectral.pruning import Merge, Store, merge_entries, stored_in
+from mergekit_spectral.spectral.pruning import merge_entries, stored_in
 from mergekit_spectral.spectral.truncation import kept_rank, truncate
 
 __all__ = [

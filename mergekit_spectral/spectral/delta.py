@@ -55,6 +55,16 @@ class Delta(ABC):
         """Return basisᵀ·D, [k, in], for a `basis` of shape [out, k]."""
 
     @abstractmethod
+    def projected_at(self, basis: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return single entries of basisᵀ·D in float64.
+
+        Args:
+            basis: [out, k].
+            rows: of basisᵀ·D, n indices.
+            columns: as many.
+        """
+
+    @abstractmethod
     def scaled(self, factor: float) -> Delta:
         """Return factor·D, stored as D is."""
 
@@ -67,8 +77,8 @@ class Delta(ABC):
         """Return some rows of D, sharing storage."""
 
     @abstractmethod
-    def columns(self, columns: slice) -> Delta:
-        """Return some columns of D, sharing storage."""
+    def columns(self, columns: slice | Tensor) -> Delta:
+        """Return some columns of D, sharing storage if they are given as a slice."""
 
     def dense_columns(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield D entry by entry in blocks of columns: which ones, and the block, [out, width].
@@ -140,6 +150,12 @@ class DenseDelta(Delta):
             torch.mm(basis.T, block, out=result[:, columns])
         return result
 
+    def projected_at(self, basis: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        own = self.tuned[:, columns].double()
+        if self.base is not None:
+            own -= self.base[:, columns]
+        return (basis[:, rows].double() * own).sum(0)
+
     def dense_columns(self) -> Iterator[tuple[slice, Tensor]]:
         # One buffer for all blocks: to map fresh memory takes several times as long as to fill it.
         out_features, in_features = self.shape
@@ -173,7 +189,7 @@ class DenseDelta(Delta):
     def rows(self, rows: slice) -> DenseDelta:
         return DenseDelta(self.tuned[rows], None if self.base is None else self.base[rows])
 
-    def columns(self, columns: slice) -> DenseDelta:
+    def columns(self, columns: slice | Tensor) -> DenseDelta:
         return DenseDelta(
             self.tuned[:, columns], None if self.base is None else self.base[:, columns]
         )

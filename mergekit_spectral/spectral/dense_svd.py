@@ -16,8 +16,8 @@ from mergekit_spectral.spectral.gram import (
     RankRule,
     gram_matrix,
     kept,
-    solvable,
 )
+from mergekit_spectral.spectral.precision import solvable
 
 
 def decompose_dense(

@@ -16,6 +16,9 @@ from torch import Tensor
 from mergekit_spectral.spectral.decomposition import JointDecomposition
 from mergekit_spectral.spectral.delta import Delta
 
+_AT_A_TIME = 256
+"""Single values for which a basis vector and a column of a delta each are laid out in float64."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -24,7 +27,8 @@ class Rows:
     Attributes:
         values: T matrices [rows, columns] in the working dtype.
         units: the length that counts as 1 in each row when magnitudes are compared: T columns
-            [rows, 1], 0 for a row of zeros. None where magnitudes are compared as they are.
+            [rows, 1] in the working dtype, 0 for a row of zeros. None where magnitudes are compared
+            as they are.
     """
 
     values: list[Tensor]
@@ -33,6 +37,14 @@ class Rows:
     def __getitem__(self, rows: slice) -> Rows:
         units = None if self.units is None else [unit[rows] for unit in self.units]
         return Rows([values[rows] for values in self.values], units)
+
+    def places(self, places: Tensor) -> Rows:
+        """Return single places of the flattened rows, each as a row of its own."""
+        units = self.units
+        if units is not None:
+            own = places // self.values[0].shape[1]
+            units = [unit[own] for unit in units]
+        return Rows([values.flatten()[places][:, None] for values in self.values], units)
 
     def magnitudes(self) -> list[Tensor]:
         """Return what the values are compared by, T new matrices."""
@@ -46,10 +58,15 @@ class Entries(ABC):
     """The entries of T inputs, each a matrix of `rows` × `columns`.
 
     Attributes:
+        count: T.
+        shape: of one input's entries.
         cheap: whether to make them twice costs less than to remember much of them.
+        errors: how far each input's values may be from exact ones, where the difference may decide
+            something and `exact` can tell; else None.
     """
 
     cheap: bool
+    errors: list[float] | None = None
 
     def __init__(self, count: int, rows: int, columns: int):
         self.count = count
@@ -67,6 +84,10 @@ class Entries(ABC):
     @abstractmethod
     def whole(self, t: int) -> Tensor:
         """Make all rows of one input."""
+
+    def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
+        """Return single values of all inputs in float64, T columns [n, 1], where `errors` are."""
+        raise NotImplementedError
 
 
 class HeldEntries(Entries):
@@ -111,12 +132,27 @@ class Coordinates(Entries):
         super().__init__(len(deltas), joint.basis.shape[1], deltas[0].shape[1])
         self.joint = joint
         self.deltas = deltas
+        if joint.basis.dtype != torch.float64 and joint.basis.device.type in ("cpu", "cuda"):
+            # A projection's error is that of a sum of `out` products: measured, 6 eps of the root
+            # mean square of D_t. Five times that covers columns that are larger than others.
+            eps = torch.finfo(joint.basis.dtype).eps
+            out_features, in_features = deltas[0].shape
+            size = (out_features * in_features) ** 0.5
+            self.errors = [30 * eps * delta.norm / size for delta in deltas]
 
     def take(self, rows: slice) -> Rows:
         return Rows([self.joint.coordinates(delta, rows) for delta in self.deltas])
 
     def whole(self, t: int) -> Tensor:
         return self.joint.coordinates(self.deltas[t])
+
+    def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
+        basis = self.joint.basis
+        parts = list(
+            zip(torch.split(rows, _AT_A_TIME), torch.split(columns, _AT_A_TIME), strict=True)
+        )
+        values = ([d.projected_at(basis, *part) for part in parts] for d in self.deltas)
+        return [torch.cat(own)[:, None] for own in values]
 
 
 class RenormalizedCoordinates(Coordinates):
@@ -132,4 +168,11 @@ class RenormalizedCoordinates(Coordinates):
 
     def take(self, rows: slice) -> Rows:
         values = super().take(rows).values
-        return Rows(values, [torch.linalg.vector_norm(v, dim=1, keepdim=True) for v in values])
+        return Rows(values, [_lengths(v) for v in values])
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    # In parts, so that a sum of thousands of squares does not decide what is pruned.
+    parts = [torch.linalg.vector_norm(part, dim=1) for part in torch.split(rows, 256, dim=1)]
+    lengths: Tensor = torch.linalg.vector_norm(torch.stack(parts, dim=1), dim=1, keepdim=True)
+    return lengths

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mergekit_spectral.spectral.delta import Delta, DenseDelta
-from mergekit_spectral.spectral.gram import solvable
+from mergekit_spectral.spectral.precision import solvable
 
 
 class FactoredDelta(Delta):
@@ -54,6 +54,10 @@ class FactoredDelta(Delta):
     def project(self, basis: Tensor) -> Tensor:
         return (basis.T @ self.B) @ self.A
 
+    def projected_at(self, basis: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        left = basis[:, rows].double().T @ self.B.double()
+        return (left * self.A[:, columns].double().T).sum(1)
+
     def scaled(self, factor: float) -> FactoredDelta:
         return FactoredDelta(self.B, factor * self.A)
 
@@ -63,7 +67,7 @@ class FactoredDelta(Delta):
     def rows(self, rows: slice) -> FactoredDelta:
         return FactoredDelta(self.B[rows], self.A)
 
-    def columns(self, columns: slice) -> FactoredDelta:
+    def columns(self, columns: slice | Tensor) -> FactoredDelta:
         return FactoredDelta(self.B, self.A[:, columns])
 
     def added_to(self, base: Tensor, scale: float) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mergekit_spectral.spectral.eigen import leading_eigenvectors
-from mergekit_spectral.spectral.gram import GRAM_RESOLUTION, RankRule, kept, solvable
+from mergekit_spectral.spectral.gram import GRAM_RESOLUTION, RankRule, kept
+from mergekit_spectral.spectral.precision import solvable
 
 
 def decompose_factored(

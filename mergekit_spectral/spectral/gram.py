@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.linalg import LinAlgError as LinAlgError  # type: ignore[attr-defined]
 
 from mergekit_spectral.spectral.delta import Delta
+from mergekit_spectral.spectral.precision import solvable
 
 RankRule = Callable[[Tensor], int]
 """From all singular values, [n] in float64 and descending, to the number of directions to keep."""
@@ -54,8 +55,3 @@ def gram_matrix(deltas: Sequence[Delta]) -> Tensor:
 def kept(rank: RankRule, values: Tensor) -> int:
     """Return the number of directions to keep: none of a matrix that is zero."""
     return rank(values) if values.numel() and values[0] > 0 else 0
-
-
-def solvable(matrix: Tensor) -> Tensor:
-    """Return a matrix in float64, where there are float64 and LAPACK: on the CPU or on CUDA."""
-    return (matrix if matrix.device.type in ("cpu", "cuda") else matrix.cpu()).double()

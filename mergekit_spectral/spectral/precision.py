@@ -13,11 +13,17 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype in which singular vectors made from inputs of `dtype` are used."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def solvable(matrix: Tensor) -> Tensor:
+    """Return a matrix in float64, where there are float64 and LAPACK: on the CPU or on CUDA."""
+    return (matrix if matrix.device.type in ("cpu", "cuda") else matrix.cpu()).double()
 
 
 _lock = threading.Lock()

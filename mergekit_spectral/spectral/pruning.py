@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mergekit_spectral.spectral.blocks import CACHE_BLOCK, STREAM_BLOCK, slices
+from mergekit_spectral.spectral.close_calls import CloseCalls, Merge, Store
 from mergekit_spectral.spectral.entries import Entries, Rows
 from mergekit_spectral.spectral.selection import Threshold
-
-Merge = Callable[[list[Tensor]], Tensor]
-"""From T tensors of any one shape to one of that shape, place by place. It leaves them alone."""
-
-Store = Callable[["slice | Tensor", Tensor], None]
-"""Takes places of the flattened [rows, columns], as a slice or as indices, and their new values."""
 
 _BLOCKS = 8  # at most: for each, the inputs' deltas are formed again
 _SAMPLED_ROWS = 256
@@ -24,7 +18,11 @@ _SAMPLED_ENTRIES = 1 << 20
 
 
 def merge_entries(
-    entries: Entries, merge: Merge, store: Store, drop: int | Sequence[int] = 0
+    entries: Entries,
+    merge: Merge,
+    store: Store,
+    drop: int | Sequence[int] = 0,
+    votes: Sequence[float] | None = None,
 ) -> None:
     """Zero the smallest entries and merge the inputs, a block of rows at a time.
 
@@ -32,12 +30,15 @@ def merge_entries(
     found first. Where not, each is made once: what a sample of the rows decides is decided at once,
     and the few places where it does not are put aside and merged at the end.
 
+    What rounding could have decided, a pruning or an elected sign, is decided again in float64.
+
     Args:
         entries: of T inputs.
         merge: how the inputs' values at a place become one.
         store: takes the result. Some places are stored twice; the last value counts.
         drop: j, to zero every entry strictly below the j-th smallest of all inputs together; or T
             numbers, to do so in each input on its own.
+        votes: where `merge` elects a sign, the T weights with which the inputs vote.
     """
     if isinstance(drop, int):
         of_input = [Threshold(drop, entries.count * entries.numel)] * entries.count
@@ -45,14 +46,14 @@ def merge_entries(
         of_input = [Threshold(j, entries.numel) for j in drop]
     if not entries.numel:
         return
-    run = _Run(entries, of_input)
+    run = _Run(entries, of_input, CloseCalls(entries, of_input, votes))
     if run.pruning and run.held is None and not entries.cheap:
-        undecided = run.merge_what_is_decided(merge, store)
-        for part in undecided:
-            store(part.where, merge(run.pruned(part.values, part.magnitudes)))
+        for where, rows in run.merge_what_is_decided(merge, store):
+            run.merge_rows(merge, store, where, rows)
     else:
         run.find_thresholds()
         run.merge(merge, store)
+    run.close_calls.decide(merge, store)
 
 
 def stored_in(tensor: Tensor) -> Store:
@@ -60,18 +61,9 @@ def stored_in(tensor: Tensor) -> Store:
     flat = tensor.view(-1)
 
     def store(where: slice | Tensor, values: Tensor) -> None:
-        flat[where] = values.flatten()
+        flat[where] = values.flatten().to(flat.dtype)
 
     return store
-
-
-@dataclass(frozen=True)
-class _Undecided:
-    """Places where some input's entry is too near its threshold to go or to stay yet."""
-
-    where: Tensor
-    values: list[Tensor]
-    magnitudes: list[Tensor]
 
 
 class _Run:
@@ -82,9 +74,10 @@ class _Run:
         held: all the rows, if they are no more than a block.
     """
 
-    def __init__(self, entries: Entries, of_input: Sequence[Threshold]):
+    def __init__(self, entries: Entries, of_input: Sequence[Threshold], close_calls: CloseCalls):
         self.entries = entries
         self.of_input = of_input
+        self.close_calls = close_calls
         self.pruning = any(threshold.j for threshold in of_input)
         rows, columns = entries.shape
         size = max(STREAM_BLOCK, entries.numel * entries.count // _BLOCKS)
@@ -103,37 +96,37 @@ class _Run:
 
     def merge(self, merge: Merge, store: Store) -> None:
         """Merge all places, by thresholds that are exact."""
+        self._visit(lambda where, chunk: self.merge_rows(merge, store, where, chunk))
 
-        def merge_chunk(where: slice, chunk: Rows) -> None:
-            values = chunk.values
-            store(where, merge(self.pruned(values, chunk.magnitudes()) if self.pruning else values))
+    def merge_rows(self, merge: Merge, store: Store, where: slice | Tensor, rows: Rows) -> None:
+        """Merge some places, by thresholds that are exact."""
+        magnitudes = rows.magnitudes() if self.pruning else []
+        pruned = self._pruned(rows.values, magnitudes) if self.pruning else rows.values
+        merged = merge(pruned)
+        store(where, merged)
+        self.close_calls.note_prunings(where, rows, magnitudes, merged)
+        self.close_calls.note_elections(where, rows, pruned, merged)
 
-        self._visit(merge_chunk)
-
-    def merge_what_is_decided(self, merge: Merge, store: Store) -> list[_Undecided]:
+    def merge_what_is_decided(self, merge: Merge, store: Store) -> list[tuple[Tensor, Rows]]:
         """Merge all places, make the thresholds exact, and return the places to merge again."""
 
         def merge_chunk(where: slice, chunk: Rows) -> None:
             magnitudes = chunk.magnitudes()
             near = [t.see(m) for t, m in zip(self.of_input, magnitudes, strict=True)]
-            store(where, merge(self.pruned(chunk.values, magnitudes)))
+            pruned = self._pruned(chunk.values, magnitudes)
+            merged = merge(pruned)
+            store(where, merged)
+            self.close_calls.note_elections(where, chunk, pruned, merged)
             if marked := [mask for mask in near if mask is not None]:
                 places = torch.stack(marked).any(dim=0).flatten().nonzero().squeeze(1)
-                undecided.append(
-                    _Undecided(
-                        places + where.start,
-                        [values.flatten()[places] for values in chunk.values],
-                        [each.flatten()[places] for each in magnitudes],
-                    )
-                )
+                undecided.append((places + where.start, chunk.places(places)))
 
         for _ in self._attempts():
-            undecided: list[_Undecided] = []
+            undecided: list[tuple[Tensor, Rows]] = []
             self._visit(merge_chunk)
         return undecided
 
-    def pruned(self, values: Sequence[Tensor], magnitudes: Sequence[Tensor]) -> list[Tensor]:
-        """Return the values with those under their thresholds' lower ends zeroed."""
+    def _pruned(self, values: Sequence[Tensor], magnitudes: Sequence[Tensor]) -> list[Tensor]:
         return [
             torch.where(m >= threshold.lower, v, 0)
             for v, m, threshold in zip(values, magnitudes, self.of_input, strict=True)

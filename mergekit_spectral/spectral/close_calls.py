@@ -1,0 +1,145 @@
+"""Decisions that float32's rounding could have made.
+
+A pruning and a sign election decide between an entry and nothing, or another one. Where that hangs
+on the last digits, a float32 projection may call it differently from the definition, and each such
+call changes the merged delta by a whole entry: with errors of 3e-7 per entry, 2e-4 to 4e-3 in all.
+Such places are few. Their values are made again in float64, and decided by those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from mergekit_spectral.spectral.entries import Entries, Rows
+from mergekit_spectral.spectral.selection import Threshold
+
+Merge = Callable[[list[Tensor]], Tensor]
+"""From T tensors of any one shape to one of that shape, place by place. It leaves them alone."""
+
+Store = Callable[["slice | Tensor", Tensor], None]
+"""Takes places of the flattened [rows, columns], as a slice or as indices, and their new values."""
+
+_RELATIVE = 16 * torch.finfo(torch.float32).eps
+"""A float32 sum's error relative to its own size, beside the one that `Entries.errors` gives."""
+
+# Each costs `out` products an input, from columns all over the deltas: half a second for 4096 rows.
+# Where there are more, in rows so small that all is rounding, the largest count.
+_AT_MOST = 4096
+_AT_MOST_AT_A_TIME = 256
+
+
+class CloseCalls:
+    """Places to be decided again, noted while the others are merged.
+
+    Args:
+        entries: of T inputs. Nothing is noted where their values are exact.
+        of_input: each input's threshold; inputs may share one.
+        votes: the T weights with which a sign is elected; None if none is.
+    """
+
+    def __init__(
+        self, entries: Entries, of_input: Sequence[Threshold], votes: Sequence[float] | None
+    ):
+        self.entries = entries
+        self.of_input = of_input
+        self.votes = votes
+        self._noted: list[tuple[Tensor, Rows]] = []
+
+    def note_prunings(
+        self, where: slice | Tensor, rows: Rows, magnitudes: Sequence[Tensor], merged: Tensor
+    ) -> None:
+        """Note the places where an entry is as near its threshold, which is exact, as its error."""
+        if self.entries.errors is None or not magnitudes:
+            return
+        near = torch.stack(self._near_threshold(rows, magnitudes)).any(dim=0)
+        # Whatever is pruned is merged without it, so its size does not show in `merged`.
+        self._note(where, rows, near, rows.values[0].abs() if near.any() else merged)
+
+    def note_elections(
+        self, where: slice | Tensor, rows: Rows, pruned: Sequence[Tensor], merged: Tensor
+    ) -> None:
+        """Note the places where the sum of the votes is as small as its error."""
+        if self.entries.errors is None or self.votes is None:
+            return
+        total = torch.zeros_like(merged)
+        for values, weight in zip(pruned, self.votes, strict=True):
+            total.add_(values, alpha=weight)
+        square = sum((w * e) ** 2 for w, e in zip(self.votes, self.entries.errors, strict=True))
+        # Where the votes nearly cancel, each side is about T times the mean that was stored.
+        sides = merged.abs().mul_(_RELATIVE * self.entries.count)
+        near = (total.abs_() <= sides.add_(square**0.5)).logical_and_(merged != 0)
+        self._note(where, rows, near, merged)
+
+    def decide(self, merge: Merge, store: Store) -> None:
+        """Merge the noted places by values in float64."""
+        if not self._noted:
+            return
+        places = torch.cat([where for where, _ in self._noted])
+        rows = _joined([rows for _, rows in self._noted])
+        sizes = torch.stack(rows.values).abs().amax(dim=0).flatten()
+        largest = sizes.topk(min(len(sizes), _AT_MOST)).indices
+        places, rows = places[largest], rows.places(largest)
+
+        columns = self.entries.shape[1]
+        exact = self.entries.exact(places // columns, places % columns)
+        units = None if rows.units is None else [unit.double() for unit in rows.units]
+        exact_rows = Rows(exact, units)
+        magnitudes = exact_rows.magnitudes()
+        if any(threshold.j for threshold in self.of_input):
+            thresholds = self._exact_thresholds(rows, magnitudes)
+            exact = [
+                torch.where(m >= threshold, v, 0)
+                for v, m, threshold in zip(exact, magnitudes, thresholds, strict=True)
+            ]
+        store(places, merge(exact))
+
+    def _near_threshold(self, rows: Rows, magnitudes: Sequence[Tensor]) -> list[Tensor]:
+        errors = self.entries.errors
+        assert errors is not None
+        near = []
+        for t, (threshold, m) in enumerate(zip(self.of_input, magnitudes, strict=True)):
+            error: Tensor | float = errors[t]
+            if rows.units is not None:
+                error = torch.where(rows.units[t] > 0, errors[t] / rows.units[t], 0)
+            error = error + _RELATIVE * threshold.lower
+            close = (m >= threshold.lower - error).logical_and_(m <= threshold.lower + error)
+            near.append(close if threshold.j else torch.zeros_like(close))
+        return near
+
+    def _exact_thresholds(self, rows: Rows, exact: Sequence[Tensor]) -> list[float]:
+        """Return the thresholds in float64.
+
+        As many entries lie below; among those near it, it is the one of the same rank as before.
+        """
+        rounded = rows.magnitudes()
+        near = self._near_threshold(rows, rounded)
+        result = []
+        for threshold in self.of_input:
+            own = [t for t, other in enumerate(self.of_input) if other is threshold]
+            below = sum(int((near[t] & (rounded[t] <= threshold.lower)).sum()) for t in own)
+            candidates = torch.cat([exact[t][near[t]] for t in own])
+            found = below and threshold.j
+            result.append(float(candidates.kthvalue(below).values) if found else threshold.lower)
+        return result
+
+    def _note(self, where: slice | Tensor, rows: Rows, near: Tensor, sizes: Tensor) -> None:
+        places = near.flatten().nonzero().squeeze(1)
+        if not len(places):
+            return
+        if len(places) > _AT_MOST_AT_A_TIME:
+            own = sizes.flatten()[places].abs()
+            places = places[own.topk(_AT_MOST_AT_A_TIME).indices]
+        index = places + where.start if isinstance(where, slice) else where[places]
+        self._noted.append((index, rows.places(places)))
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    T = len(parts[0].values)
+    values = [torch.cat([part.values[t] for part in parts]) for t in range(T)]
+    if parts[0].units is None:
+        return Rows(values)
+    units = [torch.cat([part.units[t] for part in parts if part.units]) for t in range(T)]
+    return Rows(values, units)
