@@ -21,7 +21,7 @@ class TaskDelta:
 
     Args:
         shape: of the tensor.
-        matrix: the same entries as one matrix, [out, rest]; [n, 1] of a vector or scalar.
+        matrix: the same entries as one matrix, [out, rest]; [1, n] of a vector or scalar.
     """
 
     def __init__(self, shape: torch.Size, matrix: Delta):
@@ -45,8 +45,8 @@ class TaskDelta:
 
 
 def as_matrix(tensor: Tensor) -> Tensor:
-    """Give a tensor as [out, rest], a vector or scalar as [n, 1]. If contiguous, it is a view."""
-    return tensor.reshape(-1, 1) if tensor.ndim < 2 else tensor.reshape(len(tensor), -1)
+    """Give a tensor as [out, rest], a vector or scalar as one row. If contiguous, it is a view."""
+    return tensor.reshape(1 if tensor.ndim < 2 else len(tensor), -1)
 
 
 def as_matrices(tensor: Tensor) -> Tensor:

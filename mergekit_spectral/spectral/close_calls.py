@@ -28,7 +28,7 @@ _RELATIVE = 16 * torch.finfo(torch.float32).eps
 # Each costs `out` products an input, from columns all over the deltas: half a second for 4096 rows.
 # Where there are more, in rows so small that all is rounding, the largest count.
 _AT_MOST = 4096
-_AT_MOST_AT_A_TIME = 256
+_AT_MOST_AT_A_TIME = 1024
 
 
 class CloseCalls:
@@ -61,16 +61,19 @@ class CloseCalls:
     def note_elections(
         self, where: slice | Tensor, rows: Rows, pruned: Sequence[Tensor], merged: Tensor
     ) -> None:
-        """Note the places where the sum of the votes is as small as its error."""
+        """Note the places where the sum of the votes, or a vote, is as small as its error."""
         if self.entries.errors is None or self.votes is None:
             return
         total = torch.zeros_like(merged)
         for values, weight in zip(pruned, self.votes, strict=True):
             total.add_(values, alpha=weight)
-        square = sum((w * e) ** 2 for w, e in zip(self.votes, self.entries.errors, strict=True))
+        error = sum(abs(w) * e for w, e in zip(self.votes, self.entries.errors, strict=True))
         # Where the votes nearly cancel, each side is about T times the mean that was stored.
         sides = merged.abs().mul_(_RELATIVE * self.entries.count)
-        near = (total.abs_() <= sides.add_(square**0.5)).logical_and_(merged != 0)
+        near = (total.abs_() <= sides.add_(error)).logical_and_(merged != 0)
+        for values, threshold, own in zip(pruned, self.of_input, self.entries.errors, strict=True):
+            if not threshold.j:  # else, what is as small has been pruned
+                near.logical_or_((values.abs() <= own).logical_and_(values != 0))
         self._note(where, rows, near, merged)
 
     def decide(self, merge: Merge, store: Store) -> None:
@@ -79,6 +82,8 @@ class CloseCalls:
             return
         places = torch.cat([where for where, _ in self._noted])
         rows = _joined([rows for _, rows in self._noted])
+        once = _first_of_each(places)
+        places, rows = places[once], rows.places(once)
         sizes = torch.stack(rows.values).abs().amax(dim=0).flatten()
         largest = sizes.topk(min(len(sizes), _AT_MOST)).indices
         places, rows = places[largest], rows.places(largest)
@@ -104,7 +109,8 @@ class CloseCalls:
             error: Tensor | float = errors[t]
             if rows.units is not None:
                 error = torch.where(rows.units[t] > 0, errors[t] / rows.units[t], 0)
-            error = error + _RELATIVE * threshold.lower
+            # The entry's own, and as much of the threshold, which is an entry too.
+            error = 2 * error + _RELATIVE * threshold.lower
             close = (m >= threshold.lower - error).logical_and_(m <= threshold.lower + error)
             near.append(close if threshold.j else torch.zeros_like(close))
         return near
@@ -134,6 +140,13 @@ class CloseCalls:
             places = places[own.topk(_AT_MOST_AT_A_TIME).indices]
         index = places + where.start if isinstance(where, slice) else where[places]
         self._noted.append((index, rows.places(places)))
+
+
+def _first_of_each(places: Tensor) -> Tensor:
+    in_order, indices = places.sort()
+    new = torch.ones_like(in_order, dtype=torch.bool)
+    new[1:] = in_order[1:] != in_order[:-1]
+    return indices[new]
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:

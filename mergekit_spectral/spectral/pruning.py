@@ -145,7 +145,7 @@ class _Run:
             yield
             if all(threshold.found for threshold in thresholds):
                 break
-            margin = 8 * margin
+            margin = max(8 * margin, 0.01)
         for threshold in thresholds:
             threshold.settle()
 
@@ -156,7 +156,7 @@ class _Run:
         magnitudes fall from row to row.
         """
         rows, _ = self.entries.shape
-        stride = 1 if self.held else max(1, rows // _SAMPLED_ROWS)
+        stride = 1 if self.held else min(rows, max(_BLOCKS, rows // _SAMPLED_ROWS))
         taken = self.held or self.entries.take(slice(stride // 2, rows, stride))
         magnitudes = [each.flatten() for each in taken.magnitudes()]
         # Odd, so that it does not meet the same columns in every row.

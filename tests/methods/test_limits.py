@@ -1,0 +1,118 @@
+"""What a merge takes, and what happens when a device or an algorithm cannot give it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from largest import LargestTensor
+from matrices import gaussian
+from mergekit.merge_methods import get
+from mergekit.merge_methods.base import TensorGroup
+from torch import Tensor
+
+from mergekit_spectral.methods import MergeError, device_memory
+from mergekit_spectral.spectral import blocks, delta, dense_svd, pruning
+from mergekit_spectral.spectral.gram import LinAlgError
+
+OUT, IN, T = 64, 400, 6
+METHODS = ["drm", "star", "knots_ties", "knots_task_arithmetic"]
+
+
+def group(axis: int | None = None) -> TensorGroup:
+    base, *deltas = gaussian((OUT, IN), T + 1)
+    return TensorGroup.from_tensors(
+        [base.bfloat16(), *((base + 0.1 * d).bfloat16() for d in deltas)],
+        base_index=0, name="model.layers.3.mlp.up_proj.weight", vocabulary_axis=axis,
+    )  # fmt: skip
+
+
+def merge(method: str, axis: int | None = None, **parameters: Any) -> Tensor:
+    (merged,) = get(method)((group(axis),), parameters=parameters)
+    return merged
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("axis", [None, 0])
+def test_no_stack_of_inputs(method: str, axis: int | None, monkeypatch: pytest.MonkeyPatch):
+    """With blocks a hundredth of the inputs, nothing near the size of all inputs is made."""
+    for module, name in [(delta, "DELTA_BLOCK"), (pruning, "STREAM_BLOCK")]:
+        monkeypatch.setattr(module, name, OUT * IN * T // 100)
+    monkeypatch.setattr(blocks, "DELTA_BLOCK", OUT * IN * T // 100)
+    density = {} if method in ("star", "knots_task_arithmetic") else {"density": 0.4}
+    inputs = group(axis)
+    with LargestTensor() as made:
+        get(method)((inputs,), parameters=density)
+    assert made.numel <= 2 * OUT * IN
+
+
+class TooLittleMemory:
+    """A device on which the first attempts fail."""
+
+    def __init__(self, failures: int, monkeypatch: pytest.MonkeyPatch):
+        self.divisors: list[int] = []
+        smaller_blocks = device_memory.smaller_blocks
+        merge_entries = pruning._Run.merge
+
+        def watched(divisor: int) -> Any:
+            self.divisors.append(divisor)
+            return smaller_blocks(divisor)
+
+        def fails(*args: Any) -> None:
+            if len(self.divisors) <= failures:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            merge_entries(*args)
+
+        monkeypatch.setattr(device_memory, "_retries", itertools.count())
+        monkeypatch.setattr(device_memory, "smaller_blocks", watched)
+        monkeypatch.setattr(pruning._Run, "merge", fails)
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_goes_on_in_smaller_blocks_and_says_so_once(
+    failures: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    expected = merge("drm")
+    device = TooLittleMemory(failures, monkeypatch)
+    assert torch.equal(merge("drm"), expected)
+    device.divisors.clear()
+    assert torch.equal(merge("drm"), expected)
+    assert device.divisors == [1, 8, 64][: failures + 1]
+    assert len(caplog.messages) == 1
+    assert "model.layers.3.mlp.up_proj.weight" in caplog.text
+
+
+def test_too_little_for_the_smallest_blocks(monkeypatch: pytest.MonkeyPatch):
+    TooLittleMemory(99, monkeypatch)
+    with pytest.raises(MergeError, match=r"too little memory for tensor model\.layers\.3\.mlp"):
+        merge("drm")
+
+
+@pytest.mark.parametrize("method", ["drm", "star", "knots_ties"])
+def test_decomposition_that_does_not_converge(method: str, monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: Any, **__: Any) -> None:
+        raise LinAlgError("stev did not converge")
+
+    monkeypatch.setattr(dense_svd, "leading_eigenvectors", fails)
+    with pytest.raises(MergeError, match=r"model\.layers\.3\.mlp\.up_proj\.weight cannot be dec"):
+        merge(method)
+
+
+@pytest.mark.parametrize("fails_too", [False, True])
+def test_triangle_in_a_safer_way(fails_too: bool, monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: Any, **__: Any) -> None:
+        raise LinAlgError("svd did not converge")
+
+    tensors = gaussian((8, 12), 3)
+    method = get("drm")
+    whole = TensorGroup.from_tensors(tensors, base_index=0, name="weight")
+    (expected,) = method((whole,))
+    monkeypatch.setattr(torch.linalg, "svd", fails)
+    if fails_too:
+        monkeypatch.setattr(dense_svd.scipy.linalg, "svd", fails)
+        with pytest.raises(MergeError, match="tensor weight cannot be decomposed"):
+            method((whole,))
+    else:
+        torch.testing.assert_close(method((whole,))[0], expected)

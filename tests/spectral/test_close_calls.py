@@ -1,0 +1,116 @@
+"""What rounding could decide is decided in float64."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from matrices import gaussian, orthogonal
+from torch import Tensor
+
+from mergekit_spectral.spectral import (
+    Coordinates,
+    DenseDelta,
+    FactoredDelta,
+    JointDecomposition,
+    RenormalizedCoordinates,
+    disjoint_mean,
+    merge_entries,
+    stored_in,
+)
+from mergekit_spectral.spectral.blocks import STREAM_BLOCK, smaller_blocks
+from mergekit_spectral.spectral.close_calls import CloseCalls
+
+OUT, IN, T = 96, 80, 3
+
+
+def coordinates(kind: type[Coordinates], seed: int = 0) -> Coordinates:
+    """Of deltas that are exact in bfloat16, in a basis that is exact in float32."""
+    tensors = [tensor.bfloat16().float() for tensor in gaussian((OUT, IN), T, seed)]
+    basis = orthogonal(OUT, seed).float()
+    joint = JointDecomposition(basis, torch.ones(OUT, dtype=torch.float64))
+    return kind(joint, [DenseDelta(tensor) for tensor in tensors])
+
+
+def exactly(entries: Coordinates) -> list[Tensor]:
+    U = entries.joint.basis.double()
+    return [U.T @ delta.to_dense().double() for delta in entries.deltas]
+
+
+def merged(entries: Coordinates, j: int, divisor: int = 1) -> Tensor:
+    result = torch.empty(entries.shape)
+    merge = partial(disjoint_mean, weights=[1.0] * T)
+    with smaller_blocks(divisor):
+        merge_entries(entries, merge, stored_in(result), j, votes=[1.0] * T)
+    return result
+
+
+def spoil(entries: Coordinates, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the values as wrong as they may be, a thousand times as wrong as float32 makes them."""
+    take = entries.take
+    assert entries.errors is not None
+    errors = [1000 * error for error in entries.errors]
+    monkeypatch.setattr(entries, "errors", errors)
+
+    def spoilt(rows: slice):
+        taken = take(rows)
+        for t, values in enumerate(taken.values):
+            noise = torch.rand(values.shape, generator=torch.Generator().manual_seed(t))
+            values += errors[t] * (2 * noise - 1)
+        return taken
+
+    monkeypatch.setattr(entries, "take", spoilt)
+
+
+@pytest.mark.parametrize("kind", [Coordinates, RenormalizedCoordinates])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("divisor", [1, STREAM_BLOCK // 3000])
+def test_decisions_are_those_of_exact_values(
+    kind: type[Coordinates], share: float, divisor: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Values off by 2e-3 of their size turn some decisions, and are off by no more than that."""
+    j = round(share * T * OUT * IN)
+    turned = 0
+    for seed in range(8):
+        entries = coordinates(kind, seed)
+        exact = exactly(entries)
+        lengths = [x.norm(dim=1, keepdim=True) for x in exact]
+        units = lengths if kind is RenormalizedCoordinates else [torch.ones(1)] * T
+        magnitudes = [x.abs() / unit for x, unit in zip(exact, units, strict=True)]
+        threshold = torch.cat([m.flatten() for m in magnitudes]).sort().values[j - 1] if j else 0
+        pruned = [torch.where(m >= threshold, x, 0) for m, x in zip(magnitudes, exact, strict=True)]
+        expected = disjoint_mean(pruned, [1.0] * T).float()
+
+        spoil(entries, monkeypatch)
+        torch.testing.assert_close(merged(entries, j, divisor), expected, rtol=0, atol=0.01)
+        with monkeypatch.context() as without:
+            without.setattr(CloseCalls, "decide", lambda *_: None)
+            rounded = merged(entries, j, divisor)
+        turned += int(((rounded - expected).abs() > 0.01).sum())
+    assert turned
+
+
+def test_single_entries_of_a_projection():
+    (basis,) = gaussian((20, 6), 1)
+    B, A = gaussian((20, 3), 1)[0], gaussian((3, 30), 1)[0]
+    rows, columns = torch.tensor([0, 5, 2, 2]), torch.tensor([7, 0, 29, 29])
+    expected = (basis.T @ B @ A)[rows, columns]
+    base = gaussian((20, 30), 1, seed=1)[0]
+    for delta in (FactoredDelta(B, A), DenseDelta(B @ A), DenseDelta(B @ A + base, base)):
+        torch.testing.assert_close(delta.projected_at(basis, rows, columns), expected)
+
+
+def test_difference_is_exact():
+    """0.1 is lost in float32 beside 2²⁴."""
+    delta = DenseDelta(torch.tensor([[2.0**24]]), torch.tensor([[0.1]]))
+    one, here = torch.ones(1, 1), torch.zeros(1, dtype=torch.int64)
+    assert delta.projected_at(one, here, here).item() == 2.0**24 - torch.tensor(0.1).double().item()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_exact_values_are_not_made_again(dtype: torch.dtype):
+    tensors = [tensor.to(dtype) for tensor in gaussian((8, 6), 2)]
+    joint = JointDecomposition(orthogonal(8).to(dtype), torch.ones(8).double())
+    entries = Coordinates(joint, [DenseDelta(tensor) for tensor in tensors])
+    assert (entries.errors is None) == (dtype == torch.float64)
