@@ -1,0 +1,27 @@
+"""The command as the README gives it, on small weights. What it measures is not looked at."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_run(tmp_path: Path):
+    figures = tmp_path / "figures.json"
+    command = [
+        *(sys.executable, "-m", "benchmarks.merge_speed", "run", "--shapes", "32x48"),
+        *("--methods", "drm", "--inputs", "2", "--runs", "1", "--error", "--json", str(figures)),
+    ]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    cases = json.loads(figures.read_text())["cases"]
+    assert [(case["method"], case["plain"]) for case in cases] == [("drm", False), ("drm", True)]
+    for case in cases:
+        assert case["failure"] is None
+        assert case["seconds"] > 0
+        assert case["error"] < 1e-2
+    assert "32x48" in result.stdout
