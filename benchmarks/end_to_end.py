@@ -94,8 +94,8 @@ class Case:
     keep_cache: bool = False
 
 
-def recipe(folder: Path, method: str, inputs: str, count: int, dtype: str) -> Path:
-    """Write a recipe: density 0.5 where the method has one, all else at its default."""
+def recipe(folder: Path, method: str, inputs: str, count: int, dtype: str, direction: str) -> Path:
+    """Write a recipe: density 0.5 and the direction where the method has them, else defaults."""
     prefix = f"{folder / 'base'}+" if inputs == "lora" else ""
     models = [{"model": f"{prefix}{folder / f'input-{number}'}"} for number in range(count)]
     path = folder / f"{method}.yml"
@@ -105,7 +105,7 @@ def recipe(folder: Path, method: str, inputs: str, count: int, dtype: str) -> Pa
                 "merge_method": method,
                 "base_model": str(folder / "base"),
                 "models": models,
-                "parameters": {"weight": 1.0, "density": 0.5},
+                "parameters": {"weight": 1.0, "density": 0.5, "direction": direction},
                 "dtype": dtype,
             }
         )
@@ -113,10 +113,12 @@ def recipe(folder: Path, method: str, inputs: str, count: int, dtype: str) -> Pa
     return path
 
 
-def cases(folder: Path, methods: list[str], inputs: str, count: int, dtype: str) -> Iterator[Case]:
+def cases(
+    folder: Path, methods: list[str], inputs: str, count: int, dtype: str, direction: str
+) -> Iterator[Case]:
     """Yield the cases in the order in which they run."""
     for method in methods:
-        path = recipe(folder, method, inputs, count, dtype)
+        path = recipe(folder, method, inputs, count, dtype, direction)
         if inputs == "lora" and method == "ties":
             yield Case("ties, first merge", path, folder / "cache")
             yield Case("ties, copies in place", path, folder / "cache", keep_cache=True)
@@ -206,7 +208,15 @@ def _medians(runs: list[Run]) -> Run:
 @click.option("--dtype", default="bfloat16", show_default=True, help="Of model and merge.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--methods", default="ties,knots_ties,drm,star", show_default=True)
+@click.option(
+    "--direction",
+    type=click.Choice(["horizontal", "vertical", "auto"]),
+    default="auto",
+    show_default=True,
+    help="For the methods that have that parameter.",
+)
 @click.option("--runs", default=3, show_default=True, help="Counted runs of each case.")
+@click.option("--warm-ups", default=1, show_default=True, help="Runs before, not counted.")
 @click.option("--disk-mb", default=300, show_default=True, help="Size of the disk's test file.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write figures.")
 def main(
@@ -218,7 +228,9 @@ def main(
     dtype: str,
     device: str,
     methods: str,
+    direction: str,
     runs: int,
+    warm_ups: int,
     disk_mb: int,
     json_path: Path | None,
 ) -> None:
@@ -230,14 +242,14 @@ def main(
         with console.status("Writing the models"):
             build(folder, inputs, layers, width, count, rank, getattr(torch, dtype))
         models = files_in(folder)
-        todo = list(cases(folder, methods.split(","), inputs, count, dtype))
+        todo = list(cases(folder, methods.split(","), inputs, count, dtype, direction))
         results: dict[str, list[Run]] = {case.label: [] for case in todo}
-        for round_number in range(runs + 1):
+        for round_number in range(warm_ups + runs):
             speeds.append(disk_speed(folder, disk_mb * 10**6))
             for case in todo:
-                with console.status(f"Round {round_number} of {runs}: {case.label}"):
+                with console.status(f"Round {round_number + 1} of {warm_ups + runs}: {case.label}"):
                     taken = run(case, models, folder / "out", device)
-                if round_number:
+                if round_number >= warm_ups:
                     results[case.label].append(taken)
         merged, needed = size_of(files_in(folder / "out")), size_of(models)
     disk = median_speed(speeds)

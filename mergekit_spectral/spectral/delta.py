@@ -7,6 +7,7 @@ where they are used, a block at a time.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mergekit_spectral.spectral.blocks import DELTA_BLOCK, slices
-from mergekit_spectral.spectral.precision import working_dtype
+from mergekit_spectral.spectral.precision import solvable, working_dtype
 
 
 class Delta(ABC):
@@ -137,7 +138,11 @@ class DenseDelta(Delta):
     @cached_property
     def norm(self) -> float:
         norms = [torch.linalg.vector_norm(block) for _, block in self.dense_columns()]
-        return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
+        # Where a block's squares are out of float32's range, its norm is infinite.
+        if any(bool(norm.isinf()) for norm in norms):
+            blocks = (solvable(block) for _, block in self.dense_columns())
+            norms = [torch.linalg.vector_norm(block) for block in blocks]
+        return math.hypot(*map(float, norms))
 
     def is_zero(self) -> bool:
         if self.base is None:

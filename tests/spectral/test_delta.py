@@ -89,3 +89,8 @@ def test_linear_combination_is_stored_in_less(rank: int, kind: type[Delta]):
     expected = sum(w * delta.to_dense() for w, delta in zip(weights, deltas, strict=True))
     assert isinstance(combined, kind)
     torch.testing.assert_close(combined.to_dense(), expected)
+
+
+def test_norm_beyond_the_range_of_squares():
+    delta = DenseDelta(torch.full((3, 4), 1e30))
+    assert delta.norm == pytest.approx(12**0.5 * 1e30)
