@@ -91,6 +91,7 @@ class SpectralMethod(GroupMergeMethod):
                 "recipe to the model that the inputs were fine-tuned from."
             )
 
+    @torch.no_grad()
     @exact_matmul()
     def merge_group(self, group: TensorGroup, /, **parameters: Any) -> Tensor:
         """Merge one tensor.

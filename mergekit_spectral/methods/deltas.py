@@ -46,17 +46,9 @@ class TaskDelta:
 
 def as_matrix(tensor: Tensor) -> Tensor:
     """Give a tensor as [out, rest], a vector or scalar as one row. If contiguous, it is a view."""
-    return tensor.reshape(1 if tensor.ndim < 2 else len(tensor), -1)
-
-
-def as_matrices(tensor: Tensor) -> Tensor:
-    """Give a tensor of two axes or more as a stack of matrices, [count, out, in].
-
-    Of a contiguous tensor it is a view.
-    """
-    if tensor.ndim == 3:
-        return tensor
-    return tensor.reshape(1, tensor.shape[0], -1)
+    if tensor.ndim < 2:
+        return tensor.reshape(1, -1)
+    return tensor.reshape(len(tensor), math.prod(tensor.shape[1:]))
 
 
 def task_deltas(group: TensorGroup) -> list[TaskDelta]:

@@ -13,10 +13,10 @@ from mergekit_spectral.methods.base import Settings, SpectralMethod
 from mergekit_spectral.spectral import Delta
 
 M = TypeVar("M", bound=SpectralMethod)
-Merge = Callable[[M, Sequence[Delta], Settings], Delta]
+MatrixMerge = Callable[[M, Sequence[Delta], Settings], Delta]
 
 
-def along_shared_side(merge_horizontal: Merge[M]) -> Merge[M]:
+def along_shared_side(merge_horizontal: MatrixMerge[M]) -> MatrixMerge[M]:
     """Make a horizontal merge of matrices follow the recipe's ``direction``."""
 
     @wraps(merge_horizontal)

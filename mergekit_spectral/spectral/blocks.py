@@ -17,8 +17,8 @@ DELTA_BLOCK = 1 << 21
 STREAM_BLOCK = 1 << 24
 """Entries of all inputs together that are merged at a time: 64 MiB in float32."""
 
-CACHE_BLOCK = 1 << 18
-"""Entries of one input for which all inputs' fit a core's cache while they are compared."""
+CACHE_BLOCK = 1 << 20
+"""Entries of all inputs together that fit the processor's cache while they are compared."""
 
 _divisor: ContextVar[int] = ContextVar("divisor", default=1)
 

@@ -49,14 +49,12 @@ class CloseCalls:
         self._noted: list[tuple[Tensor, Rows]] = []
 
     def note_prunings(
-        self, where: slice | Tensor, rows: Rows, magnitudes: Sequence[Tensor], merged: Tensor
+        self, where: slice | Tensor, rows: Rows, magnitudes: Sequence[Tensor]
     ) -> None:
         """Note the places where an entry is as near its threshold, which is exact, as its error."""
         if self.entries.errors is None or not magnitudes:
             return
-        near = torch.stack(self._near_threshold(rows, magnitudes)).any(dim=0)
-        # Whatever is pruned is merged without it, so its size does not show in `merged`.
-        self._note(where, rows, near, rows.values[0].abs() if near.any() else merged)
+        self._note(where, rows, _any(self._near_threshold(rows, magnitudes)))
 
     def note_elections(
         self, where: slice | Tensor, rows: Rows, pruned: Sequence[Tensor], merged: Tensor
@@ -69,12 +67,13 @@ class CloseCalls:
             total.add_(values, alpha=weight)
         error = sum(abs(w) * e for w, e in zip(self.votes, self.entries.errors, strict=True))
         # Where the votes nearly cancel, each side is about T times the mean that was stored.
-        sides = merged.abs().mul_(_RELATIVE * self.entries.count)
-        near = (total.abs_() <= sides.add_(error)).logical_and_(merged != 0)
+        relative = _RELATIVE * self.entries.count * max(map(abs, self.votes))
+        near = total.abs_() <= merged.abs().mul_(relative).add_(error)
+        near.logical_and_(_any([values != 0 for values in pruned]))
         for values, threshold, own in zip(pruned, self.of_input, self.entries.errors, strict=True):
             if not threshold.j:  # else, what is as small has been pruned
                 near.logical_or_((values.abs() <= own).logical_and_(values != 0))
-        self._note(where, rows, near, merged)
+        self._note(where, rows, near)
 
     def decide(self, merge: Merge, store: Store) -> None:
         """Merge the noted places by values in float64."""
@@ -84,12 +83,13 @@ class CloseCalls:
         rows = _joined([rows for _, rows in self._noted])
         once = _first_of_each(places)
         places, rows = places[once], rows.places(once)
-        sizes = torch.stack(rows.values).abs().amax(dim=0).flatten()
-        largest = sizes.topk(min(len(sizes), _AT_MOST)).indices
+        largest = rows.largest(_AT_MOST)
         places, rows = places[largest], rows.places(largest)
 
         columns = self.entries.shape[1]
         exact = self.entries.exact(places // columns, places % columns)
+        # An input that has no part in a direction gets none by being looked at more closely.
+        exact = [torch.where(v == 0, 0, x) for v, x in zip(rows.values, exact, strict=True)]
         units = None if rows.units is None else [unit.double() for unit in rows.units]
         exact_rows = Rows(exact, units)
         magnitudes = exact_rows.magnitudes()
@@ -131,15 +131,24 @@ class CloseCalls:
             result.append(float(candidates.kthvalue(below).values) if found else threshold.lower)
         return result
 
-    def _note(self, where: slice | Tensor, rows: Rows, near: Tensor, sizes: Tensor) -> None:
+    def _note(self, where: slice | Tensor, rows: Rows, near: Tensor) -> None:
         places = near.flatten().nonzero().squeeze(1)
         if not len(places):
             return
+        noted = rows.places(places)
         if len(places) > _AT_MOST_AT_A_TIME:
-            own = sizes.flatten()[places].abs()
-            places = places[own.topk(_AT_MOST_AT_A_TIME).indices]
-        index = places + where.start if isinstance(where, slice) else where[places]
-        self._noted.append((index, rows.places(places)))
+            largest = noted.largest(_AT_MOST_AT_A_TIME)
+            places, noted = places[largest], noted.places(largest)
+        self._noted.append(
+            (places + where.start if isinstance(where, slice) else where[places], noted)
+        )
+
+
+def _any(masks: Sequence[Tensor]) -> Tensor:
+    result = masks[0]
+    for mask in masks[1:]:
+        result = result | mask
+    return result
 
 
 def _first_of_each(places: Tensor) -> Tensor:

@@ -26,9 +26,9 @@ def decompose_dense(
     """Choose the cheapest way that resolves singular values down to `resolution`·s_1.
 
     With m = min(out, T·in) and n = max(out, T·in), a Gram matrix takes m²·n float64 multiplications
-    and its eigendecomposition about 4·m³; it is formed block by block. Where its resolution is not
-    enough, a triangular factor takes its place, at about four times the time. Neither decomposes
-    anything of size [out, T·in].
+    and its eigendecomposition about 4·m³. Where its resolution is not enough, a triangular factor
+    takes its place, at several times the time. Neither decomposes anything of size [out, T·in], and
+    unless that is tall, neither holds it.
 
     Args:
         deltas: T deltas of one shape [out, in], not all zero.
@@ -63,13 +63,17 @@ def _by_right_gram(deltas: Sequence[Delta], rank: RankRule, few: bool) -> tuple[
 def _by_triangle(deltas: Sequence[Delta], rank: RankRule) -> tuple[Tensor, Tensor]:
     """Decompose to float64's own precision, through Dᵀ = Q·R and the SVD of Rᵀ, [out, out].
 
-    R grows out of blocks: with R_1 of the blocks so far, that of [R_1; block] is R's next.
+    R grows out of parts: with R_1 of the columns so far, that of [R_1; next columns] is R's next.
     """
-    R = solvable(torch.empty(0, deltas[0].shape[0], device=deltas[0].device))
+    side = deltas[0].shape[0]
+    rows = [solvable(torch.empty(0, side, device=deltas[0].device))]
     for delta in deltas:
         for _, block in delta.dense_columns():
-            R = torch.linalg.qr(torch.cat([R, solvable(block).T]), mode="r").R
-    U, values = _svd(R.T)
+            rows.append(solvable(block).T.clone())
+            # As many as R has: fewer would factor R over and over.
+            if sum(map(len, rows)) >= 2 * side:
+                rows = [torch.linalg.qr(torch.cat(rows), mode="r").R]
+    U, values = _svd(torch.linalg.qr(torch.cat(rows), mode="r").R.T)
     return U[:, : kept(rank, values)], values
 
 

@@ -68,7 +68,7 @@ def leading_eigenvectors(
             # The CPU has more memory, and the steps have other algorithms.
             reason = str(error).split("\n")[0]
         LOG.warning("An eigendecomposition goes on on the CPU, step by step: %s", reason)
-    vectors, values = _by_steps(gram.cpu().contiguous(), rank, dtype)
+    vectors, values = _by_steps(gram.cpu().contiguous(), rank, dtype, few)
     return vectors.to(gram.device), values.to(gram.device)
 
 
@@ -79,18 +79,17 @@ def _whole(gram: Tensor, rank: RankRule, dtype: torch.dtype) -> tuple[Tensor, Te
     return vectors[:, len(gram) - k :].flip(1).to(dtype), values
 
 
-def _by_steps(gram: Tensor, rank: RankRule, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _by_steps(gram: Tensor, rank: RankRule, dtype: torch.dtype, few: bool) -> tuple[Tensor, Tensor]:
     n = len(gram)
     diagonal, beside, tau = _reduce(gram)
-    values = _roots(torch.from_numpy(_eigenvalues(diagonal, beside)))
-    k = kept(rank, values)
     # Reflection i leaves the first i + 1 coordinates alone. A first one that does nothing makes
     # them the n reflections that `ormqr` takes, and the vectors need not be cut.
-    reflections = gram.new_zeros(n, n, dtype=dtype)
+    reflections = gram.new_empty(n, n, dtype=dtype)
+    reflections[0] = 0
     reflections[1:] = gram[:-1]
     scales = torch.cat([gram.new_zeros(1), torch.from_numpy(tau)]).to(dtype)
     gram.set_()  # type: ignore[call-overload]
-    vectors = _vectors(diagonal, beside, k)
+    vectors, values = _tridiagonal(diagonal, beside, rank, few)
     # Turned round and rounded in one pass.
     largest_first = np.array(vectors.T[::-1], dtype=str(dtype).removeprefix("torch."))
     del vectors
@@ -109,41 +108,47 @@ def _reduce(gram: Tensor) -> tuple[Array, Array, Array]:
     return diagonal, beside, tau
 
 
-def _eigenvalues(diagonal: Array, beside: Array) -> Array:
-    values, failed = lapack.dsterf(diagonal, beside)
-    # Bisection is slower, and does not iterate towards anything that it could miss.
-    return eigvalsh_tridiagonal(diagonal, beside, lapack_driver="stebz") if failed else values
+def _tridiagonal(diagonal: Array, beside: Array, rank: RankRule, few: bool) -> tuple[Array, Tensor]:
+    """Return the leading eigenvectors in columns, largest last, and all values, largest first."""
+    n = len(diagonal)
+    # For all vectors divide and conquer is several times as fast. scipy has it from 1.16 on.
+    all_vectors = None if few or n > _DIVIDE_AND_CONQUER else getattr(lapack, "dstevd", None)
+    if all_vectors is not None:
+        eigenvalues, vectors, failed = all_vectors(diagonal, beside)
+        if failed:
+            eigenvalues, vectors = _in_a_safer_way(diagonal, beside)
+        values = _roots(torch.from_numpy(eigenvalues))
+        return vectors[:, n - kept(rank, values) :], values
+    eigenvalues, failed = lapack.dsterf(diagonal, beside)
+    if failed:
+        # Bisection is slower, and does not iterate towards anything that it could miss.
+        eigenvalues = eigvalsh_tridiagonal(diagonal, beside, lapack_driver="stebz")
+    values = _roots(torch.from_numpy(eigenvalues))
+    return _leading(diagonal, beside, kept(rank, values)), values
 
 
-def _vectors(diagonal: Array, beside: Array, k: int) -> Array:
-    """Return the k leading eigenvectors of a tridiagonal matrix in columns, largest last."""
+def _leading(diagonal: Array, beside: Array, k: int) -> Array:
     n = len(diagonal)
     if k == 0:
         return np.empty((n, 0))
-    # For all vectors divide and conquer is several times as fast. scipy has it from 1.16 on.
-    stevd = getattr(lapack, "dstevd", None)
-    if stevd is not None and k > n // 4 and n <= _DIVIDE_AND_CONQUER:
-        _, vectors, failed = stevd(diagonal, beside)
-    else:
-        padded = np.append(beside, 0.0)
-        sizes = lapack.dstemr_lwork(diagonal, padded, 2, 0.0, 1.0, n - k + 1, n, compute_v=1)
-        # Its arguments are its workspace.
-        found, _, vectors, failed = lapack.dstemr(
-            diagonal.copy(), padded.copy(), 2, 0.0, 1.0, n - k + 1, n,
-            compute_v=1, lwork=int(sizes[0]), liwork=int(sizes[1]),
-        )  # fmt: skip
-        failed = failed or found != k
-        vectors = vectors[:, :k]
-    if failed:
-        vectors = _safer_vectors(diagonal, beside)
-    return vectors[:, vectors.shape[1] - k :]
+    padded = np.append(beside, 0.0)
+    sizes = lapack.dstemr_lwork(diagonal, padded, 2, 0.0, 1.0, n - k + 1, n, compute_v=1)
+    # Its arguments are its workspace.
+    found, _, vectors, failed = lapack.dstemr(
+        diagonal.copy(), padded.copy(), 2, 0.0, 1.0, n - k + 1, n,
+        compute_v=1, lwork=int(sizes[0]), liwork=int(sizes[1]),
+    )  # fmt: skip
+    if failed or found != k:
+        return _in_a_safer_way(diagonal, beside)[1][:, n - k :]
+    return vectors[:, :k]
 
 
-def _safer_vectors(diagonal: Array, beside: Array) -> Array:
+def _in_a_safer_way(diagonal: Array, beside: Array) -> tuple[Array, Array]:
     try:
-        return eigh_tridiagonal(diagonal, beside, lapack_driver="stev")[1]
+        eigenvalues, vectors = eigh_tridiagonal(diagonal, beside, lapack_driver="stev")
     except np.linalg.LinAlgError as error:
         raise LinAlgError(str(error)) from error
+    return eigenvalues, vectors
 
 
 def _roots(eigenvalues: Tensor) -> Tensor:

@@ -46,6 +46,11 @@ class Rows:
             units = [unit[own] for unit in units]
         return Rows([values.flatten()[places][:, None] for values in self.values], units)
 
+    def largest(self, count: int) -> Tensor:
+        """Return at most `count` places of the flattened rows, where any input is largest."""
+        sizes = torch.stack(self.values).abs().amax(dim=0).flatten()
+        return sizes.topk(min(len(sizes), count)).indices
+
     def magnitudes(self) -> list[Tensor]:
         """Return what the values are compared by, T new matrices."""
         if self.units is None:

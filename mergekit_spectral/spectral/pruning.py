@@ -10,6 +10,7 @@ from torch import Tensor
 from mergekit_spectral.spectral.blocks import CACHE_BLOCK, STREAM_BLOCK, slices
 from mergekit_spectral.spectral.close_calls import CloseCalls, Merge, Store
 from mergekit_spectral.spectral.entries import Entries, Rows
+from mergekit_spectral.spectral.gram import LinAlgError
 from mergekit_spectral.spectral.selection import Threshold
 
 _BLOCKS = 8  # at most: for each, the inputs' deltas are formed again
@@ -47,7 +48,7 @@ def merge_entries(
     if not entries.numel:
         return
     run = _Run(entries, of_input, CloseCalls(entries, of_input, votes))
-    if run.pruning and run.held is None and not entries.cheap:
+    if run.pruning and not run.cheap:
         for where, rows in run.merge_what_is_decided(merge, store):
             run.merge_rows(merge, store, where, rows)
     else:
@@ -72,6 +73,7 @@ class _Run:
     Attributes:
         pruning: whether anything is to be zeroed.
         held: all the rows, if they are no more than a block.
+        cheap: whether to go through the entries twice costs less than to remember much of them.
     """
 
     def __init__(self, entries: Entries, of_input: Sequence[Threshold], close_calls: CloseCalls):
@@ -83,6 +85,8 @@ class _Run:
         size = max(STREAM_BLOCK, entries.numel * entries.count // _BLOCKS)
         self.blocks = list(slices(rows, columns * entries.count, size))
         self.held = entries.take(slice(0, rows)) if len(self.blocks) == 1 else None
+        few = entries.numel * entries.count <= _SAMPLED_ENTRIES
+        self.cheap = entries.cheap or (self.held is not None and few)
 
     def find_thresholds(self) -> None:
         """Make all thresholds exact."""
@@ -104,7 +108,7 @@ class _Run:
         pruned = self._pruned(rows.values, magnitudes) if self.pruning else rows.values
         merged = merge(pruned)
         store(where, merged)
-        self.close_calls.note_prunings(where, rows, magnitudes, merged)
+        self.close_calls.note_prunings(where, rows, magnitudes)
         self.close_calls.note_elections(where, rows, pruned, merged)
 
     def merge_what_is_decided(self, merge: Merge, store: Store) -> list[tuple[Tensor, Rows]]:
@@ -145,6 +149,8 @@ class _Run:
             yield
             if all(threshold.found for threshold in thresholds):
                 break
+            if margin >= 1:
+                raise LinAlgError("the coordinates are out of their dtype's range")
             margin = max(8 * margin, 0.01)
         for threshold in thresholds:
             threshold.settle()
@@ -155,17 +161,20 @@ class _Run:
         Rows differ, and follow the spectrum: evenly spaced ones err by a row at most where
         magnitudes fall from row to row.
         """
-        rows, _ = self.entries.shape
+        rows, columns = self.entries.shape
         stride = 1 if self.held else min(rows, max(_BLOCKS, rows // _SAMPLED_ROWS))
         taken = self.held or self.entries.take(slice(stride // 2, rows, stride))
-        magnitudes = [each.flatten() for each in taken.magnitudes()]
-        # Odd, so that it does not meet the same columns in every row.
-        step = max(1, self.entries.count * len(magnitudes[0]) // _SAMPLED_ENTRIES) | 1
-        samples = [each[::step] for each in magnitudes]
+        step = 1
+        if not self.cheap:
+            # Odd, so that columns of a kind are not left out together.
+            step = max(1, len(taken.values[0]) * columns * self.entries.count // _SAMPLED_ENTRIES)
+            step = min(step | 1, columns)
+        some = Rows([values[:, ::step] for values in taken.values], taken.units)
+        samples = [each.flatten() for each in some.magnitudes()]
         margin = 0.0
         if stride > 1:
             margin += stride / rows
-        if step > 1:
+        if step > 1 or stride > 1:
             margin += 2 / len(samples[0]) ** 0.5
         return samples, margin
 
@@ -179,7 +188,8 @@ class _Run:
             taken = self.held or self.entries.take(block)
             on_cpu = taken.values[0].device.type == "cpu"
             size = CACHE_BLOCK if on_cpu else STREAM_BLOCK
-            for part in slices(block.stop - block.start, columns, size):
+            width = columns * self.entries.count
+            for part in slices(block.stop - block.start, width, size):
                 start, stop = block.start + part.start, block.start + part.stop
                 visitor(slice(start * columns, stop * columns), taken[part])
             del taken

@@ -86,6 +86,13 @@ def test_one_input_equal_to_the_base(method: str):
 
 
 @methods
+@pytest.mark.parametrize("shape", [(0,), (0, 4), (4, 0)])
+def test_tensors_without_entries(method: str, shape: tuple[int, ...]):
+    empty = torch.zeros(shape)
+    assert merge([empty, empty.clone()], method).shape == shape
+
+
+@methods
 def test_no_input_but_the_base(method: str):
     base = inputs((3, 4))[0]
     assert torch.equal(merge([base], method), base)

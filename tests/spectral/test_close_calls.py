@@ -114,3 +114,33 @@ def test_exact_values_are_not_made_again(dtype: torch.dtype):
     joint = JointDecomposition(orthogonal(8).to(dtype), torch.ones(8).double())
     entries = Coordinates(joint, [DenseDelta(tensor) for tensor in tensors])
     assert (entries.errors is None) == (dtype == torch.float64)
+
+
+def test_no_say_for_noise():
+    """Inputs without a part in a direction are not asked about it again."""
+    Q = orthogonal(32).float()
+    A, B = (tensor.float() for tensor in gaussian((8, 48), 2))
+    A[:, ::2] *= 1e-7  # close calls in every row
+    deltas = [DenseDelta(Q[:, :8] @ A), DenseDelta(Q[:, 8:16] @ B)]
+    joint = JointDecomposition(Q, torch.ones(32).double())
+    entries = Coordinates(joint, deltas)
+    result = torch.empty(entries.shape)
+    merge_entries(
+        entries, partial(disjoint_mean, weights=[1.0] * 2), stored_in(result), votes=[1.0] * 2
+    )
+    torch.testing.assert_close(result[:8], A, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(result[8:16], B, rtol=1e-4, atol=1e-6)
+
+
+def test_votes_that_cancel_in_float32_are_close_calls():
+    (tensor,) = gaussian((48, 48), 1)
+    first = tensor.float()
+    second = -(first.double() * (1 + 1e-7 * gaussian((48, 48), 1, seed=1)[0])).float()
+    joint = JointDecomposition(torch.eye(48), torch.ones(48).double())
+    entries = Coordinates(joint, [DenseDelta(first), DenseDelta(second)])
+    result = torch.empty(entries.shape)
+    merge_entries(
+        entries, partial(disjoint_mean, weights=[1.0] * 2), stored_in(result), votes=[1.0] * 2
+    )
+    expected = disjoint_mean([first.double(), second.double()], [1.0] * 2).float()
+    torch.testing.assert_close(result[:8], expected[:8])

@@ -49,7 +49,7 @@ def test_branches_agree_with_plain_svd(branch: str):
     coordinates = torch.cat([joint.coordinates(DenseDelta(delta)) for delta in deltas], 1)
     signs = (U[:, :k] * joint.basis).sum(0).sign()
     expected = signs[:, None] * s[:k, None] * Vh[:k]
-    torch.testing.assert_close(coordinates.double(), expected, rtol=0, atol=100 * eps * float(s[0]))
+    torch.testing.assert_close(coordinates.double(), expected, rtol=0, atol=200 * eps * float(s[0]))
 
 
 @given(delta_groups())
