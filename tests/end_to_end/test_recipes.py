@@ -139,10 +139,13 @@ def _parameters(recipe: dict[str, Any], name: str) -> dict[str, Any]:
 
     own, default = OWN_PARAMETER[recipe["merge_method"]]
     values = each(own, default)
+    shared = config.parameters or {}
+    direction = {"direction": shared["direction"]} if "direction" in shared else {}
     return {
         "weights": each("weight", 1.0),
-        "lam": _setting("lambda", 1.0, name, config.parameters or {}),
+        "lam": _setting("lambda", 1.0, name, shared),
         own: values[0] if len(set(values)) == 1 else values,
+        **direction,
     }
 
 
