@@ -166,8 +166,12 @@ class _Run:
         taken = self.held or self.entries.take(slice(stride // 2, rows, stride))
         step = 1
         if not self.cheap:
-            # Odd, so that columns of a kind are not left out together.
-            step = max(1, len(taken.values[0]) * columns * self.entries.count // _SAMPLED_ENTRIES)
+            # Odd, so that columns of a kind are not left out together; and never all of them, which
+            # would leave nothing in the bracket for `CloseCalls` to look at.
+            step = max(
+                2 if self.held else 1,
+                len(taken.values[0]) * columns * self.entries.count // _SAMPLED_ENTRIES,
+            )
             step = min(step | 1, columns)
         some = Rows([values[:, ::step] for values in taken.values], taken.units)
         samples = [each.flatten() for each in some.magnitudes()]
