@@ -62,14 +62,15 @@ class CloseCalls:
         """Note the places where the sum of the votes, or a vote, is as small as its error."""
         if self.entries.errors is None or self.votes is None:
             return
-        total = torch.zeros_like(merged)
+        total, voters, votes = (torch.zeros_like(merged) for _ in range(3))
         for values, weight in zip(pruned, self.votes, strict=True):
             total.add_(values, alpha=weight)
+            voters.add_(torch.ne(values, 0, out=votes))
         error = sum(abs(w) * e for w, e in zip(self.votes, self.entries.errors, strict=True))
         # Where the votes nearly cancel, each side is about T times the mean that was stored.
         relative = _RELATIVE * self.entries.count * max(map(abs, self.votes))
         near = total.abs_() <= merged.abs().mul_(relative).add_(error)
-        near.logical_and_(_any([values != 0 for values in pruned]))
+        near.logical_and_(voters > 0)
         for values, threshold, own in zip(pruned, self.of_input, self.entries.errors, strict=True):
             if not threshold.j:  # else, what is as small has been pruned
                 near.logical_or_((values.abs() <= own).logical_and_(values != 0))

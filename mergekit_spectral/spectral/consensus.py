@@ -30,7 +30,8 @@ def disjoint_mean(
     mass = torch.zeros_like(elected)
     for tensor, weight in zip(tensors, weights, strict=True):
         weighted = tensor * weight
-        agrees = (weighted * elected > 0).to(mass.dtype)
+        agrees = weighted * elected
+        torch.gt(agrees, 0, out=agrees)
         total.addcmul_(weighted, agrees)
         mass.add_(agrees, alpha=weight)
     return total.div_(mass.masked_fill_(mass == 0, 1)) if normalize else total

@@ -18,6 +18,9 @@ from torch import Tensor
 from mergekit_spectral.spectral.blocks import DELTA_BLOCK, slices
 from mergekit_spectral.spectral.precision import solvable, working_dtype
 
+_AT_A_TIME = 1 << 20
+"""Entries laid out in float64 for single entries of a projection: 8 MiB."""
+
 
 class Delta(ABC):
     """A task delta D of shape [out, in], in the working dtype (float32 or float64)."""
@@ -156,10 +159,13 @@ class DenseDelta(Delta):
         return result
 
     def projected_at(self, basis: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        own = self.tuned[:, columns].double()
-        if self.base is not None:
-            own -= self.base[:, columns]
-        return (basis[:, rows].double() * own).sum(0)
+        values = basis.new_empty(len(rows), dtype=torch.float64)
+        for part in slices(len(rows), self.shape[0], _AT_A_TIME):
+            own = self.tuned[:, columns[part]].double()
+            if self.base is not None:
+                own -= self.base[:, columns[part]]
+            values[part] = own.mul_(basis[:, rows[part]]).sum(0)
+        return values
 
     def dense_columns(self) -> Iterator[tuple[slice, Tensor]]:
         # One buffer for all blocks: to map fresh memory takes several times as long as to fill it.

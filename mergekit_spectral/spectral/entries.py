@@ -16,9 +16,6 @@ from torch import Tensor
 from mergekit_spectral.spectral.decomposition import JointDecomposition
 from mergekit_spectral.spectral.delta import Delta
 
-_AT_A_TIME = 256
-"""Single values for which a basis vector and a column of a delta each are laid out in float64."""
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -153,11 +150,7 @@ class Coordinates(Entries):
 
     def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
         basis = self.joint.basis
-        parts = list(
-            zip(torch.split(rows, _AT_A_TIME), torch.split(columns, _AT_A_TIME), strict=True)
-        )
-        values = ([d.projected_at(basis, *part) for part in parts] for d in self.deltas)
-        return [torch.cat(own)[:, None] for own in values]
+        return [delta.projected_at(basis, rows, columns)[:, None] for delta in self.deltas]
 
 
 class RenormalizedCoordinates(Coordinates):

@@ -55,8 +55,10 @@ class FactoredDelta(Delta):
         return (basis.T @ self.B) @ self.A
 
     def projected_at(self, basis: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        left = basis[:, rows].double().T @ self.B.double()
-        return (left * self.A[:, columns].double().T).sum(1)
+        # Many places share few rows.
+        own, which = torch.unique(rows, return_inverse=True)
+        left = basis[:, own].double().T @ self.B.double()
+        return (left[which] * self.A[:, columns].double().T).sum(1)
 
     def scaled(self, factor: float) -> FactoredDelta:
         return FactoredDelta(self.B, factor * self.A)

@@ -11,11 +11,13 @@ from mergekit_spectral.spectral.blocks import CACHE_BLOCK, STREAM_BLOCK, slices
 from mergekit_spectral.spectral.close_calls import CloseCalls, Merge, Store
 from mergekit_spectral.spectral.entries import Entries, Rows
 from mergekit_spectral.spectral.gram import LinAlgError
-from mergekit_spectral.spectral.selection import Threshold
+from mergekit_spectral.spectral.selection import Threshold, at_least
 
 _BLOCKS = 8  # at most: for each, the inputs' deltas are formed again
 _SAMPLED_ROWS = 256
-_SAMPLED_ENTRIES = 1 << 20
+_SAMPLED_ENTRIES = (1 << 16, 1 << 20)  # at least, at most; between them a share of all
+_SAMPLED_SHARE = 16
+_FEW_ENTRIES = 1 << 20
 
 
 def merge_entries(
@@ -85,7 +87,7 @@ class _Run:
         size = max(STREAM_BLOCK, entries.numel * entries.count // _BLOCKS)
         self.blocks = list(slices(rows, columns * entries.count, size))
         self.held = entries.take(slice(0, rows)) if len(self.blocks) == 1 else None
-        few = entries.numel * entries.count <= _SAMPLED_ENTRIES
+        few = entries.numel * entries.count <= _FEW_ENTRIES
         self.cheap = entries.cheap or (self.held is not None and few)
 
     def find_thresholds(self) -> None:
@@ -121,8 +123,8 @@ class _Run:
             merged = merge(pruned)
             store(where, merged)
             self.close_calls.note_elections(where, chunk, pruned, merged)
-            if marked := [mask for mask in near if mask is not None]:
-                places = torch.stack(marked).any(dim=0).flatten().nonzero().squeeze(1)
+            if marked := [places for places in near if places is not None]:
+                places = torch.unique(torch.cat(marked))
                 undecided.append((places + where.start, chunk.places(places)))
 
         for _ in self._attempts():
@@ -132,7 +134,7 @@ class _Run:
 
     def _pruned(self, values: Sequence[Tensor], magnitudes: Sequence[Tensor]) -> list[Tensor]:
         return [
-            torch.where(m >= threshold.lower, v, 0)
+            at_least(m, threshold.lower).mul_(v)
             for v, m, threshold in zip(values, magnitudes, self.of_input, strict=True)
         ]
 
@@ -168,11 +170,11 @@ class _Run:
         if not self.cheap:
             # Odd, so that columns of a kind are not left out together; and never all of them, which
             # would leave nothing in the bracket for `CloseCalls` to look at.
-            step = max(
-                2 if self.held else 1,
-                len(taken.values[0]) * columns * self.entries.count // _SAMPLED_ENTRIES,
-            )
-            step = min(step | 1, columns)
+            at_least, at_most = _SAMPLED_ENTRIES
+            wanted = self.entries.numel * self.entries.count // _SAMPLED_SHARE
+            wanted = min(max(wanted, at_least), at_most)
+            there = len(taken.values[0]) * columns * self.entries.count
+            step = min(max(2 if self.held else 1, there // wanted) | 1, columns)
         some = Rows([values[:, ::step] for values in taken.values], taken.units)
         samples = [each.flatten() for each in some.magnitudes()]
         margin = 0.0
