@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
+from mergekit_spectral.spectral.deferred import DeferredTensor
 from mergekit_spectral.spectral.precision import exact_matmul, working_dtype
 
 Update = tuple[Tensor, ...]
 """Factors B [out, r] and A [r, rest]; or one vector; or nothing, for a weight left alone."""
 
 
-class AdaptedTensor(torch.Tensor):
+class AdaptedTensor(DeferredTensor):
     """A weight W + scale·B·A that has not been added up, in the shape, dtype and device of W.
 
     Args:
@@ -104,28 +104,6 @@ class AdaptedTensor(torch.Tensor):
             moved._dense = self._dense
         return moved
 
-    @classmethod
-    def __torch_dispatch__(  # type: ignore[override]  # as PyTorch calls it, not as it declares it
-        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.ops.aten._to_copy.default and not kwargs.keys() - _MOVES:
-            source: AdaptedTensor = args[0]
-            return source.moved(
-                kwargs.get("dtype") or source.dtype,
-                torch.device(kwargs.get("device") or source.device),
-            )
-        if func is torch.ops.aten.detach.default:
-            return args[0].moved(args[0].dtype, args[0].device)
-
-        def ordinary(value: Any) -> Any:
-            return value.to_dense_tensor() if isinstance(value, AdaptedTensor) else value
-
-        return func(*tree_map(ordinary, args), **tree_map(ordinary, kwargs))
-
 
 def _read_rounded(read: Callable[[], Tensor], dtype: torch.dtype) -> Tensor:
     return read().to(dtype)
-
-
-_MOVES = {"dtype", "device", "non_blocking"}

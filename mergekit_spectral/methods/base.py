@@ -18,8 +18,8 @@ from mergekit.merge_methods.base import (
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.methods.deltas import TaskDelta, ordinary, task_deltas
-from mergekit_spectral.methods.device_memory import in_blocks_that_fit
+from mergekit_spectral.methods.deltas import TaskDelta, stored, task_deltas
+from mergekit_spectral.methods.device_memory import in_blocks_that_fit, moved_if_small
 from mergekit_spectral.methods.parameters import Parameter, for_method
 from mergekit_spectral.spectral import Delta, DeltaEntries, Entries, Store
 from mergekit_spectral.spectral.gram import LinAlgError
@@ -109,16 +109,19 @@ class SpectralMethod(GroupMergeMethod):
                 device has too little memory for the smallest blocks.
         """
         assert group.base is not None  # by the contract
-        base = ordinary(group.base.tensor)
+        device = group.base.tensor.device
+        group = moved_if_small(group, device)
+        assert group.base is not None
+        base = stored(group.base.tensor)
         deltas = task_deltas(group)
         if all(delta.is_zero() for delta in deltas):
-            return base
+            return base.to(device)
 
         settings: Settings = {
             name: value.values_for(group.non_base) if isinstance(value, PerInputValues) else value
             for name, value in parameters.items()
         }
-        result = torch.empty_like(base, memory_format=torch.contiguous_format)
+        result = torch.empty_like(base, device=device, memory_format=torch.contiguous_format)
         name, vocabulary = group.metadata.name, group.metadata.vocabulary_axis is not None
         try:
             in_blocks_that_fit(
@@ -167,6 +170,8 @@ def _added_to(base: Tensor, scale: float, result: Tensor) -> Store:
     before, after = base.reshape(-1), result.view(-1)
 
     def store(where: slice | Tensor, values: Tensor) -> None:
-        after[where] = torch.add(before[where], values.flatten(), alpha=scale).to(after.dtype)
+        there = where if isinstance(where, slice) else where.to(before.device)
+        own = before[there].to(after.device)
+        after[where] = torch.add(own, values.flatten(), alpha=scale).to(after.dtype)
 
     return store

@@ -13,6 +13,7 @@ from torch import Tensor
 from mergekit_spectral.adapters import AdaptedTensor
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta
+from mergekit_spectral.spectral.deferred import HostTensor, ordinary
 from mergekit_spectral.spectral.precision import working_dtype
 
 
@@ -36,12 +37,10 @@ class TaskDelta:
         """Return the difference as matrices: slices over the first of three axes, else one."""
         if len(self.shape) != 3:
             return [self.matrix]
-        if not isinstance(self.matrix, DenseDelta):
-            return [DenseDelta(slice_) for slice_ in self.matrix.to_dense().view(self.shape)]
-        tuned, base = self.matrix.tuned.view(self.shape), self.matrix.base
-        if base is None:
-            return [DenseDelta(slice_) for slice_ in tuned]
-        return [DenseDelta(*pair) for pair in zip(tuned, base.view(self.shape), strict=True)]
+        matrix = self.matrix
+        dense = matrix if isinstance(matrix, DenseDelta) else DenseDelta(matrix.to_dense())
+        matrices, out_features, in_features = self.shape
+        return dense.slices((matrices, out_features, in_features))
 
 
 def as_matrix(tensor: Tensor) -> Tensor:
@@ -62,7 +61,7 @@ def task_deltas(group: TensorGroup) -> list[TaskDelta]:
     """
     assert group.base is not None
     name = group.metadata.name
-    base = ordinary(group.base.tensor)
+    base, device = stored(group.base.tensor), group.base.tensor.device
     _check_finite(base, group.base.id, name)
     plain_base = not isinstance(group.base.tensor, AdaptedTensor)
     dtype = working_dtype(base.dtype)
@@ -73,19 +72,24 @@ def task_deltas(group: TensorGroup) -> list[TaskDelta]:
             deltas.append(adapter_delta(tensor, entry.id, name))
         elif isinstance(tensor, AdaptedTensor):
             # The bases' difference first: it is exact where they are close, and B·A is not rounded.
-            delta = tensor.update_added_to(tensor.base_in(dtype) - base)
+            delta = tensor.update_added_to(tensor.base_in(dtype) - base.to(device))
             _check_finite(delta, entry.id, name)
             deltas.append(TaskDelta(base.shape, DenseDelta(as_matrix(delta))))
         else:
-            _check_finite(tensor, entry.id, name)
-            difference = DenseDelta(as_matrix(tensor), as_matrix(base))
+            tuned = stored(tensor)
+            _check_finite(tuned, entry.id, name)
+            difference = DenseDelta(as_matrix(tuned), as_matrix(base), device)
             deltas.append(TaskDelta(base.shape, difference))
     return deltas
 
 
-def ordinary(tensor: Tensor) -> Tensor:
-    """Return a plain tensor, added up if it carries an adapter's update."""
-    return tensor.to_dense_tensor() if isinstance(tensor, AdaptedTensor) else tensor
+def stored(tensor: Tensor) -> Tensor:
+    """Return a tensor with entries: added up if it carries an adapter's update.
+
+    It is where it is stored, which need not be where it is wanted.
+    """
+    plain: Tensor = tensor.stored if isinstance(tensor, HostTensor) else ordinary(tensor)
+    return plain
 
 
 def adapter_delta(tensor: AdaptedTensor, owner: Hashable, name: str | None) -> TaskDelta:

@@ -1,20 +1,48 @@
-"""What happens when a device runs out of memory: the merge goes on in smaller blocks."""
+"""What is done where a device has little memory.
+
+Inputs that fill it stay in main memory, and blocks of them are moved; where even that is too much,
+the merge goes on in smaller blocks.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 
 import torch
+from mergekit.merge_methods.base import TensorGroup
 
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.spectral.blocks import smaller_blocks
+from mergekit_spectral.spectral.deferred import HostTensor
 
 LOG = logging.getLogger(__name__)
 
+_INPUTS_SHARE = 4  # the rest of what is free is for the decomposition, which takes the most
 _DIVISORS = (1, 8, 64)
 _retries = count()
+
+
+def moved_if_small(group: TensorGroup, device: torch.device) -> TensorGroup:
+    """Move inputs that were left in main memory to the device, if they fill little of it.
+
+    They are read twice or more, so to move them once is faster.
+    """
+    waiting = [e.tensor for e in group.entries if isinstance(e.tensor, HostTensor)]
+    if device.type == "cuda" and waiting:
+        free, _ = torch.cuda.mem_get_info(device)
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        if sum(tensor.stored.nbytes for tensor in waiting) > free // _INPUTS_SHARE:
+            return group
+    entries = (
+        replace(entry, tensor=entry.tensor.to_dense_tensor())
+        if isinstance(entry.tensor, HostTensor)
+        else entry
+        for entry in group.entries
+    )
+    return TensorGroup(tuple(entries), group.metadata)
 
 
 def in_blocks_that_fit(merge: Callable[[], None], name: str | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import torch
@@ -38,7 +38,7 @@ class Delta(ABC):
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where D is stored."""
+        """Where D is used, and its blocks are made."""
 
     @property
     @abstractmethod
@@ -115,11 +115,15 @@ class DenseDelta(Delta):
     Args:
         tuned: [out, in], of any floating dtype.
         base: [out, in], of the same dtype and device; if None, `tuned` is the delta.
+        device: where the difference is taken, a block at a time; by default where the two are.
     """
 
-    def __init__(self, tuned: Tensor, base: Tensor | None = None):
+    def __init__(
+        self, tuned: Tensor, base: Tensor | None = None, device: torch.device | None = None
+    ):
         self.tuned = tuned
         self.base = base
+        self._device = device or tuned.device
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -132,11 +136,11 @@ class DenseDelta(Delta):
 
     @property
     def device(self) -> torch.device:
-        return self.tuned.device
+        return self._device
 
     @property
     def T(self) -> DenseDelta:
-        return DenseDelta(self.tuned.T, None if self.base is None else self.base.T)
+        return self._both(lambda matrix: matrix.T)
 
     @cached_property
     def norm(self) -> float:
@@ -161,20 +165,22 @@ class DenseDelta(Delta):
     def projected_at(self, basis: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         values = basis.new_empty(len(rows), dtype=torch.float64)
         for part in slices(len(rows), self.shape[0], _AT_A_TIME):
-            own = self.tuned[:, columns[part]].double()
+            # On the CPU, which may be where the matrices are, indices may not be elsewhere.
+            own_columns = columns[part].to(self.tuned.device)
+            own = self.tuned[:, own_columns].to(self.device).double()
             if self.base is not None:
-                own -= self.base[:, columns[part]]
+                own -= self.base[:, own_columns].to(self.device)
             values[part] = own.mul_(basis[:, rows[part]]).sum(0)
         return values
 
     def dense_columns(self) -> Iterator[tuple[slice, Tensor]]:
         # One buffer for all blocks: to map fresh memory takes several times as long as to fill it.
         out_features, in_features = self.shape
-        buffer = self.tuned.new_empty(0)
+        buffer = torch.empty(0)
         for columns in slices(in_features, out_features, DELTA_BLOCK):
             width = columns.stop - columns.start
             if not buffer.numel():
-                buffer = self.tuned.new_empty(width * out_features, dtype=self.dtype)
+                buffer = torch.empty(width * out_features, dtype=self.dtype, device=self.device)
             block = buffer[: width * out_features]
             # In the order in which the matrix itself lies.
             rows_first = self.tuned.stride(0) >= self.tuned.stride(1)
@@ -183,27 +189,45 @@ class DenseDelta(Delta):
 
     def written_to(self, buffer: Tensor) -> Tensor:
         """Write D to `buffer`, [out, in] in the working dtype, and return that."""
+        # Moved first: what is copied across devices to another dtype is converted where it comes
+        # from.
+        tuned = self.tuned.to(self.device)
         if self.base is None:
-            return buffer.copy_(self.tuned)
-        if self.tuned.dtype == buffer.dtype:
-            return torch.sub(self.tuned, self.base, out=buffer)
-        return buffer.copy_(self.tuned).sub_(self.base)
+            return buffer.copy_(tuned)
+        base = self.base.to(self.device)
+        if tuned.dtype == buffer.dtype:
+            return torch.sub(tuned, base, out=buffer)
+        return buffer.copy_(tuned).sub_(base)
 
     def scaled(self, factor: float) -> DenseDelta:
         return DenseDelta(factor * self.to_dense())
 
     def to_dense(self) -> Tensor:
         if self.base is None:
-            return self.tuned.to(self.dtype)
-        return self.written_to(torch.empty_like(self.tuned, dtype=self.dtype))
+            return self.tuned.to(self.device).to(self.dtype)
+        return self.written_to(torch.empty_like(self.tuned, dtype=self.dtype, device=self.device))
 
     def rows(self, rows: slice) -> DenseDelta:
-        return DenseDelta(self.tuned[rows], None if self.base is None else self.base[rows])
+        return self._both(lambda matrix: matrix[rows])
 
     def columns(self, columns: slice | Tensor) -> DenseDelta:
-        return DenseDelta(
-            self.tuned[:, columns], None if self.base is None else self.base[:, columns]
-        )
+        return self._both(lambda matrix: matrix[:, columns])
+
+    def slices(self, shape: tuple[int, int, int]) -> list[Delta]:
+        """Return D as matrices of which it holds one below the other.
+
+        Args:
+            shape: (matrices, out, in), of as many entries as D.
+        """
+        return [
+            self._both(lambda matrix, i=i: matrix.reshape(shape)[i])  # type: ignore[misc]
+            for i in range(shape[0])
+        ]
 
     def added_to(self, base: Tensor, scale: float) -> Tensor:
-        return torch.add(base.to(self.dtype), self.to_dense(), alpha=scale)
+        base = base.to(self.device).to(self.dtype)
+        return torch.add(base, self.to_dense(), alpha=scale)
+
+    def _both(self, part: Callable[[Tensor], Tensor]) -> DenseDelta:
+        base = None if self.base is None else part(self.base)
+        return DenseDelta(part(self.tuned), base, self.device)

@@ -73,7 +73,7 @@ class FactoredDelta(Delta):
         return FactoredDelta(self.B, self.A[:, columns])
 
     def added_to(self, base: Tensor, scale: float) -> Tensor:
-        return torch.addmm(base.to(self.B.dtype), self.B, self.A, alpha=scale)
+        return torch.addmm(base.to(self.device).to(self.dtype), self.B, self.A, alpha=scale)
 
 
 def linear_combination(deltas: Iterable[FactoredDelta], weights: Sequence[float]) -> Delta:

@@ -95,6 +95,15 @@ def test_moving_reads_nothing(dtype: torch.dtype):
     assert (error <= 1.01 * torch.finfo(dtype).eps * total.abs().max() + 1e-6).all()
 
 
+def test_moving_to_a_device_moves_the_update_alone():
+    reads: list[int] = []
+    tensor, _ = example(reads=reads)
+    moved = tensor.to(device=torch.device("meta"), non_blocking=True)
+    assert isinstance(moved, AdaptedTensor)
+    assert [part.device.type for part in (moved, *moved.update)] == ["meta"] * 3
+    assert not reads
+
+
 def test_the_second_sum_costs_nothing():
     reads: list[int] = []
     tensor, _ = example(reads=reads)

@@ -1,0 +1,78 @@
+"""Inputs that wait in main memory for a device on which they would not all fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from matrices import gaussian
+from mergekit.merge_methods import get
+from mergekit.merge_methods.base import TensorGroup
+from torch import Tensor
+
+from mergekit_spectral.methods import base as methods_base
+from mergekit_spectral.methods import device_memory
+from mergekit_spectral.methods.device_memory import moved_if_small
+from mergekit_spectral.spectral.deferred import HostTensor
+
+CPU, META, CUDA = map(torch.device, ("cpu", "meta", "cuda:0"))
+GIB = 1 << 30
+
+
+def group(tensors: list[Tensor], **metadata: Any) -> TensorGroup:
+    return TensorGroup.from_tensors(tensors, base_index=0, name="weight", **metadata)
+
+
+def waiting(tensors: list[Tensor], device: torch.device = CPU) -> list[Tensor]:
+    return [HostTensor(tensor, device) for tensor in tensors]
+
+
+@pytest.fixture(params=[(64, 40), (3, 20, 16), (50,)], ids=str)
+def tensors(request: pytest.FixtureRequest) -> list[Tensor]:
+    base, *deltas = gaussian(request.param, 4)
+    return [base.bfloat16(), *((base + 0.1 * delta).bfloat16() for delta in deltas)]
+
+
+@pytest.mark.parametrize("method", ["drm", "knots_ties", "knots_dare_ties", "star"])
+@pytest.mark.parametrize("axis", [None, 0])
+def test_the_result_is_the_same(
+    method: str, axis: int | None, tensors: list[Tensor], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(methods_base, "moved_if_small", lambda group, device: group)
+    results = []
+    for inputs in (tensors, waiting(tensors)):
+        torch.manual_seed(0)
+        results += get(method)((group(inputs, vocabulary_axis=axis),), parameters={})
+    assert type(results[1]) is Tensor
+    assert torch.equal(*results)
+
+
+def test_inputs_that_equal_the_base_give_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(methods_base, "moved_if_small", lambda group, device: group)
+    (base,) = gaussian((4, 5), 1)
+    (result,) = get("drm")((group(waiting([base, base.clone(), base.clone()])),), parameters={})
+    assert type(result) is Tensor
+    assert torch.equal(result, base)
+
+
+def test_what_fits_is_moved_at_once():
+    tensors = gaussian((4, 5), 3)
+    moved = moved_if_small(group(waiting(tensors, META)), META)
+    assert [type(entry.tensor) for entry in moved.entries] == [Tensor] * 3
+    assert {entry.tensor.device for entry in moved.entries} == {META}
+
+
+@pytest.mark.parametrize(("inputs", "fits"), [(1.9, True), (2.1, False)])
+def test_a_quarter_of_the_free_memory_is_for_inputs(
+    inputs: float, fits: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """7 GiB are free, and PyTorch holds 1 more that no tensor uses."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7 * GIB, 8 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * GIB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 * GIB)
+    monkeypatch.setattr(HostTensor, "to_dense_tensor", lambda self: self.stored)
+    each = torch.empty(int(inputs * GIB) // 3, dtype=torch.uint8)
+    given = group(waiting([each.to("meta")] * 3, META))
+    moved = device_memory.moved_if_small(given, CUDA)
+    assert (moved is not given) == fits

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from matrices import gaussian
+
+from mergekit_spectral.spectral import DenseDelta
+from mergekit_spectral.spectral.deferred import HostTensor
+
+CPU, META = torch.device("cpu"), torch.device("meta")
+
+
+def host_tensor() -> HostTensor:
+    return HostTensor(gaussian((4, 5), 1)[0].float(), CPU)
+
+
+def test_entries_stay_where_they_are():
+    tensor = host_tensor()
+    moved = tensor.to(device=META, non_blocking=True)
+    assert type(moved) is HostTensor
+    assert moved.device == META
+    assert moved.stored is tensor.stored
+    assert moved.to_dense_tensor().device == META
+
+
+def test_they_are_rounded_at_once():
+    moved = host_tensor().to(META).to(torch.bfloat16)
+    assert (moved.dtype, moved.device) == (torch.bfloat16, META)
+    assert torch.equal(moved.stored, host_tensor().stored.bfloat16())
+
+
+def test_operators_give_ordinary_tensors_on_the_device():
+    tensor = host_tensor()
+    assert torch.equal(tensor + tensor.stored, 2 * tensor.stored)
+    assert type(tensor.to(META).flatten()) is torch.Tensor
+    assert tensor.to(META).flatten().device == META
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("with_base", [True, False])
+def test_a_delta_is_formed_on_its_device(dtype: torch.dtype, with_base: bool):
+    """On the device nothing meets a tensor that is elsewhere, which would raise."""
+    tuned, base = (tensor.to(dtype) for tensor in gaussian((6, 5), 2))
+    delta = DenseDelta(tuned, base if with_base else None, META)
+    basis = torch.empty(6, 2, device=META)
+    places = torch.tensor([0, 1, 1])
+    on_device = [
+        *(block for _, block in delta.dense_columns()),
+        *(part.to_dense() for part in delta.slices((2, 3, 5))),
+        delta.T.to_dense(),
+        delta.rows(slice(1, 3)).to_dense(),
+        delta.columns(slice(1, 3)).to_dense(),
+        delta.project(basis),
+        delta.projected_at(basis, places.to(META), places),
+        delta.added_to(base, 0.5),
+    ]
+    assert {tensor.device for tensor in on_device} == {META}

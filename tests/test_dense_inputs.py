@@ -1,0 +1,60 @@
+"""Dense inputs of a merge on a GPU: what mergekit's loaders give within the context."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mergekit.common import ModelReference
+from mergekit.config import MergeConfiguration
+from mergekit.io.tasks import LoaderCache, LoadTensor
+from mergekit.options import MergeOptions
+from safetensors.torch import save_file
+
+from mergekit_spectral.dense_inputs import dense_inputs_in_main_memory
+from mergekit_spectral.spectral.deferred import HostTensor
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> ModelReference:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    save_file({"weight": torch.arange(6.0).view(2, 3)}, tmp_path / "model.safetensors")
+    return ModelReference.model_validate(str(tmp_path))
+
+
+@pytest.fixture
+def config(model: ModelReference) -> MergeConfiguration:
+    return MergeConfiguration.model_validate(
+        {"merge_method": "drm", "base_model": str(model), "models": [{"model": str(model)}]}
+    )
+
+
+def test_on_a_gpu_they_stay_in_main_memory(model: ModelReference, config: MergeConfiguration):
+    task = LoadTensor(model=model, tensor="weight", dtype="bfloat16", device="meta")
+    with dense_inputs_in_main_memory(config, MergeOptions(cuda=True)):
+        tensor = task.execute()
+        assert type(tensor) is HostTensor
+        assert (tensor.device.type, tensor.dtype) == ("meta", torch.bfloat16)
+        assert torch.equal(tensor.stored, torch.arange(6.0).view(2, 3).bfloat16())
+        assert LoadTensor(model=model, tensor="other", optional=True).execute() is None
+        assert LoaderCache().get(model).get_tensor("other", raise_on_missing=False) is None
+        with pytest.raises(KeyError):
+            LoaderCache().get(model).get_tensor("other")
+        LoaderCache().flush_all()
+        assert task.execute() is not None
+    assert model not in LoaderCache().loaders
+
+
+def test_a_loader_that_was_there_before_is_again(model: ModelReference, config: MergeConfiguration):
+    before = LoaderCache().get(model)
+    with dense_inputs_in_main_memory(config, MergeOptions(cuda=True)):
+        assert LoaderCache().get(model) is not before
+    assert LoaderCache().loaders.pop(model) is before
+
+
+def test_on_the_cpu_nothing_changes(model: ModelReference, config: MergeConfiguration):
+    with dense_inputs_in_main_memory(config, MergeOptions()):
+        tensor = LoadTensor(model=model, tensor="weight").execute()
+    assert type(tensor) is torch.Tensor
+    LoaderCache().loaders.pop(model)
