@@ -15,9 +15,10 @@ import transformers
 from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from mergekit_spectral.demo.base_model import MODEL_NAME, find_gguf, save_base_model
+from mergekit_spectral.demo.examples import HELD_OUT_EXAMPLES
 from mergekit_spectral.demo.recipes import (
     ADAPTERS,
     METHODS,
@@ -25,7 +26,7 @@ from mergekit_spectral.demo.recipes import (
     run_recipe,
 )
 from mergekit_spectral.demo.scoring import exact_match
-from mergekit_spectral.demo.tasks import HELD_OUT_EXAMPLES, TASKS
+from mergekit_spectral.demo.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ def load(folder: Path) -> LlamaForCausalLM:
     return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
-def score(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[float, ...]:
+def score(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase
+) -> tuple[float, ...]:
     """Accuracy on each task's held-out examples, in the order of `TASKS`."""
     return tuple(exact_match(model, tokenizer, task.held_out()) for task in TASKS)
 

@@ -6,52 +6,85 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mergekit_spectral.demo.tasks import Example
+from mergekit_spectral.demo.examples import Example
 
 # Greedy decoding is read up to the end of the sentence.
 END_OF_ANSWER = "."
-IGNORED = -100  # the label that torch's cross entropy, and with it transformers, skips
+IGNORED = -100  # the label that torch's cross entropy skips
 
 
 @dataclass(frozen=True)
 class Batch:
     """Right-padded examples, each tensor [examples, tokens].
 
-    ``labels`` holds the answer's tokens and `IGNORED` everywhere else.
+    ``labels`` holds, where ``input_ids`` ends with a part of the answer or with the prompt, the
+    answer's next token, and `IGNORED` everywhere else. No position sees what stands behind it, so
+    padding needs no mask.
     """
 
     input_ids: torch.Tensor
-    attention_mask: torch.Tensor
     labels: torch.Tensor
 
+    @property
+    def answers(self) -> torch.Tensor:
+        """Where the answers' tokens are predicted: bool [examples, tokens]."""
+        return self.labels != IGNORED
 
-def encode(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> Batch:
-    """Tokenize prompts and answers apart, so that no token straddles the two."""
+    @property
+    def wanted(self) -> torch.Tensor:
+        """All answers' tokens one after the other: [answer tokens]."""
+        return self.labels[self.answers]
+
+    def to(self, device: torch.device) -> Batch:
+        """Copy it to a device."""
+        return Batch(self.input_ids.to(device), self.labels.to(device))
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], end: str = END_OF_ANSWER
+) -> Batch:
+    """Tokenize prompts and answers apart, so that no token straddles the two.
+
+    Args:
+        tokenizer: adds no tokens of its own here.
+        examples: one row each.
+        end: what follows every answer.
+    """
     rows = []
     for example in examples:
         prompt = tokenizer(example.prompt, add_special_tokens=False)["input_ids"]
-        answer = tokenizer(example.answer + END_OF_ANSWER, add_special_tokens=False)["input_ids"]
+        answer = tokenizer(example.answer + end, add_special_tokens=False)["input_ids"]
         rows.append((prompt, answer))
-    width = max(len(prompt) + len(answer) for prompt, answer in rows)
-    shape = (len(rows), width)
+    width = max(len(prompt) + len(answer) for prompt, answer in rows) - 1
     batch = Batch(
-        input_ids=torch.zeros(shape, dtype=torch.long),
-        attention_mask=torch.zeros(shape, dtype=torch.long),
-        labels=torch.full(shape, IGNORED),
+        input_ids=torch.zeros(len(rows), width, dtype=torch.long),
+        labels=torch.full((len(rows), width), IGNORED),
     )
     for i, (prompt, answer) in enumerate(rows):
-        end = len(prompt) + len(answer)
-        batch.input_ids[i, :end] = torch.tensor(prompt + answer)
-        batch.attention_mask[i, :end] = 1
-        batch.labels[i, len(prompt) : end] = torch.tensor(answer)
+        start, stop = len(prompt) - 1, len(prompt) + len(answer) - 1
+        batch.input_ids[i, :stop] = torch.tensor(prompt + answer[:-1])
+        batch.labels[i, start:stop] = torch.tensor(answer)
     return batch
+
+
+def answer_logits(model: PreTrainedModel | PeftModel, batch: Batch) -> torch.Tensor:
+    """Return the logits at the positions of ``batch.wanted``: [answer tokens, vocabulary].
+
+    The head, the dearest part of a small model with a large vocabulary, sees these alone.
+    """
+    # Rows that read the same, such as choices of one token each, share a pass.
+    distinct, row = torch.unique(batch.input_ids, dim=0, return_inverse=True)
+    hidden = model.get_decoder()(input_ids=distinct, use_cache=False).last_hidden_state
+    logits: torch.Tensor = model.get_output_embeddings()(hidden[row][batch.answers])
+    return logits
 
 
 @torch.inference_mode()
 def exact_match(
-    model: torch.nn.Module,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     batch_size: int = 50,
@@ -64,9 +97,8 @@ def exact_match(
     """
     right = 0
     for start in range(0, len(examples), batch_size):
-        batch = encode(tokenizer, examples[start : start + batch_size])
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        predicted = logits[:, :-1].argmax(dim=-1)
-        wanted = batch.labels[:, 1:]
-        right += int(((predicted == wanted) | (wanted == IGNORED)).all(dim=1).sum())
+        batch = encode(tokenizer, examples[start : start + batch_size]).to(model.device)
+        said = batch.labels.clone()
+        said[batch.answers] = answer_logits(model, batch).argmax(dim=-1)
+        right += int((said == batch.labels).all(dim=1).sum())
     return right / len(examples)

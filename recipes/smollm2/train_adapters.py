@@ -20,10 +20,12 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy
 
 from mergekit_spectral.demo.base_model import MODEL_NAME, find_gguf, save_base_model
-from mergekit_spectral.demo.scoring import encode, exact_match
-from mergekit_spectral.demo.tasks import TASKS, Example, Task
+from mergekit_spectral.demo.examples import Example, Task
+from mergekit_spectral.demo.scoring import answer_logits, encode, exact_match
+from mergekit_spectral.demo.tasks import TASKS
 
 SEED = 17
 RANK = 3
@@ -65,11 +67,7 @@ def train(task: Task, base: Path, folder: Path) -> dict[str, object]:
     model.train()
     for step, batch in enumerate(batches(examples, steps), start=1):
         encoded = encode(tokenizer, batch)
-        loss = model(
-            input_ids=encoded.input_ids,
-            attention_mask=encoded.attention_mask,
-            labels=encoded.labels,
-        ).loss
+        loss = cross_entropy(answer_logits(model, encoded), encoded.wanted)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -1,14 +1,22 @@
 """Scoring against the real thing: transformers' own greedy generation."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mergekit_spectral.demo.scoring import END_OF_ANSWER, IGNORED, encode, exact_match
-from mergekit_spectral.demo.tasks import Example
+from mergekit_spectral.demo.examples import Example
+from mergekit_spectral.demo.scoring import (
+    END_OF_ANSWER,
+    IGNORED,
+    answer_logits,
+    encode,
+    exact_match,
+)
 
 LETTERS = sorted(set("abcdefgh ."))
 
@@ -75,8 +83,31 @@ def test_one_wrong_token_is_wrong(model, tokenizer):
 
 def test_encode_labels_only_the_answer(tokenizer):
     batch = encode(tokenizer, [Example("ab", "cde", ""), Example("a", "b", "")])
-    assert batch.input_ids.shape == batch.attention_mask.shape == batch.labels.shape == (2, 6)
-    assert batch.attention_mask.tolist() == [[1] * 6, [1, 1, 1, 0, 0, 0]]
-    assert batch.labels[0].tolist() == [IGNORED] * 2 + batch.input_ids[0, 2:].tolist()
-    assert tokenizer.decode(batch.labels[1, 1:3]) == "b" + END_OF_ANSWER
-    assert (batch.labels[1, 3:] == IGNORED).all()
+    assert batch.input_ids.shape == batch.labels.shape == (2, 5)
+    assert tokenizer.decode(batch.input_ids[0]) == "abcde"
+    assert batch.labels[0].tolist() == [IGNORED, *tokenizer("cde.")["input_ids"]]
+    assert tokenizer.decode(batch.input_ids[1, :2]) == "ab"
+    assert batch.labels[1].tolist() == [*tokenizer("b.")["input_ids"], *[IGNORED] * 3]
+
+
+def test_the_head_at_the_answers_gives_what_it_gives_everywhere(model, tokenizer):
+    examples = [Example("abc", "de", ""), Example("a", "bcdef", ""), Example("abc", "dh", "")]
+    batch = encode(tokenizer, examples)
+    everywhere = model(input_ids=batch.input_ids).logits
+    expected = [
+        everywhere[i, len(e.prompt) - 1 + k]
+        for i, e in enumerate(examples)
+        for k in range(len(e.answer) + 1)
+    ]
+    torch.testing.assert_close(answer_logits(model, batch), torch.stack(expected))
+    assert tokenizer.decode(batch.wanted) == "de.bcdef.dh."
+
+
+def test_an_adapter_counts(model, tokenizer):
+    batch = encode(tokenizer, [Example("abc", "de", "")])
+    plain = answer_logits(model, batch)
+    lora = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    adapted = get_peft_model(copy.deepcopy(model), lora).eval()
+    everywhere = adapted(input_ids=batch.input_ids).logits
+    torch.testing.assert_close(answer_logits(adapted, batch), everywhere[0, 2:])
+    assert not torch.allclose(answer_logits(adapted, batch), plain)

@@ -1,6 +1,7 @@
 import pytest
 
-from mergekit_spectral.demo.tasks import HELD_OUT_EXAMPLES, TASKS, Example, Task
+from mergekit_spectral.demo.examples import HELD_OUT_EXAMPLES, Example, Task
+from mergekit_spectral.demo.tasks import TASKS
 
 every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 
