@@ -42,5 +42,5 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.test: $(VENV)/.torch pyproject.toml
 	@echo "Installing mergekit-spectral and what its tests need"
-	@$(PIP) install --quiet --editable '.[demo,test,dev]'
+	@$(PIP) install --quiet --editable '.[demo,quality,test,dev]'
 	@touch $@
