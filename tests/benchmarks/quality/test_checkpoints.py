@@ -1,0 +1,55 @@
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import click
+import pytest
+
+from benchmarks.quality.checkpoints import (
+    Checkpoints,
+    completed,
+    default_folder,
+    read_record,
+    write_record,
+)
+from benchmarks.quality.settings import Settings
+
+SETTINGS = Settings.default("lora", "sums", steps=3, seed=0)
+
+
+def test_the_environment_names_the_folder(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MERGEKIT_SPECTRAL_CACHE", "elsewhere")
+    assert default_folder() == Path("elsewhere")
+    monkeypatch.delenv("MERGEKIT_SPECTRAL_CACHE")
+    assert default_folder() == Path.home() / ".cache/mergekit-spectral/quality"
+
+
+def test_a_body_that_is_stopped_leaves_nothing_that_looks_whole(tmp_path: Path):
+    path = tmp_path / "lora" / "sums"
+
+    def stop_halfway() -> None:
+        with completed(path) as folder:
+            (folder / "half").write_text("")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_halfway()
+    assert not path.exists()
+    with completed(path) as folder:
+        assert not list(folder.iterdir())
+        (folder / "whole").write_text("")
+        assert not path.exists()
+    assert [file.name for file in path.iterdir()] == ["whole"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_finished_are_those_of_the_same_settings(tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path)
+    assert not checkpoints.is_finished(SETTINGS)
+    path = checkpoints.path("lora", "sums")
+    with completed(path) as folder:
+        write_record(folder, settings=asdict(SETTINGS))
+    assert read_record(path) == {"settings": asdict(SETTINGS)}
+    assert checkpoints.is_finished(SETTINGS)
+    assert not checkpoints.is_finished(Settings.default("full", "sums", steps=3, seed=0))
+    with pytest.raises(click.ClickException, match=r"other settings .*steps.*: 3"):
+        checkpoints.is_finished(replace(SETTINGS, steps=4))
