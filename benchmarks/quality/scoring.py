@@ -39,12 +39,16 @@ class TaskScore:
 
 
 def score_tasks(
-    model: Model, tokenizer: PreTrainedTokenizerBase, tasks: Iterable[Task], side: Side = "test"
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Iterable[Task],
+    side: Side = "test",
+    count: int | None = None,
 ) -> list[TaskScore]:
-    """Score a model on one side of each task."""
+    """Score a model on one side of each task, or on the first `count` examples of it."""
     scores = []
     for task in tasks:
-        examples = getattr(split(task), side)
+        examples = getattr(split(task), side)[:count]
         exact = exact_match(model, tokenizer, examples)
         choice = choice_accuracy(model, tokenizer, examples, task.choices) if task.choices else None
         scores.append(TaskScore(task.name, side, len(examples), exact, choice))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -24,8 +25,21 @@ def recipe_folder() -> Path:
     return in_clone if in_clone.is_dir() else package / "demo" / "smollm2"
 
 
-def run_recipe(recipe: Path, out: Path, work_folder: Path) -> float:
+def run_recipe(
+    recipe: Path,
+    out: Path,
+    work_folder: Path,
+    copies: Path = Path("copies"),
+    options: Sequence[str] = (),
+) -> float:
     """Run ``mergekit-yaml`` on `recipe` in `work_folder` and return the seconds it took.
+
+    Args:
+        recipe: the recipe.
+        out: where the merged model goes.
+        work_folder: where the recipe's relative paths start, and the log goes.
+        copies: where mergekit puts the merged copies that its own methods need of LoRA inputs.
+        options: more of them for ``mergekit-yaml``.
 
     Raises:
         click.ClickException: mergekit failed; the message ends with the end of its output.
@@ -33,7 +47,7 @@ def run_recipe(recipe: Path, out: Path, work_folder: Path) -> float:
     command = [sys.executable, "-m", "mergekit.scripts.run_yaml", str(recipe), str(out)]
     # mergekit's own ties merges each adapter into a copy of the base first, in float32 lest the
     # base's bfloat16 round the small change away. The spectral methods make no copies.
-    command += ["--lora-merge-cache", "copies", "--lora-merge-dtype", "float32"]
+    command += ["--lora-merge-cache", str(copies), "--lora-merge-dtype", "float32", *options]
     command += ["--no-write-model-card"]  # the card asks the hub about each model
     log = work_folder / f"{recipe.stem}.log"
     start = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -19,9 +20,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=raw)
 
 
-@pytest.fixture
-def model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
+@pytest.fixture(scope="session")
+def new_model() -> Callable[[], LlamaForCausalLM]:
     config = LlamaConfig(
         vocab_size=len(string.printable),
         hidden_size=16,
@@ -32,4 +32,14 @@ def model() -> LlamaForCausalLM:
         # Else small models give all tokens nearly the same probability.
         initializer_range=0.5,
     )
-    return LlamaForCausalLM(config).eval()
+
+    def make() -> LlamaForCausalLM:
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).eval()
+
+    return make
+
+
+@pytest.fixture
+def model(new_model: Callable[[], LlamaForCausalLM]) -> LlamaForCausalLM:
+    return new_model()

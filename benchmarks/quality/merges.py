@@ -1,0 +1,81 @@
+"""One merge: its recipe, `mergekit-yaml` on it, and the record of what came out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.quality.checkpoints import Checkpoints
+from benchmarks.quality.methods import METHODS, Method
+from benchmarks.quality.settings import Kind
+from mergekit_spectral.demo.recipes import run_recipe
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A merge of several tasks' fine-tunes.
+
+    Attributes:
+        kind: of the fine-tunes.
+        method: by its name in `METHODS`.
+        tasks: whose fine-tunes, in this order.
+        seed: of what is random in the method.
+    """
+
+    kind: Kind
+    method: str
+    tasks: tuple[str, ...]
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """What tells it from others of its kind and method."""
+        return f"{'-'.join(self.tasks)}-{self.seed}"
+
+    def recipe(self, checkpoints: Checkpoints) -> dict[str, Any]:
+        """Return the recipe, with λ = 1."""
+        method: Method = METHODS[self.method]
+        models = [checkpoints.path(self.kind, task) for task in self.tasks]
+        on_base = f"{checkpoints.base}+" if self.kind == "lora" else ""
+        return {
+            "merge_method": method.name,
+            "base_model": str(checkpoints.base),
+            "models": [
+                {"model": f"{on_base}{model}", "parameters": {"weight": 1.0}} for model in models
+            ],
+            "parameters": {**method.parameters, "lambda": 1.0},
+            "dtype": "float32",
+        }
+
+
+@contextmanager
+def merged(merge: Merge, checkpoints: Checkpoints) -> Iterator[tuple[Path, float]]:
+    """Merge with `mergekit-yaml`, and give the folder of the merged model and the seconds it took.
+
+    The folder is gone afterwards: a merge takes as much as the base.
+
+    Raises:
+        click.ClickException: mergekit failed.
+    """
+    work = checkpoints.folder / "merging"
+    shutil.rmtree(work, ignore_errors=True)  # what a run that was killed left
+    work.mkdir(parents=True)
+    recipe = work / f"{merge.method}.yml"
+    recipe.write_text(yaml.safe_dump(merge.recipe(checkpoints), sort_keys=False))
+    try:
+        seconds = run_recipe(
+            recipe,
+            work / "out",
+            work,
+            copies=checkpoints.folder / "copies",
+            options=("--random-seed", str(merge.seed)),
+        )
+        yield work / "out", seconds
+    finally:
+        shutil.rmtree(work)

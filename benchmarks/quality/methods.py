@@ -1,0 +1,46 @@
+"""The methods that are compared, at their published settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Method:
+    """A merge method as a recipe names it.
+
+    Attributes:
+        name: in recipes.
+        parameters: what the recipe says besides ``weight``, which is 1 for every input, and
+            ``lambda``.
+        scale: the published ``lambda``.
+        random: whether a merge depends on a seed.
+    """
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    scale: float = 1.0
+    random: bool = False
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        # What the authors of TIES recommend for both where there is no validation set.
+        Method("task_arithmetic", scale=0.4),
+        Method("ties", {"density": 0.2}),
+        # DARE and DELLA search the density for each set of models; mergekit's examples have 0.5.
+        Method("dare_ties", {"density": 0.5}, random=True),
+        Method("della", {"density": 0.5, "epsilon": 0.15}, random=True),
+        Method("drm", {"density": 0.2}),
+        # KnOTS runs TIES without trimming.
+        Method("knots_ties", {"density": 1.0}),
+        Method("knots_dare_ties", {"density": 0.5}, random=True),
+        Method("star", {"eta": 40}),
+    )
+}
+
+SCALES = (0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.5)
+"""The ``lambda`` that each method may choose from on the validation examples: all the same."""

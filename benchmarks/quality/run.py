@@ -1,0 +1,155 @@
+"""The command `run`: merges of ever more tasks, each scored on the tasks that it was made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import click
+import transformers
+
+from benchmarks.machine import versions
+from benchmarks.quality.checkpoints import Checkpoints, read_record
+from benchmarks.quality.merges import Merge, merged
+from benchmarks.quality.methods import METHODS, SCALES
+from benchmarks.quality.scaling import ScaledMerge
+from benchmarks.quality.scoring import Side, TaskScore, score_tasks
+from benchmarks.quality.settings import Kind
+from benchmarks.quality.subsets import subsets
+from benchmarks.quality.tasks import TASKS
+
+RESULTS = "results"
+TUNING_EXAMPLES = 25
+SEEDS = 3
+
+
+def run_all(
+    folder: Path,
+    kinds: Sequence[Kind],
+    methods: Sequence[str],
+    tasks: Sequence[str],
+    sizes: Sequence[int],
+    count: int,
+) -> None:
+    """Make and score the merges that have no record yet.
+
+    Args:
+        folder: the checkpoints'.
+        kinds: of fine-tunes; each is merged for itself.
+        methods: by name.
+        tasks: among which subsets are drawn.
+        sizes: how many tasks are merged.
+        count: how many subsets of each size.
+
+    Raises:
+        click.ClickException: a fine-tune is missing, or mergekit failed.
+    """
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    checkpoints = Checkpoints(folder.expanduser().resolve())
+    for kind in kinds:
+        for task in tasks:
+            if not checkpoints.path(kind, task).exists():
+                raise click.ClickException(
+                    f"there is no {kind} fine-tune of {task} in {checkpoints.folder}; make it with "
+                    f"`python -m benchmarks.quality train --kind {kind} --task {task}`"
+                )
+    planned = list(plan(kinds, methods, tasks, sizes, count))
+    missing = [merge for merge in planned if not record_path(checkpoints, merge).exists()]
+    click.echo(f"{len(missing)} of {len(planned)} merges to make")
+    for number, merge in enumerate(missing, start=1):
+        record = merge_and_score(merge, checkpoints)
+        path = record_path(checkpoints, merge)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(record, indent=1) + "\n")
+        unfinished.rename(path)
+        found = ", ".join(
+            f"{fmean(record['normalized'][which].values()):.1%} at λ = {record['scales'][which]:g}"
+            for which in ("published", "tuned")
+        )
+        click.echo(
+            f"[{number}/{len(missing)}] {merge.kind} {merge.method} of {len(merge.tasks)}: {found}"
+        )
+
+
+def plan(
+    kinds: Sequence[Kind],
+    methods: Sequence[str],
+    tasks: Sequence[str],
+    sizes: Sequence[int],
+    count: int,
+) -> Iterator[Merge]:
+    """List all merges. Subsets follow one another, so that what is there early compares methods.
+
+    Where a method is random, each subset has its own seed, and the subset of all tasks `SEEDS`.
+    """
+    for kind in kinds:
+        for number in range(count):
+            for size in sizes:
+                drawn = subsets(tasks, size, count)
+                if number < len(drawn):
+                    for method in methods:
+                        yield Merge(kind, method, drawn[number], number)
+        if len(tasks) in sizes:
+            for seed in range(1, SEEDS):
+                for method in methods:
+                    if METHODS[method].random:
+                        yield Merge(kind, method, tuple(tasks), seed)
+
+
+def record_path(checkpoints: Checkpoints, merge: Merge) -> Path:
+    """Return where the record of a merge is or will be."""
+    return checkpoints.folder / RESULTS / merge.kind / merge.method / f"{merge.name}.json"
+
+
+def merge_and_score(merge: Merge, checkpoints: Checkpoints) -> dict[str, Any]:
+    """Merge, choose λ on the validation examples, and score on the test examples.
+
+    Returns:
+        The record: scores and normalized accuracies at the published λ and at the chosen one.
+    """
+    method = METHODS[merge.method]
+    alone = {task: read_record(checkpoints.path(merge.kind, task)) for task in merge.tasks}
+    with merged(merge, checkpoints) as (folder, seconds):
+        model = ScaledMerge(checkpoints.base, folder)
+
+        def score(scale: float, side: Side, examples: int | None = None) -> list[TaskScore]:
+            tasks = [TASKS[task] for task in merge.tasks]
+            return score_tasks(model.at(scale), model.tokenizer, tasks, side, examples)
+
+        validation = {
+            scale: fmean(normalized(score(scale, "validation", TUNING_EXAMPLES), alone).values())
+            for scale in SCALES
+        }
+        # Of equals, the one nearest to what is published.
+        tuned = min(SCALES, key=lambda s: (-validation[s], abs(s - method.scale)))
+        scales = {"published": method.scale, "tuned": tuned}
+        test = {scale: score(scale, "test") for scale in set(scales.values())}
+    return {
+        **asdict(merge),
+        "parameters": dict(method.parameters),
+        "scales": scales,
+        "validation": validation,
+        "test": {which: [asdict(s) for s in test[scale]] for which, scale in scales.items()},
+        "normalized": {which: normalized(test[scale], alone) for which, scale in scales.items()},
+        "merge_seconds": seconds,
+        "versions": versions(),
+    }
+
+
+def normalized(scores: Sequence[TaskScore], alone: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Return each task's accuracy over that of its own fine-tune on the same side.
+
+    Args:
+        scores: of a merged model.
+        alone: the records of the fine-tunes, by task.
+    """
+    return {
+        score.task: score.accuracy / TaskScore(**alone[score.task]["after"][score.side]).accuracy
+        for score in scores
+    }

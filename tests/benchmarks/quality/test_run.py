@@ -1,0 +1,131 @@
+"""The command `run`, on a tiny model, through the real mergekit-yaml."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from transformers import LlamaForCausalLM
+
+from benchmarks.quality.__main__ import main
+from benchmarks.quality.checkpoints import Checkpoints
+from benchmarks.quality.merges import Merge, merged
+from benchmarks.quality.methods import METHODS, SCALES
+from benchmarks.quality.run import plan
+from benchmarks.quality.scaling import ScaledMerge
+from benchmarks.quality.subsets import subsets
+from mergekit_spectral.demo.recipes import run_recipe
+
+# Choices, so that even a model that knows nothing is right now and then.
+TASKS = ("parts_of_speech", "sentiment")
+LETTERS = tuple("abcdefgh")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory, tokenizer, new_model) -> Path:
+    """A folder with a tiny base and both kinds of fine-tunes of two tasks."""
+    folder = tmp_path_factory.mktemp("quality")
+    new_model().save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    options = [option for task in TASKS for option in ("--task", task)]
+    CliRunner().invoke(main, ["train", "--cache", str(folder), "--steps", "3", *options])
+    return folder
+
+
+def run(cache: Path, *options: str) -> str:
+    command = ["run", "--cache", str(cache), "--tasks", ",".join(TASKS), "--sizes", "2", *options]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_merges_are_scored_and_recorded_once(cache: Path):
+    options = ("--kind", "lora", "--methods", "drm,task_arithmetic")
+    output = run(cache, *options)
+    assert output.startswith("2 of 2 merges to make\n[1/2] lora drm of 2: ")
+    assert run(cache, *options) == "0 of 2 merges to make\n"
+
+    path = cache / "results" / "lora" / "task_arithmetic" / "sentiment-parts_of_speech-0.json"
+    record = json.loads(path.read_text())
+    assert record["scales"]["published"] == 0.4
+    assert [float(scale) for scale in record["validation"]] == list(SCALES)
+    best = max(record["validation"].values())
+    assert record["validation"][str(record["scales"]["tuned"])] == best
+    for which in ("published", "tuned"):
+        for score in record["test"][which]:
+            alone = json.loads((cache / "lora" / score["task"] / "training.json").read_text())
+            expected = score["choice"] / alone["after"]["test"]["choice"]
+            assert record["normalized"][which][score["task"]] == expected
+    assert not (cache / "merging").exists()
+    assert sorted(path.name for path in (cache / "copies").iterdir())  # of task_arithmetic's inputs
+
+
+@pytest.mark.parametrize("method", ["della", "knots_ties"])
+def test_any_scale_of_one_merge_is_a_merge_of_that_scale(
+    method: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    checkpoints, merge = Checkpoints(cache), Merge("full", method, TASKS, seed=3)
+    recipe = merge.recipe(checkpoints)
+    recipe["parameters"]["lambda"] = 0.7
+    (tmp_path / "recipe.yml").write_text(yaml.safe_dump(recipe))
+    run_recipe(tmp_path / "recipe.yml", tmp_path / "out", tmp_path, options=["--random-seed", "3"])
+    expected = LlamaForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    with merged(merge, checkpoints) as (folder, seconds):
+        assert seconds > 0
+        scaled = ScaledMerge(checkpoints.base, folder)
+        for scale in (2.0, 0.7):  # neither leaves a trace in the next
+            weights = scaled.at(scale).state_dict()
+    moved = 0
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-5, atol=1e-6)
+        moved += int(not torch.equal(weight, scaled.at(0.0).state_dict()[name]))
+    assert moved
+
+
+def test_a_failed_merge_is_told_and_leaves_no_record(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    broken = replace(METHODS["drm"], parameters={"density": 7})
+    monkeypatch.setitem(METHODS, "drm", broken)
+    command = ["run", "--cache", str(cache), "--tasks", ",".join(TASKS), "--sizes", "2"]
+    result = CliRunner().invoke(main, [*command, "--kind", "full", "--methods", "drm"])
+    assert result.exit_code == 1
+    assert "mergekit-yaml failed on drm.yml" in result.output
+    assert "density" in result.output
+    assert not list(cache.glob("results/full/drm/*"))
+    assert not (cache / "merging").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--tasks", "poetry"], "there is no task 'poetry'"),
+        (["--tasks", "sums,letters", "--sizes", "3"], "--sizes: there are 2 tasks, not 3"),
+        (["--tasks", "sums", "--sizes", "1"], "no lora fine-tune of sums in "),
+    ],
+)
+def test_what_cannot_be_run_is_told(cache: Path, options: list[str], told: str):
+    result = CliRunner().invoke(main, ["run", "--cache", str(cache), *options])
+    assert result.exit_code != 0
+    assert told in result.output
+
+
+def test_subsets():
+    drawn = subsets(LETTERS, 3, 20)
+    assert drawn == subsets(LETTERS, 3, 40)[:20]
+    assert len(set(drawn)) == 20
+    assert all(tuple(sorted(subset)) == subset and len(set(subset)) == 3 for subset in drawn)
+    assert subsets(LETTERS, 8, 5) == [LETTERS]
+    assert set("".join(map("".join, drawn))) == set(LETTERS)
+
+
+def test_the_plan_has_each_method_on_the_same_subsets_and_seeds_for_the_random_ones():
+    planned = list(plan(["lora"], ["ties", "della"], LETTERS, [2, 8], 3))
+    assert len(planned) == len(set(planned))
+    of = {m: [x for x in planned if x.method == m] for m in ("ties", "della")}
+    assert [merge.tasks for merge in of["ties"]] == [merge.tasks for merge in of["della"][:4]]
+    assert [merge.seed for merge in of["ties"]] == [0, 0, 1, 2]
+    assert [merge.seed for merge in of["della"] if merge.tasks == LETTERS] == [0, 1, 2]
