@@ -23,7 +23,7 @@ from benchmarks.quality.subsets import subsets
 from benchmarks.quality.tasks import TASKS
 
 RESULTS = "results"
-TUNING_EXAMPLES = 25
+TUNING_EXAMPLES = 20
 SEEDS = 3
 
 
