@@ -36,7 +36,7 @@ def main() -> None:
 @main.command()
 @click.option("--kind", type=click.Choice([*KINDS, "both"]), default="both", show_default=True)
 @click.option("--task", "tasks", multiple=True, help="May be repeated; all tasks without it.")
-@click.option("--steps", type=POSITIVE, default=150, show_default=True)
+@click.option("--steps", type=POSITIVE, default=100, show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @cache_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
