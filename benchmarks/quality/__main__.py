@@ -105,5 +105,20 @@ def run(
     run_all(cache, [name for name in KINDS if kind in (name, "both")], methods, names, sizes, count)
 
 
+@main.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(__file__).parents[2] / "recipes" / "smollm2" / "adapters",
+    help="Where they go, one folder each.  [default: the demo's]",
+)
+@cache_option
+def demo_adapters(out: Path, cache: Path) -> None:
+    """Write the adapters of the demo's tasks at a smaller rank, in bfloat16."""
+    from benchmarks.quality.demo_adapters import export
+
+    export(cache, out)
+
+
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks.quality")

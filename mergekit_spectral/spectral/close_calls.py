@@ -109,7 +109,8 @@ class CloseCalls:
         for t, (threshold, m) in enumerate(zip(self.of_input, magnitudes, strict=True)):
             error: Tensor | float = errors[t]
             if rows.units is not None:
-                error = torch.where(rows.units[t] > 0, errors[t] / rows.units[t], 0)
+                unit = rows.units[t]
+                error = torch.where(unit > 0, errors[t] / unit, 0).to(m.dtype)
             # The entry's own, and as much of the threshold, which is an entry too.
             error = 2 * error + _RELATIVE * threshold.lower
             close = (m >= threshold.lower - error).logical_and_(m <= threshold.lower + error)

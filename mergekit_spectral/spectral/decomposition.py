@@ -27,6 +27,9 @@ from mergekit_spectral.spectral.precision import exact_matmul
 # Rounding leaves up to about 13 eps of an input's norm in a row that should be zero.
 _ROUNDING = 32
 
+_EXACT_AT_MOST = 1 << 22
+"""Entries of a basis that is kept in float64 too, for decisions: 32 MiB."""
+
 
 @dataclass(frozen=True)
 class JointDecomposition:
@@ -36,10 +39,12 @@ class JointDecomposition:
         basis: U, [out, k], orthonormal columns in the working dtype, on the deltas' device.
         spectrum: s, float64, descending: all singular values, also those of directions that are
             not kept. For factored deltas only as many as their factors can have.
+        exact_basis: U in float64, where it has been made so and is not large; else None.
     """
 
     basis: Tensor
     spectrum: Tensor
+    exact_basis: Tensor | None = None
 
     @exact_matmul()
     def coordinates(self, delta: Delta, directions: slice = slice(None)) -> Tensor:
@@ -90,9 +95,12 @@ def joint_decomposition(
         basis, spectrum = decompose_factored(factors, rank, resolution)
     else:
         basis, spectrum = decompose_dense(deltas, rank, resolution, few)
-    device = deltas[0].device
+    device, dtype = deltas[0].device, deltas[0].dtype
+    exact = basis.dtype == torch.float64 != dtype and basis.numel() <= _EXACT_AT_MOST and not few
     return JointDecomposition(
-        basis=basis.to(device=device, dtype=deltas[0].dtype), spectrum=spectrum.to(device)
+        basis=basis.to(device=device, dtype=dtype),
+        spectrum=spectrum.to(device),
+        exact_basis=basis if exact and basis.device == device else None,
     )
 
 

@@ -48,12 +48,12 @@ def leading_eigenvectors(
         gram: M·Mᵀ, [n, n] in float64, on the CPU or CUDA. Only its upper triangle is read. It may
             come back empty: its memory is needed for the vectors.
         rank: how many vectors to keep; only those are made.
-        dtype: of the vectors, float32 or float64.
+        dtype: in which the vectors must come out at least, float32 or float64.
         few: whether to expect that less than half of the vectors are kept.
 
     Returns:
-        The k leading eigenvectors, [n, k], and the square roots of all eigenvalues, [n] in
-        float64, largest first.
+        The k leading eigenvectors, [n, k] in `dtype` or in float64, and the square roots of all
+        eigenvalues, [n] in float64, largest first.
 
     Raises:
         LinAlgError: if no algorithm converges.
@@ -63,7 +63,7 @@ def leading_eigenvectors(
     by_steps = gram.device.type == "cpu" and len(gram) > (_SMALL if few else _LARGE)
     if not by_steps:
         try:
-            return _whole(gram, rank, dtype)
+            return _whole(gram, rank)
         except (torch.OutOfMemoryError, LinAlgError) as error:
             # The CPU has more memory, and the steps have other algorithms.
             reason = str(error).split("\n")[0]
@@ -72,11 +72,11 @@ def leading_eigenvectors(
     return vectors.to(gram.device), values.to(gram.device)
 
 
-def _whole(gram: Tensor, rank: RankRule, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _whole(gram: Tensor, rank: RankRule) -> tuple[Tensor, Tensor]:
     eigenvalues, vectors = torch.linalg.eigh(gram, UPLO="U")
     values = _roots(eigenvalues)
     k = kept(rank, values)
-    return vectors[:, len(gram) - k :].flip(1).to(dtype), values
+    return vectors[:, len(gram) - k :].flip(1), values
 
 
 def _by_steps(gram: Tensor, rank: RankRule, dtype: torch.dtype, few: bool) -> tuple[Tensor, Tensor]:

@@ -24,8 +24,8 @@ class Rows:
     Attributes:
         values: T matrices [rows, columns] in the working dtype.
         units: the length that counts as 1 in each row when magnitudes are compared: T columns
-            [rows, 1] in the working dtype, 0 for a row of zeros. None where magnitudes are compared
-            as they are.
+            [rows, 1], 0 for a row of zeros; in float64 where the device has it. None where
+            magnitudes are compared as they are.
     """
 
     values: list[Tensor]
@@ -53,7 +53,7 @@ class Rows:
         if self.units is None:
             return [values.abs() for values in self.values]
         inverse = (torch.where(unit > 0, 1 / unit, 0) for unit in self.units)
-        return [(v * n).abs_() for v, n in zip(self.values, inverse, strict=True)]
+        return [(v * n.to(v.dtype)).abs_() for v, n in zip(self.values, inverse, strict=True)]
 
 
 class Entries(ABC):
@@ -149,7 +149,8 @@ class Coordinates(Entries):
         return self.joint.coordinates(self.deltas[t])
 
     def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
-        basis = self.joint.basis
+        joint = self.joint
+        basis = joint.basis if joint.exact_basis is None else joint.exact_basis
         return [delta.projected_at(basis, rows, columns)[:, None] for delta in self.deltas]
 
 
@@ -170,7 +171,7 @@ class RenormalizedCoordinates(Coordinates):
 
 
 def _lengths(rows: Tensor) -> Tensor:
-    # In parts, so that a sum of thousands of squares does not decide what is pruned.
-    parts = [torch.linalg.vector_norm(part, dim=1) for part in torch.split(rows, 256, dim=1)]
-    lengths: Tensor = torch.linalg.vector_norm(torch.stack(parts, dim=1), dim=1, keepdim=True)
+    # In float64, so that the rounding of a sum of thousands of squares decides no close call.
+    dtype = torch.float64 if rows.device.type in ("cpu", "cuda") else rows.dtype
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=dtype)
     return lengths

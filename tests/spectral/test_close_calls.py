@@ -15,7 +15,9 @@ from mergekit_spectral.spectral import (
     FactoredDelta,
     JointDecomposition,
     RenormalizedCoordinates,
+    above_tolerance,
     disjoint_mean,
+    joint_decomposition,
     merge_entries,
     stored_in,
 )
@@ -144,3 +146,27 @@ def test_votes_that_cancel_in_float32_are_close_calls():
     )
     expected = disjoint_mean([first.double(), second.double()], [1.0] * 2).float()
     torch.testing.assert_close(result[:8], expected[:8])
+
+
+def test_lengths_are_as_exact_as_float64():
+    """An error of 6e-8 in a length has swapped a threshold and its neighbour."""
+    entries = coordinates(RenormalizedCoordinates)
+    rows = entries.take(slice(0, OUT))
+    assert rows.units is not None
+    for values, units in zip(rows.values, rows.units, strict=True):
+        expected = values.double().norm(dim=1, keepdim=True)
+        torch.testing.assert_close(units, expected, rtol=1e-14, atol=0)
+
+
+def test_decisions_are_made_in_the_exact_basis():
+    """Where the basis itself was rounded to float32, its rounding is not to decide."""
+    deltas = coordinates(Coordinates).deltas
+    joint = joint_decomposition(deltas, above_tolerance(0.0))
+    assert joint.exact_basis is not None
+    torch.testing.assert_close(joint.basis, joint.exact_basis.float(), rtol=0, atol=0)
+    places = torch.arange(OUT), torch.arange(OUT) % IN
+    exact = Coordinates(joint, deltas).exact(*places)
+    for values, delta in zip(exact, deltas, strict=True):
+        expected = (joint.exact_basis.T @ delta.to_dense().double())[places]
+        torch.testing.assert_close(values[:, 0], expected, rtol=0, atol=1e-12)
+    assert joint_decomposition(deltas, above_tolerance(0.0), few=True).exact_basis is None

@@ -1,0 +1,86 @@
+"""The command `demo-adapters`: small copies of the suite's adapters, for the demo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import torch
+from peft import PeftModel
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+from benchmarks.quality.checkpoints import Checkpoints, read_record
+from benchmarks.quality.scoring import score_tasks
+from mergekit_spectral.adapters import LoraAdapter, NewLayer, find_adapter, write_adapter
+from mergekit_spectral.demo.base_model import MODEL_NAME
+from mergekit_spectral.demo.tasks import TASKS
+from mergekit_spectral.spectral import FactoredDelta, compress
+
+RANK = 4
+CARD = """\
+# {task}
+
+An adapter of rank {full_rank} for {base}, trained by `python -m benchmarks.quality train`, at the
+rank {rank} that comes closest to it, in bfloat16.
+"""
+
+
+def export(folder: Path, out: Path) -> None:
+    """Write the adapters of the demo's tasks at a smaller rank, each with its record.
+
+    Args:
+        folder: the checkpoints'.
+        out: where the adapters go, one folder each.
+
+    Raises:
+        click.ClickException: an adapter has not been trained.
+    """
+    checkpoints = Checkpoints(folder.expanduser().resolve())
+    tokenizer = AutoTokenizer.from_pretrained(checkpoints.base)
+    for task in TASKS:
+        source = checkpoints.path("lora", task.name)
+        if not source.exists():
+            raise click.ClickException(
+                f"there is no adapter {source}; make it with "
+                f"`python -m benchmarks.quality train --kind lora --task {task.name}`"
+            )
+        kept = write_smaller(source, out / task.name, task.name)
+        base = LlamaForCausalLM.from_pretrained(checkpoints.base, dtype=torch.float32)
+        score = score_tasks(PeftModel.from_pretrained(base, out / task.name), tokenizer, [task])[0]
+        trained = read_record(source)
+        record = {
+            "task": task.name,
+            "rank": RANK,
+            "kept": kept,
+            "accuracy": score.exact,
+            "held_out_examples": score.examples,
+            "trained": {key: trained[key] for key in ("settings", "loss", "after", "versions")},
+        }
+        (out / task.name / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+        click.echo(f"{task.name}: {kept:.1%} of the update, {score.exact:.0%} of the examples")
+
+
+def write_smaller(source: Path, out: Path, name: str) -> float:
+    """Write an adapter at rank `RANK`, and return the share of its squared norm that is kept."""
+    adapter = LoraAdapter(find_adapter(str(source), None, None))
+    layers: dict[str, NewLayer] = {}
+    kept, whole = 0.0, 0.0
+    for weight, update in adapter.updates.items():
+        B, A = adapter.factors(weight)
+        delta = FactoredDelta(update.scale * B, A)
+        smaller = compress(delta, rank=RANK)
+        layers[weight.removesuffix(".weight")] = NewLayer(smaller.delta.B, smaller.delta.A)
+        kept += smaller.kept * delta.norm**2
+        whole += delta.norm**2
+    card = CARD.format(task=name, full_rank=adapter.config.r, base=MODEL_NAME, rank=RANK)
+    write_adapter(
+        out,
+        layers,
+        all_modules=layers,
+        base_model=MODEL_NAME,
+        dtype=torch.bfloat16,
+        task_type="CAUSAL_LM",
+        card=card,
+    )
+    return kept / whole
