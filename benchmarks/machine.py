@@ -105,3 +105,5 @@ def print_rows(
     console.print(table)
     for line in notes:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
+    if notes:  # else Markdown would run them into what follows
+        console.print()

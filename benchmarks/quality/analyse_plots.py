@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,6 @@ from benchmarks.quality.matrices import (
 from benchmarks.quality.outcomes import SETTINGS, Setting
 from benchmarks.quality.report_plots import AXIS, say_missing
 from benchmarks.quality.report_tables import AT, TITLES
-from benchmarks.quality.settings import Kind
 from benchmarks.quality.variants import COMPARISONS
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -100,58 +98,49 @@ def _draw_variants(analyses: Analyses, path: Path) -> None:
 
 
 def _draw_pruned_rows(analyses: Analyses, path: Path) -> None:
-    figure, panels = _panel_for_each_kind(
-        analyses, f"How much of each row is pruned, at density {PRUNED_TO:g}"
-    )
+    title = f"How much of each row is pruned, at density {PRUNED_TO:g}: mean over weights"
+    figure, panels = _panels(analyses, title)
     edges = np.linspace(0, 1, pruned_rows.BINS + 1)
-    for panel, kind in panels:
-        matrices = _of_kind(analyses, kind)
+    for panel, matrices in panels:
         ways = {
             "renormalized (DRM)": ([matrix.renormalized for matrix in matrices], BLUE, "-"),
-            "without renormalization": (
-                [matrix.unrenormalized for matrix in matrices],
-                ORANGE,
-                "--",
-            ),
+            "without renormalization": ([m.unrenormalized for m in matrices], ORANGE, "--"),
         }
         for label, (rows, color, line) in ways.items():
-            if rows:
-                # Each weight counts for one, whatever its number of rows.
-                shares = np.mean([each.histogram for each in rows], axis=0)
-                panel.stairs(shares, edges, color=color, linestyle=line, linewidth=2, label=label)
-                panel.stairs(shares, edges, color=color, alpha=0.15, fill=True)
+            shares = np.mean([each.histogram for each in rows], axis=0)
+            panel.stairs(shares, edges, color=color, linestyle=line, linewidth=2, label=label)
+            panel.stairs(shares, edges, color=color, alpha=0.15, fill=True)
         panel.set(xlabel="share of a row's entries that is pruned", ylabel="share of rows")
         _finish(panel)
     save_figure(figure, path)
 
 
 def _draw_agreement(analyses: Analyses, path: Path) -> None:
-    figure, panels = _panel_for_each_kind(
-        analyses, f"Agreement of the inputs in sign, pruned to density {AGREEMENT_AT:g}"
+    title = (
+        f"Agreement of the inputs in sign, pruned to density {AGREEMENT_AT:g}: mean over weights"
     )
+    figure, panels = _panels(analyses, title)
     edges = np.linspace(0.5, 1, sign_agreement.BINS + 1)
-    for panel, kind in panels:
-        matrices = _of_kind(analyses, kind)
-        for space, (color, marker, line) in SPACE_STYLES.items():
-            if matrices:
-                shares = [matrix.agreement[space].histogram for matrix in matrices]
-                panel.plot(
-                    (edges[:-1] + edges[1:]) / 2,
-                    np.mean(shares, axis=0),
-                    color=color,
-                    marker=marker,
-                    linestyle=line,
-                    label=space,
-                )
+    for panel, matrices in panels:
+        for number, (space, (color, marker, line)) in enumerate(SPACE_STYLES.items()):
+            panel.plot(
+                (edges[:-1] + edges[1:]) / 2,
+                np.mean([matrix.agreement[space].histogram for matrix in matrices], axis=0),
+                color=color,
+                marker=marker,
+                # Ever smaller, so that points in one place are seen.
+                markersize=10 - 1.5 * number,
+                linestyle=line,
+                label=space,
+            )
         panel.set(xlabel="share of inputs with the sign of the majority", ylabel="share of places")
         _finish(panel)
     save_figure(figure, path)
 
 
 def _draw_ranks(analyses: Analyses, path: Path) -> None:
-    figure, panels = _panel_for_each_kind(analyses, "Effective ranks of the updates", height=5.5)
-    for panel, kind in panels:
-        matrices = _of_kind(analyses, kind)
+    figure, panels = _panels(analyses, "Effective ranks of the updates", height=5.5)
+    for panel, matrices in panels:
         rows = [y for y, matrix in enumerate(matrices) for _ in matrix.effective_ranks]
         ranks = [rank for matrix in matrices for rank in matrix.effective_ranks]
         panel.plot(ranks, rows, "o", color=BLUE, alpha=0.6, label="one input")
@@ -165,20 +154,22 @@ def _draw_ranks(analyses: Analyses, path: Path) -> None:
     save_figure(figure, path)
 
 
-def _panel_for_each_kind(
+def _panels(
     analyses: Analyses, title: str, height: float = 4.8
-) -> tuple[Figure, list[tuple[Axes, Kind]]]:
+) -> tuple[Figure, list[tuple[Axes, list[MatrixAnalysis]]]]:
+    """Make a panel for each kind, with what there is to draw, if there is anything."""
     kinds = analyses.planned.kinds
     figure = Figure(figsize=(5.5 * len(kinds), height), layout="constrained")
     figure.suptitle(title)
-    panels = figure.subplots(1, len(kinds), squeeze=False)[0]
-    for panel, kind in zip(panels, kinds, strict=True):
+    panels = []
+    for panel, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
         panel.set_title(TITLES[kind])
-    return figure, list(zip(panels, kinds, strict=True))
-
-
-def _of_kind(analyses: Analyses, kind: Kind) -> Sequence[MatrixAnalysis]:
-    return [matrix for matrix in analyses.matrices if matrix.kind == kind]
+        matrices = [matrix for matrix in analyses.matrices if matrix.kind == kind]
+        if matrices:
+            panels.append((panel, matrices))
+        else:
+            say_missing(panel)
+    return figure, panels
 
 
 def _finish(panel: Axes) -> None:

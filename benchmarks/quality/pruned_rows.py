@@ -10,7 +10,8 @@ from torch import Tensor
 from mergekit_spectral.methods.drm import smallest
 from mergekit_spectral.spectral import Entries
 
-BINS = 20
+BINS = 25
+"""An odd number, so that a row of which half is pruned lies within a bin."""
 
 
 @dataclass(frozen=True)
