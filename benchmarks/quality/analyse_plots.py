@@ -111,8 +111,8 @@ def _draw_pruned_rows(analyses: Analyses, path: Path) -> None:
             panel.stairs(shares, edges, color=color, linestyle=line, linewidth=2, label=label)
             panel.stairs(shares, edges, color=color, alpha=0.15, fill=True)
         panel.set(xlabel="share of a row's entries that is pruned", ylabel="share of rows")
-        _finish(panel)
-    save_figure(figure, path)
+        _in_percent(panel)
+    _save(figure, panels, path)
 
 
 def _draw_agreement(analyses: Analyses, path: Path) -> None:
@@ -120,12 +120,14 @@ def _draw_agreement(analyses: Analyses, path: Path) -> None:
         f"Agreement of the inputs in sign, pruned to density {AGREEMENT_AT:g}: mean over weights"
     )
     figure, panels = _panels(analyses, title)
-    edges = np.linspace(0.5, 1, sign_agreement.BINS + 1)
+    shares = np.linspace(0.5, 1, sign_agreement.BINS)
     for panel, matrices in panels:
         for number, (space, (color, marker, line)) in enumerate(SPACE_STYLES.items()):
+            places = np.mean([matrix.agreement[space].histogram for matrix in matrices], axis=0)
             panel.plot(
-                (edges[:-1] + edges[1:]) / 2,
-                np.mean([matrix.agreement[space].histogram for matrix in matrices], axis=0),
+                shares,
+                # Few inputs have few shares, between which a histogram would be all gaps.
+                np.cumsum(places[::-1])[::-1],
                 color=color,
                 marker=marker,
                 # Ever smaller, so that points in one place are seen.
@@ -133,9 +135,12 @@ def _draw_agreement(analyses: Analyses, path: Path) -> None:
                 linestyle=line,
                 label=space,
             )
-        panel.set(xlabel="share of inputs with the sign of the majority", ylabel="share of places")
-        _finish(panel)
-    save_figure(figure, path)
+        panel.set(
+            xlabel="share of inputs with the sign of the majority",
+            ylabel="share of places with as much or more",
+        )
+        _in_percent(panel)
+    _save(figure, panels, path)
 
 
 def _draw_ranks(analyses: Analyses, path: Path) -> None:
@@ -150,8 +155,7 @@ def _draw_ranks(analyses: Analyses, path: Path) -> None:
         panel.invert_yaxis()
         panel.set(xlabel="effective rank", ylabel="layer and projection", xlim=(0, None))
         panel.grid(alpha=0.3)
-        panel.legend()
-    save_figure(figure, path)
+    _save(figure, panels, path)
 
 
 def _panels(
@@ -169,11 +173,18 @@ def _panels(
             panels.append((panel, matrices))
         else:
             say_missing(panel)
+            panel.set(xticks=(), yticks=())
     return figure, panels
 
 
-def _finish(panel: Axes) -> None:
+def _in_percent(panel: Axes) -> None:
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_major_formatter(PercentFormatter(1, 0))
     panel.grid(alpha=0.3)
-    panel.legend()
+
+
+def _save(figure: Figure, panels: list[tuple[Axes, list[MatrixAnalysis]]], path: Path) -> None:
+    """Save a figure of `_panels`, all of which have the same legend."""
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    save_figure(figure, path)

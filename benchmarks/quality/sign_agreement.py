@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BINS = 10
+BINS = 11
+"""The middle of the first is 0.5, that of the last 1."""
+_HALF = 0.5 / (BINS - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class SignAgreement:
         mean: over the places with any input.
         shared_mean: over the places with two inputs or more; None if there are none.
         single: the share of places with one input among those with any.
-        histogram: the share of places in each of `BINS` bins from 0.5 to 1, of those with any.
+        histogram: the share of places in each of `BINS` bins around 0.5 to 1, of those with any.
     """
 
     mean: float
@@ -38,7 +40,7 @@ def sign_agreement(values: Sequence[Tensor]) -> SignAgreement:
     inputs = positive + negative
     share = (torch.maximum(positive, negative) / inputs)[inputs > 0].double()
     shared = share[inputs[inputs > 0] > 1]
-    counts = torch.histc(share, BINS, 0.5, 1)
+    counts = torch.histc(share, BINS, 0.5 - _HALF, 1 + _HALF)
     return SignAgreement(
         mean=round(float(share.mean()), 4),
         shared_mean=round(float(shared.mean()), 4) if len(shared) else None,

@@ -48,7 +48,7 @@ def test_sign_agreement():
         mean=round((1 + 0.5 + 1 + 0.75) / 4, 4),
         shared_mean=0.75,
         single=0.25,
-        histogram=(0.25, 0, 0, 0, 0, 0.25, 0, 0, 0, 0.5),
+        histogram=(0.25, 0, 0, 0, 0, 0.25, 0, 0, 0, 0, 0.5),
     )
     alone = sign_agreement([torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])])
     assert (alone.mean, alone.shared_mean, alone.single) == (1, None, 1)
