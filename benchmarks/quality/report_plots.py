@@ -141,5 +141,5 @@ def _heat_map(rows: dict[str, list[float]], columns: list[str], panel: Axes) -> 
     panel.axvline(len(columns) - 1.5, color="white", linewidth=4)
     for y, values in enumerate(rows.values()):
         for x, value in enumerate(values):
-            color = "white" if value > 55 else "black"
+            color = "white" if value > 65 else "black"
             panel.text(x, y, f"{value:.0f}", ha="center", va="center", color=color)
