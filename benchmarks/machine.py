@@ -73,7 +73,18 @@ def print_table(
     words: Collection[str],
     notes: Sequence[str] = (),
 ) -> None:
-    """Print a table and the machine: ruled in a terminal, Markdown in a pipe.
+    """Print a table and the machine, as `print_rows` does."""
+    print_rows(title, header, rows, words, (*notes, machine_line()))
+
+
+def print_rows(
+    title: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    words: Collection[str],
+    notes: Sequence[str] = (),
+) -> None:
+    """Print a table: ruled in a terminal, Markdown in a pipe.
 
     Args:
         title: the table's heading.
@@ -92,5 +103,7 @@ def print_table(
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    for line in (*notes, machine_line()):
+    for line in notes:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
+    if notes:  # else Markdown would run them into what follows
+        console.print()

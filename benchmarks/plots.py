@@ -52,7 +52,7 @@ def growth_plot(series: Series, results: Sequence[Result], path: Path) -> None:
         panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         panel.grid(alpha=0.3)
         panel.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def ratio_plots(results: Sequence[Result], folder: Path) -> list[Path]:
@@ -104,7 +104,7 @@ def _bars(ratios: dict[Case, float], title: str, axis: str, path: Path) -> None:
     panel.invert_yaxis()
     panel.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=min(4, len(labels)))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _name(case: Case) -> str:
@@ -116,7 +116,8 @@ def _color(method: str, methods: Sequence[str]) -> str:
     return PALETTE.get(method) or SPARE[others.index(method) % len(SPARE)]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file, in a folder that need not be there yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"savefig.dpi": 150}):
         figure.savefig(path)

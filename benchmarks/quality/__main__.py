@@ -1,20 +1,27 @@
 """What each merge method is worth on a small model and ten tasks.
 
     python -m benchmarks.quality train --kind lora --task plurals --task sums
+    python -m benchmarks.quality run --kind lora --tasks plurals,sums --sizes 2
+    python -m benchmarks.quality report --plot plots
+    python -m benchmarks.quality analyse --plot plots
 
 Needs the extra `quality`: pip install -e '.[quality]'
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
-from benchmarks.options import POSITIVE, Listed
+from benchmarks.options import POSITIVE, F, Listed, plot_option
 from benchmarks.quality.checkpoints import ENVIRONMENT_VARIABLE, default_folder
 from benchmarks.quality.methods import METHODS
-from benchmarks.quality.settings import KINDS
+from benchmarks.quality.paths import ANALYSES, MERGES
+from benchmarks.quality.plan import SIZES, SUBSETS
+from benchmarks.quality.settings import KINDS, Kind
 
 cache_option = click.option(
     "--cache",
@@ -24,17 +31,44 @@ cache_option = click.option(
     "~/.cache/mergekit-spectral/quality]",
 )
 
+kind_option = click.option(
+    "--kind", type=click.Choice([*KINDS, "both"]), default="both", show_default=True
+)
+tasks_option = click.option("--tasks", type=Listed(click.STRING), help="All tasks without it.")
+from_option = click.option(
+    "--from",
+    "given",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Show what this file has, which an earlier run wrote, instead of the cache.",
+)
+
+
+def json_option(default: Path) -> Callable[[F], F]:
+    """Make the option that names the file for the results."""
+    return click.option(
+        "--json",
+        "json_path",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=default,
+        help=f"Where the results go.  [default: {default.name} in benchmarks/quality/results]",
+    )
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Measure what each merge method is worth on a small model and ten tasks.
 
-    Example: python -m benchmarks.quality train --kind lora --task plurals --task sums
-    """
+    \b
+    Examples:
+      python -m benchmarks.quality train --kind lora --task plurals --task sums
+      python -m benchmarks.quality run --kind lora --tasks plurals,sums --sizes 2
+      python -m benchmarks.quality report --plot plots
+      python -m benchmarks.quality analyse --plot plots
+    """  # noqa: D301, click's mark is the character
 
 
 @main.command()
-@click.option("--kind", type=click.Choice([*KINDS, "both"]), default="both", show_default=True)
+@kind_option
 @click.option("--task", "tasks", multiple=True, help="May be repeated; all tasks without it.")
 @click.option("--steps", type=POSITIVE, default=100, show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
@@ -50,12 +84,11 @@ def train(
     # Late, because it imports torch and transformers, which takes seconds.
     from benchmarks.quality.train import train_all
 
-    kinds = [name for name in KINDS if kind in (name, "both")]
-    train_all(cache, kinds, list(tasks), steps, seed, device)
+    train_all(cache, _kinds(kind), list(tasks), steps, seed, device)
 
 
 @main.command()
-@click.option("--kind", type=click.Choice([*KINDS, "both"]), default="both", show_default=True)
+@kind_option
 @click.option(
     "--methods",
     type=Listed(click.Choice(list(METHODS))),
@@ -63,11 +96,11 @@ def train(
     show_default=True,
     help="By their names in recipes.",
 )
-@click.option("--tasks", type=Listed(click.STRING), help="All tasks without it.")
+@tasks_option
 @click.option(
     "--sizes",
     type=Listed(POSITIVE),
-    default="2,4,7,10",
+    default=",".join(map(str, SIZES)),
     show_default=True,
     help="How many tasks are merged.",
 )
@@ -75,7 +108,7 @@ def train(
     "--subsets",
     "count",
     type=POSITIVE,
-    default=3,
+    default=SUBSETS,
     show_default=True,
     help="How many random subsets of each size.",
 )
@@ -95,14 +128,117 @@ def run(
     before are skipped, so a run that was stopped goes on where it was.
     """
     from benchmarks.quality.run import run_all
+
+    names = _known(tasks, max(sizes), "--sizes")
+    run_all(cache, _kinds(kind), methods, names, sizes, count)
+
+
+@main.command()
+@cache_option
+@from_option
+@json_option(MERGES)
+@plot_option
+def report(cache: Path, given: Path | None, json_path: Path, plots: Path | None) -> None:
+    """Print and draw the fine-tunes and the merges that there are, and say which are missing.
+
+    \b
+    Examples:
+      python -m benchmarks.quality report --plot plots
+      python -m benchmarks.quality report --from benchmarks/quality/results/merges.json
+    """  # noqa: D301, click's mark is the character
+    from benchmarks.quality.report import report_all, report_file
+
+    _check_matplotlib(plots)
+    if given:
+        report_file(given, plots)
+    else:
+        report_all(cache, json_path, plots)
+
+
+@main.command()
+@kind_option
+@tasks_option
+@click.option(
+    "--size",
+    type=POSITIVE,
+    default=4,
+    show_default=True,
+    help="How many tasks are merged, besides all.",
+)
+@click.option(
+    "--subsets",
+    "count",
+    type=POSITIVE,
+    default=2,
+    show_default=True,
+    help="How many random subsets of that size.",
+)
+@click.option(
+    "--merge/--no-merge",
+    default=True,
+    show_default=True,
+    help="Make the merges that have no record yet, or do with those that are there.",
+)
+@cache_option
+@from_option
+@json_option(ANALYSES)
+@plot_option
+def analyse(
+    kind: str,
+    tasks: list[str] | None,
+    size: int,
+    count: int,
+    merge: bool,
+    cache: Path,
+    given: Path | None,
+    json_path: Path,
+    plots: Path | None,
+) -> None:
+    """Repeat the papers' analyses: what single steps are worth, and what they do to a weight.
+
+    Merges variants of the methods as `run` does, and looks at four projections of three layers:
+    which rows DRM prunes, with and without renormalization, how far the inputs agree in sign, and
+    the updates' effective ranks.
+
+    \b
+    Examples:
+      python -m benchmarks.quality analyse --plot plots
+      python -m benchmarks.quality analyse --kind lora --tasks plurals,sums --size 2 --json few.json
+      python -m benchmarks.quality analyse --from benchmarks/quality/results/analyses.json
+    """  # noqa: D301, click's mark is the character
+    from benchmarks.quality.analyse import analyse_all, analyse_file
+    from benchmarks.quality.outcomes import Planned
+    from benchmarks.quality.variants import COMPARED
+
+    _check_matplotlib(plots)
+    if given:
+        analyse_file(given, plots)
+    else:
+        names = tuple(_known(tasks, size, "--size"))
+        sizes = tuple(dict.fromkeys((size, len(names))))
+        planned = Planned(tuple(_kinds(kind)), COMPARED, names, sizes, count)
+        analyse_all(cache, planned, merge, json_path, plots)
+
+
+def _kinds(chosen: str) -> list[Kind]:
+    return [kind for kind in KINDS if chosen in (kind, "both")]
+
+
+def _known(tasks: list[str] | None, largest: int, option: str) -> list[str]:
+    """Return the tasks, or all if there are none, if they are known and as many as are merged."""
     from benchmarks.quality.tasks import TASKS
 
     names = tasks or list(TASKS)
     if unknown := set(names) - set(TASKS):
         raise click.UsageError(f"there is no task {unknown.pop()!r} among {', '.join(TASKS)}")
-    if max(sizes) > len(names):
-        raise click.UsageError(f"--sizes: there are {len(names)} tasks, not {max(sizes)}")
-    run_all(cache, [name for name in KINDS if kind in (name, "both")], methods, names, sizes, count)
+    if largest > len(names):
+        raise click.UsageError(f"{option}: there are {len(names)} tasks, not {largest}")
+    return names
+
+
+def _check_matplotlib(plots: Path | None) -> None:
+    if plots and find_spec("matplotlib") is None:
+        raise click.ClickException("plots need matplotlib: pip install -e '.[report]'")
 
 
 @main.command()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 
-from benchmarks.quality.settings import Settings
+from benchmarks.quality.settings import Kind, Settings
 
 ENVIRONMENT_VARIABLE = "MERGEKIT_SPECTRAL_CACHE"
 RECORD = "training.json"
@@ -67,6 +67,16 @@ class Checkpoints:
                 f"--cache"
             )
         return True
+
+    def require(self, kinds: Sequence[Kind], tasks: Sequence[str]) -> None:
+        """Raise `click.ClickException` if a fine-tune of these kinds and tasks is missing."""
+        for kind in kinds:
+            for task in tasks:
+                if not self.path(kind, task).exists():
+                    raise click.ClickException(
+                        f"there is no {kind} fine-tune of {task} in {self.folder}; make it with "
+                        f"`python -m benchmarks.quality train --kind {kind} --task {task}`"
+                    )
 
 
 def read_record(checkpoint: Path) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from benchmarks.quality.checkpoints import Checkpoints
-from benchmarks.quality.methods import METHODS, Method
 from benchmarks.quality.settings import Kind
+from benchmarks.quality.variants import method_named
 from mergekit_spectral.demo.recipes import run_recipe
 
 
@@ -23,7 +23,7 @@ class Merge:
 
     Attributes:
         kind: of the fine-tunes.
-        method: by its name in `METHODS`.
+        method: by the name that `method_named` knows.
         tasks: whose fine-tunes, in this order.
         seed: of what is random in the method.
     """
@@ -40,11 +40,11 @@ class Merge:
 
     def recipe(self, checkpoints: Checkpoints) -> dict[str, Any]:
         """Return the recipe, with λ = 1."""
-        method: Method = METHODS[self.method]
+        method = method_named(self.method)
         models = [checkpoints.path(self.kind, task) for task in self.tasks]
         on_base = f"{checkpoints.base}+" if self.kind == "lora" else ""
         return {
-            "merge_method": method.name,
+            "merge_method": method.merge_method,
             "base_model": str(checkpoints.base),
             "models": [
                 {"model": f"{on_base}{model}", "parameters": {"weight": 1.0}} for model in models
@@ -75,6 +75,7 @@ def merged(merge: Merge, checkpoints: Checkpoints) -> Iterator[tuple[Path, float
             work,
             copies=checkpoints.folder / "copies",
             options=("--random-seed", str(merge.seed)),
+            module=method_named(merge.method).module,
         )
         yield work / "out", seconds
     finally:

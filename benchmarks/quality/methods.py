@@ -6,23 +6,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mergekit_spectral.demo.recipes import MERGEKIT_YAML
+
 
 @dataclass(frozen=True)
 class Method:
-    """A merge method as a recipe names it.
+    """A merge method with its settings.
 
     Attributes:
-        name: in recipes.
+        name: what it is called here, and in recipes unless `recipe_name` says otherwise.
         parameters: what the recipe says besides ``weight``, which is 1 for every input, and
             ``lambda``.
         scale: the published ``lambda``.
         random: whether a merge depends on a seed.
+        recipe_name: in recipes, where several methods here share one there.
+        module: the program that merges, by Python's name.
     """
 
     name: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     scale: float = 1.0
     random: bool = False
+    recipe_name: str | None = None
+    module: str = MERGEKIT_YAML
+
+    @property
+    def merge_method(self) -> str:
+        """What a recipe says."""
+        return self.recipe_name or self.name
 
 
 METHODS = {

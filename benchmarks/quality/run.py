@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -12,19 +12,19 @@ from typing import Any
 import click
 import transformers
 
-from benchmarks.machine import versions
+from benchmarks.machine import machine, versions
 from benchmarks.quality.checkpoints import Checkpoints, read_record
 from benchmarks.quality.merges import Merge, merged
-from benchmarks.quality.methods import METHODS, SCALES
+from benchmarks.quality.methods import SCALES
+from benchmarks.quality.plan import plan
 from benchmarks.quality.scaling import ScaledMerge
 from benchmarks.quality.scoring import Side, TaskScore, score_tasks
 from benchmarks.quality.settings import Kind
-from benchmarks.quality.subsets import subsets
 from benchmarks.quality.tasks import TASKS
+from benchmarks.quality.variants import method_named
 
 RESULTS = "results"
 TUNING_EXAMPLES = 20
-SEEDS = 3
 
 
 def run_all(
@@ -51,13 +51,7 @@ def run_all(
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     checkpoints = Checkpoints(folder.expanduser().resolve())
-    for kind in kinds:
-        for task in tasks:
-            if not checkpoints.path(kind, task).exists():
-                raise click.ClickException(
-                    f"there is no {kind} fine-tune of {task} in {checkpoints.folder}; make it with "
-                    f"`python -m benchmarks.quality train --kind {kind} --task {task}`"
-                )
+    checkpoints.require(kinds, tasks)
     planned = list(plan(kinds, methods, tasks, sizes, count))
     missing = [merge for merge in planned if not record_path(checkpoints, merge).exists()]
     click.echo(f"{len(missing)} of {len(planned)} merges to make")
@@ -77,31 +71,6 @@ def run_all(
         )
 
 
-def plan(
-    kinds: Sequence[Kind],
-    methods: Sequence[str],
-    tasks: Sequence[str],
-    sizes: Sequence[int],
-    count: int,
-) -> Iterator[Merge]:
-    """List all merges. Subsets follow one another, so that what is there early compares methods.
-
-    Where a method is random, each subset has its own seed, and the subset of all tasks `SEEDS`.
-    """
-    for kind in kinds:
-        for number in range(count):
-            for size in sizes:
-                drawn = subsets(tasks, size, count)
-                if number < len(drawn):
-                    for method in methods:
-                        yield Merge(kind, method, drawn[number], number)
-        if len(tasks) in sizes:
-            for seed in range(1, SEEDS):
-                for method in methods:
-                    if METHODS[method].random:
-                        yield Merge(kind, method, tuple(tasks), seed)
-
-
 def record_path(checkpoints: Checkpoints, merge: Merge) -> Path:
     """Return where the record of a merge is or will be."""
     return checkpoints.folder / RESULTS / merge.kind / merge.method / f"{merge.name}.json"
@@ -113,7 +82,7 @@ def merge_and_score(merge: Merge, checkpoints: Checkpoints) -> dict[str, Any]:
     Returns:
         The record: scores and normalized accuracies at the published λ and at the chosen one.
     """
-    method = METHODS[merge.method]
+    method = method_named(merge.method)
     alone = {task: read_record(checkpoints.path(merge.kind, task)) for task in merge.tasks}
     with merged(merge, checkpoints) as (folder, seconds):
         model = ScaledMerge(checkpoints.base, folder)
@@ -138,6 +107,7 @@ def merge_and_score(merge: Merge, checkpoints: Checkpoints) -> dict[str, Any]:
         "test": {which: [asdict(s) for s in test[scale]] for which, scale in scales.items()},
         "normalized": {which: normalized(test[scale], alone) for which, scale in scales.items()},
         "merge_seconds": seconds,
+        "machine": machine(),
         "versions": versions(),
     }
 

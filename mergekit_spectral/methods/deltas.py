@@ -10,7 +10,8 @@ import torch
 from mergekit.merge_methods.base import TensorGroup
 from torch import Tensor
 
-from mergekit_spectral.adapters import AdaptedTensor
+# Not from the package: that is half imported where it is what imports mergekit first.
+from mergekit_spectral.adapters.adapted import AdaptedTensor
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta
 from mergekit_spectral.spectral.deferred import HostTensor, ordinary

@@ -17,6 +17,7 @@ from mergekit_spectral.methods.parameters import (
     WEIGHT,
 )
 from mergekit_spectral.spectral import (
+    Coordinates,
     Delta,
     Entries,
     FactoredDelta,
@@ -32,7 +33,13 @@ from mergekit_spectral.spectral import (
 
 
 class DRM(SpectralMethod):
-    """Sign election and disjoint mean in the joint basis, on renormalized and pruned rows."""
+    """Sign election and disjoint mean in the joint basis, on renormalized and pruned rows.
+
+    Attributes:
+        coordinates: what the inputs are pruned by.
+    """
+
+    coordinates: type[Coordinates] = RenormalizedCoordinates
 
     def __init__(self) -> None:
         super().__init__(
@@ -54,7 +61,7 @@ class DRM(SpectralMethod):
     def merge_matrices(self, deltas: Sequence[Delta], settings: Settings) -> Delta:
         tolerance = settings["rank_tolerance"]
         joint = joint_decomposition(deltas, above_tolerance(tolerance), resolution=tolerance)
-        rows = RenormalizedCoordinates(joint, deltas)
+        rows = self.coordinates(joint, deltas)
         merged = joint.basis.new_empty(rows.shape)
         drop = smallest(rows, settings["density"])
         merge = self._elect_and_average(settings)

@@ -16,7 +16,7 @@ from benchmarks.quality.__main__ import main
 from benchmarks.quality.checkpoints import Checkpoints
 from benchmarks.quality.merges import Merge, merged
 from benchmarks.quality.methods import METHODS, SCALES
-from benchmarks.quality.run import plan
+from benchmarks.quality.plan import plan
 from benchmarks.quality.scaling import ScaledMerge
 from benchmarks.quality.subsets import subsets
 from mergekit_spectral.demo.recipes import run_recipe

@@ -1,0 +1,53 @@
+"""The command `analyse`: the papers' analyses, on this suite's fine-tunes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from benchmarks.quality.analyse_tables import print_analyses
+from benchmarks.quality.analyses import Analyses
+from benchmarks.quality.outcomes import Planned, read_lines, write_lines
+
+
+def analyse_all(
+    folder: Path, planned: Planned, merge: bool, json_path: Path, plots: Path | None
+) -> None:
+    """Analyse the fine-tunes in a cache, and write, print and draw what comes out.
+
+    Args:
+        folder: the cache.
+        planned: the merges by variants of the methods.
+        merge: whether to make those merges that have no record yet.
+        json_path: where the results go.
+        plots: where the plots go; none if None.
+
+    Raises:
+        click.ClickException: a fine-tune is missing, or mergekit failed.
+    """
+    # Late: what was written can be drawn without what the tasks are made of.
+    from benchmarks.quality.analysing import analyse_cache
+
+    analyses = analyse_cache(folder, planned, merge)
+    write_lines(json_path, Analyses, analyses)
+    _show(analyses, plots)
+
+
+def analyse_file(given: Path, plots: Path | None) -> None:
+    """Print and draw what an earlier run wrote.
+
+    Raises:
+        click.ClickException: there is no such file, or it holds something else.
+    """
+    _show(read_lines(given, Analyses), plots)
+
+
+def _show(analyses: Analyses, plots: Path | None) -> None:
+    """Print tables, and draw plots if there is a folder for them."""
+    print_analyses(analyses)
+    if plots:
+        from benchmarks.quality.analyse_plots import draw_analyses
+
+        for path in draw_analyses(analyses, plots):
+            click.echo(f"drawn: {path}")

@@ -1,0 +1,38 @@
+"""Variants of the methods, each of which changes one thing."""
+
+from __future__ import annotations
+
+from benchmarks.quality.methods import METHODS, Method
+
+VARIANTS = {
+    method.name: method
+    for method in (
+        Method(
+            "drm_without_renormalization",
+            {"density": 0.2},
+            module="benchmarks.quality.without_renormalization",
+        ),
+        Method("drm_vertical", {"density": 0.2, "direction": "vertical"}, recipe_name="drm"),
+        Method(
+            "knots_ties_vertical",
+            {"density": 1.0, "direction": "vertical"},
+            recipe_name="knots_ties",
+        ),
+        Method("ties_density_1", {"density": 1.0}, recipe_name="ties"),
+        Method("knots_ties_density_0.2", {"density": 0.2}, recipe_name="knots_ties"),
+        *(Method(f"star_eta_{eta}", {"eta": eta}, recipe_name="star") for eta in (20, 60, 80, 100)),
+    )
+}
+
+COMPARISONS = {
+    "renormalization": ("drm", "drm_without_renormalization"),
+    "direction": ("drm", "drm_vertical", "knots_ties", "knots_ties_vertical"),
+    "weights or coordinates": ("ties_density_1", "knots_ties", "ties", "knots_ties_density_0.2"),
+    "η of STAR": ("star_eta_20", "star", "star_eta_60", "star_eta_80", "star_eta_100"),
+}
+COMPARED = tuple(dict.fromkeys(name for names in COMPARISONS.values() for name in names))
+
+
+def method_named(name: str) -> Method:
+    """Return one of `METHODS` or of `VARIANTS`."""
+    return METHODS.get(name) or VARIANTS[name]
