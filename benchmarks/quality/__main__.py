@@ -18,10 +18,10 @@ import click
 
 from benchmarks.options import POSITIVE, F, Listed, plot_option
 from benchmarks.quality.checkpoints import ENVIRONMENT_VARIABLE, default_folder
-from benchmarks.quality.methods import METHODS
+from benchmarks.quality.merging.methods import METHODS
+from benchmarks.quality.merging.plan import SIZES, SUBSETS
 from benchmarks.quality.paths import ANALYSES, MERGES
-from benchmarks.quality.plan import SIZES, SUBSETS
-from benchmarks.quality.settings import KINDS, Kind
+from benchmarks.quality.training.settings import KINDS, Kind
 
 cache_option = click.option(
     "--cache",
@@ -82,7 +82,7 @@ def train(
     Checkpoints that are there already are skipped, so a run that was stopped goes on where it was.
     """
     # Late, because it imports torch and transformers, which takes seconds.
-    from benchmarks.quality.train import train_all
+    from benchmarks.quality.training.command import train_all
 
     train_all(cache, _kinds(kind), list(tasks), steps, seed, device)
 
@@ -127,7 +127,7 @@ def run(
     lambda and with the one of six that does best on validation examples. Merges that were scored
     before are skipped, so a run that was stopped goes on where it was.
     """
-    from benchmarks.quality.run import run_all
+    from benchmarks.quality.merging.command import run_all
 
     names = _known(tasks, max(sizes), "--sizes")
     run_all(cache, _kinds(kind), methods, names, sizes, count)
@@ -146,7 +146,7 @@ def report(cache: Path, given: Path | None, json_path: Path, plots: Path | None)
       python -m benchmarks.quality report --plot plots
       python -m benchmarks.quality report --from benchmarks/quality/results/merges.json
     """  # noqa: D301, click's mark is the character
-    from benchmarks.quality.report import report_all, report_file
+    from benchmarks.quality.reporting.command import report_all, report_file
 
     _check_matplotlib(plots)
     if given:
@@ -206,9 +206,9 @@ def analyse(
       python -m benchmarks.quality analyse --kind lora --tasks plurals,sums --size 2 --json few.json
       python -m benchmarks.quality analyse --from benchmarks/quality/results/analyses.json
     """  # noqa: D301, click's mark is the character
-    from benchmarks.quality.analyse import analyse_all, analyse_file
-    from benchmarks.quality.outcomes import Planned
-    from benchmarks.quality.variants import COMPARED
+    from benchmarks.quality.analysing.command import analyse_all, analyse_file
+    from benchmarks.quality.merging.variants import COMPARED
+    from benchmarks.quality.reporting.outcomes import Planned
 
     _check_matplotlib(plots)
     if given:

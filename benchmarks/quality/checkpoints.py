@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 
-from benchmarks.quality.settings import Kind, Settings
+from benchmarks.quality.training.settings import Kind, Settings
 
 ENVIRONMENT_VARIABLE = "MERGEKIT_SPECTRAL_CACHE"
 RECORD = "training.json"

@@ -13,10 +13,10 @@ from quality_records import write_merge
 from transformers import LlamaForCausalLM
 
 from benchmarks.quality.__main__ import main
+from benchmarks.quality.analysing.updates import analysed_weights, updates
 from benchmarks.quality.checkpoints import Checkpoints
-from benchmarks.quality.merges import Merge
-from benchmarks.quality.updates import analysed_weights, updates
-from benchmarks.quality.variants import COMPARED, VARIANTS
+from benchmarks.quality.merging.merges import Merge
+from benchmarks.quality.merging.variants import COMPARED, VARIANTS
 
 TASKS = ("sentiment", "parts_of_speech")
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -11,7 +11,7 @@ from benchmarks.quality.checkpoints import (
     read_record,
     write_record,
 )
-from benchmarks.quality.settings import Settings
+from benchmarks.quality.training.settings import Settings
 
 SETTINGS = Settings.default("lora", "sums", steps=3, seed=0)
 

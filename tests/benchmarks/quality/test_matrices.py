@@ -7,10 +7,15 @@ import reference
 import torch
 from matrices import gaussian, orthogonal
 
-from benchmarks.quality import matrices
-from benchmarks.quality.matrices import SPACES, analyse_matrix, effective_rank, trimmed_alone
-from benchmarks.quality.pruned_rows import BINS, PrunedRows, pruned_shares
-from benchmarks.quality.sign_agreement import SignAgreement, sign_agreement
+from benchmarks.quality.analysing import matrices
+from benchmarks.quality.analysing.matrices import (
+    SPACES,
+    analyse_matrix,
+    effective_rank,
+    trimmed_alone,
+)
+from benchmarks.quality.analysing.pruned_rows import BINS, PrunedRows, pruned_shares
+from benchmarks.quality.analysing.sign_agreement import SignAgreement, sign_agreement
 from mergekit_spectral.spectral import DenseDelta, HeldEntries
 
 

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from quality_records import MACHINE, VERSIONS, write_merge, write_training
 
 from benchmarks.quality.__main__ import main
-from benchmarks.quality.aggregation import Summary, base_by_task, by_size, by_task
-from benchmarks.quality.methods import METHODS
-from benchmarks.quality.outcomes import Outcomes, read_lines
+from benchmarks.quality.merging.methods import METHODS
+from benchmarks.quality.reporting.aggregation import Summary, base_by_task, by_size, by_task
+from benchmarks.quality.reporting.outcomes import Outcomes, read_lines
 from benchmarks.quality.tasks import TASKS
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -99,7 +99,7 @@ def test_a_file_tells_what_the_cache_does(cache: Path):
 
 
 def test_a_whole_run_misses_nothing(tmp_path: Path):
-    from benchmarks.quality.plan import SIZES, SUBSETS, plan
+    from benchmarks.quality.merging.plan import SIZES, SUBSETS, plan
 
     for kind in ("lora", "full"):
         for task in TASKS:

@@ -14,11 +14,11 @@ from transformers import LlamaForCausalLM
 
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.checkpoints import Checkpoints
-from benchmarks.quality.merges import Merge, merged
-from benchmarks.quality.methods import METHODS, SCALES
-from benchmarks.quality.plan import plan
-from benchmarks.quality.scaling import ScaledMerge
-from benchmarks.quality.subsets import subsets
+from benchmarks.quality.merging.merges import Merge, merged
+from benchmarks.quality.merging.methods import METHODS, SCALES
+from benchmarks.quality.merging.plan import plan
+from benchmarks.quality.merging.scaling import ScaledMerge
+from benchmarks.quality.merging.subsets import subsets
 from mergekit_spectral.demo.recipes import run_recipe
 
 # Choices, so that even a model that knows nothing is right now and then.

@@ -8,11 +8,11 @@ from click.testing import CliRunner
 from peft import LoraConfig, PeftModel
 from transformers import LlamaForCausalLM
 
-from benchmarks.quality import fine_tunes
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.checkpoints import Checkpoints, read_record
-from benchmarks.quality.settings import Settings
-from benchmarks.quality.training import shuffled_batches, train
+from benchmarks.quality.training import fine_tunes
+from benchmarks.quality.training.loop import shuffled_batches, train
+from benchmarks.quality.training.settings import Settings
 from mergekit_spectral.demo.examples import Example
 
 EXAMPLES = [Example(f"{a}{b} is", f" {b}{a}", a + b) for a in "abcdefg" for b in "hijkl"]

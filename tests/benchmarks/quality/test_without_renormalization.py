@@ -8,7 +8,7 @@ import torch
 from matrices import gaussian, with_spectrum
 from torch import Tensor
 
-from benchmarks.quality.without_renormalization import DRMWithoutRenormalization
+from benchmarks.quality.merging.without_renormalization import DRMWithoutRenormalization
 from mergekit_spectral.methods import DRM
 from mergekit_spectral.spectral import DenseDelta, FactoredDelta
 

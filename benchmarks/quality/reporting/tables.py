@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from benchmarks.machine import print_rows
-from benchmarks.quality.aggregation import (
+from benchmarks.quality.reporting.aggregation import (
     Summary,
     base_by_task,
     by_size,
@@ -19,8 +19,8 @@ from benchmarks.quality.aggregation import (
     missing_merges,
     of_all_tasks,
 )
-from benchmarks.quality.outcomes import SETTINGS, Outcomes
-from benchmarks.quality.settings import Kind
+from benchmarks.quality.reporting.outcomes import SETTINGS, Outcomes
+from benchmarks.quality.training.settings import Kind
 
 TITLES: dict[Kind, str] = {"lora": "LoRA adapters", "full": "full fine-tunes"}
 AT = {"published": "at published settings", "tuned": "with tuned λ"}

@@ -10,11 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from benchmarks.plots import save_figure
-from benchmarks.quality import pruned_rows, sign_agreement
-from benchmarks.quality.aggregation import by_size
-from benchmarks.quality.analyse_tables import short_name
-from benchmarks.quality.analyses import Analyses
-from benchmarks.quality.matrices import (
+from benchmarks.quality.analysing import pruned_rows, sign_agreement
+from benchmarks.quality.analysing.analyses import Analyses
+from benchmarks.quality.analysing.matrices import (
     AGREEMENT_AT,
     JOINT,
     PROJECTED,
@@ -24,10 +22,12 @@ from benchmarks.quality.matrices import (
     WEIGHTS,
     MatrixAnalysis,
 )
-from benchmarks.quality.outcomes import SETTINGS, Setting
-from benchmarks.quality.report_plots import AXIS, say_missing
-from benchmarks.quality.report_tables import AT, TITLES
-from benchmarks.quality.variants import COMPARISONS
+from benchmarks.quality.analysing.tables import short_name
+from benchmarks.quality.merging.variants import COMPARISONS
+from benchmarks.quality.reporting.aggregation import by_size
+from benchmarks.quality.reporting.outcomes import SETTINGS, Setting
+from benchmarks.quality.reporting.plots import AXIS, say_missing
+from benchmarks.quality.reporting.tables import AT, TITLES
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 SETTING_STYLES: dict[Setting, tuple[str, str]] = {"published": (ORANGE, "o"), "tuned": (BLUE, "D")}

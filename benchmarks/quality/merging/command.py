@@ -14,14 +14,14 @@ import transformers
 
 from benchmarks.machine import machine, versions
 from benchmarks.quality.checkpoints import Checkpoints, read_record
-from benchmarks.quality.merges import Merge, merged
-from benchmarks.quality.methods import SCALES
-from benchmarks.quality.plan import plan
-from benchmarks.quality.scaling import ScaledMerge
+from benchmarks.quality.merging.merges import Merge, merged
+from benchmarks.quality.merging.methods import SCALES
+from benchmarks.quality.merging.plan import plan
+from benchmarks.quality.merging.scaling import ScaledMerge
+from benchmarks.quality.merging.variants import method_named
 from benchmarks.quality.scoring import Side, TaskScore, score_tasks
-from benchmarks.quality.settings import Kind
 from benchmarks.quality.tasks import TASKS
-from benchmarks.quality.variants import method_named
+from benchmarks.quality.training.settings import Kind
 
 RESULTS = "results"
 TUNING_EXAMPLES = 20

@@ -12,9 +12,9 @@ from typing import Any, Literal, TypeVar
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from benchmarks.quality.merges import Merge
-from benchmarks.quality.plan import plan
-from benchmarks.quality.settings import Kind
+from benchmarks.quality.merging.merges import Merge
+from benchmarks.quality.merging.plan import plan
+from benchmarks.quality.training.settings import Kind
 
 Setting = Literal["published", "tuned"]
 SETTINGS: tuple[Setting, ...] = ("published", "tuned")

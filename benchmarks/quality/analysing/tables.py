@@ -9,14 +9,14 @@ from statistics import fmean
 import click
 
 from benchmarks.machine import print_rows
-from benchmarks.quality.aggregation import by_size, missing_merges
-from benchmarks.quality.analyses import Analyses
-from benchmarks.quality.matrices import AGREEMENT_AT, PRUNED_TO, SPACES, MatrixAnalysis
-from benchmarks.quality.outcomes import SETTINGS
-from benchmarks.quality.report_tables import AT, NONE, TITLES, cell, measured_on_lines
-from benchmarks.quality.settings import Kind
-from benchmarks.quality.sign_agreement import SignAgreement
-from benchmarks.quality.variants import COMPARISONS
+from benchmarks.quality.analysing.analyses import Analyses
+from benchmarks.quality.analysing.matrices import AGREEMENT_AT, PRUNED_TO, SPACES, MatrixAnalysis
+from benchmarks.quality.analysing.sign_agreement import SignAgreement
+from benchmarks.quality.merging.variants import COMPARISONS
+from benchmarks.quality.reporting.aggregation import by_size, missing_merges
+from benchmarks.quality.reporting.outcomes import SETTINGS
+from benchmarks.quality.reporting.tables import AT, NONE, TITLES, cell, measured_on_lines
+from benchmarks.quality.training.settings import Kind
 
 
 def print_analyses(analyses: Analyses) -> None:

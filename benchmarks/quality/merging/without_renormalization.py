@@ -1,6 +1,6 @@
 """DRM without its renormalization, to measure what that is worth, through mergekit.
 
-    python -m benchmarks.quality.without_renormalization recipe.yml out/
+    python -m benchmarks.quality.merging.without_renormalization recipe.yml out/
 
 takes what `mergekit-yaml` takes, and knows one method more: `drm_without_renormalization`.
 """

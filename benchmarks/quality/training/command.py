@@ -8,9 +8,9 @@ import click
 import transformers
 
 from benchmarks.quality.checkpoints import Checkpoints
-from benchmarks.quality.fine_tunes import fine_tune, make_base
-from benchmarks.quality.settings import Kind, Settings
 from benchmarks.quality.tasks import TASKS
+from benchmarks.quality.training.fine_tunes import fine_tune, make_base
+from benchmarks.quality.training.settings import Kind, Settings
 
 
 def train_all(

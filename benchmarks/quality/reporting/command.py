@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from benchmarks.quality.methods import METHODS
-from benchmarks.quality.outcomes import Outcomes, Planned, read_lines, write_lines
-from benchmarks.quality.plan import SIZES, SUBSETS
-from benchmarks.quality.report_tables import print_report
-from benchmarks.quality.settings import KINDS
+from benchmarks.quality.merging.methods import METHODS
+from benchmarks.quality.merging.plan import SIZES, SUBSETS
+from benchmarks.quality.reporting.outcomes import Outcomes, Planned, read_lines, write_lines
+from benchmarks.quality.reporting.tables import print_report
+from benchmarks.quality.training.settings import KINDS
 
 
 def report_all(folder: Path, json_path: Path, plots: Path | None) -> None:
@@ -26,7 +26,7 @@ def report_all(folder: Path, json_path: Path, plots: Path | None) -> None:
     """
     # Late: what was written can be drawn without what the tasks are made of.
     from benchmarks.quality.checkpoints import Checkpoints
-    from benchmarks.quality.collecting import collect
+    from benchmarks.quality.reporting.collecting import collect
     from benchmarks.quality.tasks import TASKS
 
     planned = Planned(KINDS, tuple(METHODS), tuple(TASKS), SIZES, SUBSETS)
@@ -47,7 +47,7 @@ def report_file(given: Path, plots: Path | None) -> None:
 def _show(outcomes: Outcomes, plots: Path | None) -> None:
     print_report(outcomes)
     if plots:
-        from benchmarks.quality.report_plots import draw_report
+        from benchmarks.quality.reporting.plots import draw_report
 
         for path in draw_report(outcomes, plots):
             click.echo(f"drawn: {path}")

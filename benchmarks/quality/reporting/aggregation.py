@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TypeVar
 
-from benchmarks.quality.outcomes import MergeOutcome, Outcomes, Planned, Setting
-from benchmarks.quality.settings import Kind
+from benchmarks.quality.reporting.outcomes import MergeOutcome, Outcomes, Planned, Setting
+from benchmarks.quality.training.settings import Kind
 
 K = TypeVar("K", bound=Hashable)
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from benchmarks.quality.checkpoints import Checkpoints
-from benchmarks.quality.settings import Kind
+from benchmarks.quality.training.settings import Kind
 from mergekit_spectral.adapters import LoraAdapter, find_adapter
 from mergekit_spectral.adapters.lora import Product
 from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta

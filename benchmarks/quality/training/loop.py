@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, get_cosine_schedule_with_warmup
 
 from benchmarks.quality.scoring import Model
-from benchmarks.quality.settings import Settings
+from benchmarks.quality.training.settings import Settings
 from mergekit_spectral.demo.examples import Example
 from mergekit_spectral.demo.scoring import Batch, answer_logits, encode
 

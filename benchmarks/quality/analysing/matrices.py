@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.quality.pruned_rows import PrunedRows, kept_places, pruned_shares
-from benchmarks.quality.settings import Kind
-from benchmarks.quality.sign_agreement import SignAgreement, sign_agreement
-from benchmarks.quality.without_renormalization import UnrenormalizedCoordinates
+from benchmarks.quality.analysing.pruned_rows import PrunedRows, kept_places, pruned_shares
+from benchmarks.quality.analysing.sign_agreement import SignAgreement, sign_agreement
+from benchmarks.quality.merging.without_renormalization import UnrenormalizedCoordinates
+from benchmarks.quality.training.settings import Kind
 from mergekit_spectral.methods.knots import trimmed
 from mergekit_spectral.spectral import (
     Delta,

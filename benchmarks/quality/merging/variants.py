@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.quality.methods import METHODS, Method
+from benchmarks.quality.merging.methods import METHODS, Method
 
 VARIANTS = {
     method.name: method
@@ -10,7 +10,7 @@ VARIANTS = {
         Method(
             "drm_without_renormalization",
             {"density": 0.2},
-            module="benchmarks.quality.without_renormalization",
+            module="benchmarks.quality.merging.without_renormalization",
         ),
         Method("drm_vertical", {"density": 0.2, "direction": "vertical"}, recipe_name="drm"),
         Method(

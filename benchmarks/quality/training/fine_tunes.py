@@ -18,9 +18,9 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBas
 from benchmarks.machine import machine, versions
 from benchmarks.quality.checkpoints import Checkpoints, completed, write_record
 from benchmarks.quality.scoring import Model, Side, TaskScore, score_tasks
-from benchmarks.quality.settings import Settings
 from benchmarks.quality.splits import split
-from benchmarks.quality.training import train
+from benchmarks.quality.training.loop import train
+from benchmarks.quality.training.settings import Settings
 from mergekit_spectral.demo.base_model import MODEL_NAME, find_gguf, save_base_model
 from mergekit_spectral.demo.examples import Task
 

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from benchmarks.quality.checkpoints import Checkpoints
-from benchmarks.quality.settings import Kind
-from benchmarks.quality.variants import method_named
+from benchmarks.quality.merging.variants import method_named
+from benchmarks.quality.training.settings import Kind
 from mergekit_spectral.demo.recipes import run_recipe
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.quality.merges import Merge
-from benchmarks.quality.settings import Kind
-from benchmarks.quality.subsets import subsets
-from benchmarks.quality.variants import method_named
+from benchmarks.quality.merging.merges import Merge
+from benchmarks.quality.merging.subsets import subsets
+from benchmarks.quality.merging.variants import method_named
+from benchmarks.quality.training.settings import Kind
 
 SIZES = (2, 4, 7, 10)
 SUBSETS = 3

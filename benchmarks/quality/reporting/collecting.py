@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from benchmarks.quality.checkpoints import RECORD, Checkpoints, read_record
-from benchmarks.quality.outcomes import FineTune, MergeOutcome, Outcomes, Planned
-from benchmarks.quality.run import RESULTS
+from benchmarks.quality.merging.command import RESULTS
+from benchmarks.quality.reporting.outcomes import FineTune, MergeOutcome, Outcomes, Planned
 from benchmarks.quality.scoring import TaskScore
 
 DIGITS = 4

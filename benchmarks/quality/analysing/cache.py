@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from benchmarks.quality.analyses import Analyses
+from benchmarks.quality.analysing.analyses import Analyses
+from benchmarks.quality.analysing.matrices import MatrixAnalysis, analyse_matrix
+from benchmarks.quality.analysing.updates import analysed_weights, updates
 from benchmarks.quality.checkpoints import Checkpoints
-from benchmarks.quality.collecting import collect_planned_merges
-from benchmarks.quality.matrices import MatrixAnalysis, analyse_matrix
-from benchmarks.quality.outcomes import Planned
-from benchmarks.quality.run import run_all
-from benchmarks.quality.updates import analysed_weights, updates
+from benchmarks.quality.merging.command import run_all
+from benchmarks.quality.reporting.collecting import collect_planned_merges
+from benchmarks.quality.reporting.outcomes import Planned
 
 
 def analyse_cache(folder: Path, planned: Planned, merge: bool) -> Analyses:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from benchmarks.quality.analyse_tables import print_analyses
-from benchmarks.quality.analyses import Analyses
-from benchmarks.quality.outcomes import Planned, read_lines, write_lines
+from benchmarks.quality.analysing.analyses import Analyses
+from benchmarks.quality.analysing.tables import print_analyses
+from benchmarks.quality.reporting.outcomes import Planned, read_lines, write_lines
 
 
 def analyse_all(
@@ -27,7 +27,7 @@ def analyse_all(
         click.ClickException: a fine-tune is missing, or mergekit failed.
     """
     # Late: what was written can be drawn without what the tasks are made of.
-    from benchmarks.quality.analysing import analyse_cache
+    from benchmarks.quality.analysing.cache import analyse_cache
 
     analyses = analyse_cache(folder, planned, merge)
     write_lines(json_path, Analyses, analyses)
@@ -47,7 +47,7 @@ def _show(analyses: Analyses, plots: Path | None) -> None:
     """Print tables, and draw plots if there is a folder for them."""
     print_analyses(analyses)
     if plots:
-        from benchmarks.quality.analyse_plots import draw_analyses
+        from benchmarks.quality.analysing.plots import draw_analyses
 
         for path in draw_analyses(analyses, plots):
             click.echo(f"drawn: {path}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.quality.matrices import MatrixAnalysis
-from benchmarks.quality.outcomes import MergeOutcome, Planned
+from benchmarks.quality.analysing.matrices import MatrixAnalysis
+from benchmarks.quality.reporting.outcomes import MergeOutcome, Planned
 
 
 @dataclass(frozen=True)

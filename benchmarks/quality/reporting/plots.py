@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from benchmarks.plots import PALETTE, save_figure
-from benchmarks.quality.aggregation import base_by_task, by_size, by_task, of_all_tasks
-from benchmarks.quality.outcomes import SETTINGS, Outcomes, Setting
-from benchmarks.quality.report_tables import AT, TITLES
-from benchmarks.quality.settings import Kind
+from benchmarks.quality.reporting.aggregation import base_by_task, by_size, by_task, of_all_tasks
+from benchmarks.quality.reporting.outcomes import SETTINGS, Outcomes, Setting
+from benchmarks.quality.reporting.tables import AT, TITLES
+from benchmarks.quality.training.settings import Kind
 
 COLORS = {**PALETTE, "dare_ties": "#E69F00", "della": "#56B4E9", "knots_dare_ties": "#CC79A7"}
 # Solid lines for the spectral methods, so that the two families are told apart at a glance.

@@ -1,0 +1,1 @@
+"""The papers' analyses, on this suite's fine-tunes."""

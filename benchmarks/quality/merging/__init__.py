@@ -1,0 +1,1 @@
+"""Merges of the fine-tunes, through mergekit-yaml, and their scores."""

@@ -1,0 +1,1 @@
+"""What came out: one file, tables and plots."""

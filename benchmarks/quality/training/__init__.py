@@ -1,0 +1,1 @@
+"""Fine-tunes of the base, one for each task."""
