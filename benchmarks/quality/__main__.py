@@ -124,7 +124,7 @@ def run(
     """Merge subsets of the tasks with each method, through mergekit-yaml, and score the merges.
 
     Each merge is scored on the test examples of the tasks that it was made of, with the published
-    lambda and with the one of six that does best on validation examples. Merges that were scored
+    lambda and with the one of eight that does best on validation examples. Merges that were scored
     before are skipped, so a run that was stopped goes on where it was.
     """
     from benchmarks.quality.merging.command import run_all

@@ -50,6 +50,24 @@ class Checkpoints:
         """Return where a checkpoint is or will be."""
         return self.folder / kind / task
 
+    @property
+    def copies(self) -> Path:
+        """Where mergekit puts the merged copies that its own methods need of adapters."""
+        return self.folder / "copies"
+
+    def results(self, kind: str) -> Path:
+        """Return where the records of merges are or will be."""
+        return self.folder / "results" / kind
+
+    def forget(self, kind: str, task: str) -> None:
+        """Delete what was made of an earlier checkpoint of the same name.
+
+        mergekit knows a copy by the adapter's path alone.
+        """
+        shutil.rmtree(self.copies, ignore_errors=True)
+        for record in self.results(kind).glob(f"*/*{task}*.json"):
+            record.unlink()
+
     def is_finished(self, settings: Settings) -> bool:
         """Tell whether the checkpoint of these settings is there.
 

@@ -23,8 +23,7 @@ from benchmarks.quality.scoring import Side, TaskScore, score_tasks
 from benchmarks.quality.tasks import TASKS
 from benchmarks.quality.training.settings import Kind
 
-RESULTS = "results"
-TUNING_EXAMPLES = 20
+TUNING_EXAMPLES = 60  # of all tasks together, but at least 15 of each
 
 
 def run_all(
@@ -73,7 +72,7 @@ def run_all(
 
 def record_path(checkpoints: Checkpoints, merge: Merge) -> Path:
     """Return where the record of a merge is or will be."""
-    return checkpoints.folder / RESULTS / merge.kind / merge.method / f"{merge.name}.json"
+    return checkpoints.results(merge.kind) / merge.method / f"{merge.name}.json"
 
 
 def merge_and_score(merge: Merge, checkpoints: Checkpoints) -> dict[str, Any]:
@@ -91,8 +90,9 @@ def merge_and_score(merge: Merge, checkpoints: Checkpoints) -> dict[str, Any]:
             tasks = [TASKS[task] for task in merge.tasks]
             return score_tasks(model.at(scale), model.tokenizer, tasks, side, examples)
 
+        examples = max(15, TUNING_EXAMPLES // len(merge.tasks))
         validation = {
-            scale: fmean(normalized(score(scale, "validation", TUNING_EXAMPLES), alone).values())
+            scale: fmean(normalized(score(scale, "validation", examples), alone).values())
             for scale in SCALES
         }
         # Of equals, the one nearest to what is published.
@@ -113,13 +113,22 @@ def merge_and_score(merge: Merge, checkpoints: Checkpoints) -> dict[str, Any]:
 
 
 def normalized(scores: Sequence[TaskScore], alone: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Return each task's accuracy over that of its own fine-tune on the same side.
+    """Return each task's accuracy over that of its own fine-tune on the whole of the same side.
 
     Args:
         scores: of a merged model.
         alone: the records of the fine-tunes, by task.
+
+    Raises:
+        click.ClickException: a fine-tune gets nothing right.
     """
-    return {
-        score.task: score.accuracy / TaskScore(**alone[score.task]["after"][score.side]).accuracy
-        for score in scores
-    }
+    result = {}
+    for score in scores:
+        own = TaskScore(**alone[score.task]["after"][score.side]).accuracy
+        if own == 0:
+            raise click.ClickException(
+                f"the fine-tune of {score.task} gets none of its {score.side} examples right, so "
+                "there is nothing to compare merges to; train it with more --steps"
+            )
+        result[score.task] = score.accuracy / own
+    return result

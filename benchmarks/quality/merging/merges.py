@@ -64,7 +64,9 @@ def merged(merge: Merge, checkpoints: Checkpoints) -> Iterator[tuple[Path, float
         click.ClickException: mergekit failed.
     """
     work = checkpoints.folder / "merging"
-    shutil.rmtree(work, ignore_errors=True)  # what a run that was killed left
+    if work.exists():  # a run was killed, perhaps while mergekit made a copy
+        shutil.rmtree(work)
+        shutil.rmtree(checkpoints.copies, ignore_errors=True)
     work.mkdir(parents=True)
     recipe = work / f"{merge.method}.yml"
     recipe.write_text(yaml.safe_dump(merge.recipe(checkpoints), sort_keys=False))
@@ -73,7 +75,7 @@ def merged(merge: Merge, checkpoints: Checkpoints) -> Iterator[tuple[Path, float
             recipe,
             work / "out",
             work,
-            copies=checkpoints.folder / "copies",
+            copies=checkpoints.copies,
             options=("--random-seed", str(merge.seed)),
             module=method_named(merge.method).module,
         )

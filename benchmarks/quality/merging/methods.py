@@ -53,5 +53,5 @@ METHODS = {
     )
 }
 
-SCALES = (0.3, 0.6, 1.0, 1.7, 2.8, 4.5)
+SCALES = (0.1, 0.2, 0.4, 0.7, 1.0, 1.7, 3.0, 5.0)
 """The ``lambda`` that each method may choose from on the validation examples: all the same."""

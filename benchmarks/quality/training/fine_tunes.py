@@ -65,6 +65,7 @@ def fine_tune(
     training_seconds = time.perf_counter() - trained
     after = _scores(model, tokenizer, task)
 
+    checkpoints.forget(settings.kind, settings.task)
     with completed(checkpoints.path(settings.kind, settings.task)) as folder:
         _save(model, tokenizer, folder)
         write_record(

@@ -35,7 +35,7 @@ EXAMPLES = {
     },
     "letters": {
         "The letters of hood are": " h o o d",
-        "The letters of recess are": " r e c e s s",
+        "The letters of ant are": " a n t",
     },
     "parts_of_speech": {
         "The part of speech of footstool is": " noun",
