@@ -57,9 +57,11 @@ def dense_inputs_in_main_memory(
 ) -> Iterator[None]:
     """If the merge runs on a GPU, leave dense inputs in main memory within this context.
 
-    Inputs that are read in factors already stay as they are.
+    Inputs that are read in factors already stay as they are. Where mergekit makes an embedding
+    anew, for a tokenizer of the recipe's own, the new one goes to the GPU.
     """
-    if options.device is None or torch.device(options.device).type != "cuda":
+    device = "cuda" if options.multi_gpu and torch.cuda.is_available() else options.device
+    if device is None or torch.device(device).type != "cuda":
         yield
         return
     cache = LoaderCache()

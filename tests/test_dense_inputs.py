@@ -58,3 +58,11 @@ def test_on_the_cpu_nothing_changes(model: ModelReference, config: MergeConfigur
         tensor = LoadTensor(model=model, tensor="weight").execute()
     assert type(tensor) is torch.Tensor
     LoaderCache().loaders.pop(model)
+
+
+def test_on_several_gpus_they_stay_in_main_memory_too(
+    model: ModelReference, config: MergeConfiguration, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with dense_inputs_in_main_memory(config, MergeOptions(multi_gpu=True)):
+        assert type(LoadTensor(model=model, tensor="weight").execute()) is HostTensor

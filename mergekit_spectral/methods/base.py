@@ -18,7 +18,7 @@ from mergekit.merge_methods.base import (
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.methods.deltas import TaskDelta, stored, task_deltas
+from mergekit_spectral.methods.deltas import TaskDelta, is_finite, stored, task_deltas
 from mergekit_spectral.methods.device_memory import in_blocks_that_fit, moved_if_small
 from mergekit_spectral.methods.parameters import Parameter, for_method
 from mergekit_spectral.spectral import Delta, DeltaEntries, Entries, Store
@@ -105,8 +105,9 @@ class SpectralMethod(GroupMergeMethod):
             from it.
 
         Raises:
-            MergeError: if an input holds a NaN or an infinity, no decomposition converges, or the
-                device has too little memory for the smallest blocks.
+            MergeError: if an input holds a NaN or an infinity, no decomposition converges, the
+                device has too little memory for the smallest blocks, or the result is out of its
+                dtype's range.
         """
         assert group.base is not None  # by the contract
         device = group.base.tensor.device
@@ -132,6 +133,12 @@ class SpectralMethod(GroupMergeMethod):
                 f"{self.spec.name}: the updates of tensor {name} cannot be decomposed: {error}; "
                 "look at the inputs' values there, one of them must be very large."
             ) from error
+        if not is_finite(result):
+            raise MergeError(
+                f"{self.spec.name}: merging tensor {name} gave values out of the range of "
+                f"{str(result.dtype).removeprefix('torch.')}; lower `lambda`, or set a `dtype` of "
+                "wider range."
+            )
         return result
 
     def is_elementwise(self, shape: torch.Size, vocabulary: bool, settings: Settings) -> bool:

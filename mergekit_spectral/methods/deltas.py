@@ -79,7 +79,10 @@ def task_deltas(group: TensorGroup) -> list[TaskDelta]:
         else:
             tuned = stored(tensor)
             _check_finite(tuned, entry.id, name)
-            difference = DenseDelta(as_matrix(tuned), as_matrix(base), device)
+            # What mergekit makes of several tensors, such as fused experts, is on the device.
+            near = base if tuned.device == base.device else base.to(device)
+            tuned = tuned.to(near.device)
+            difference = DenseDelta(as_matrix(tuned), as_matrix(near), device)
             deltas.append(TaskDelta(base.shape, difference))
     return deltas
 
@@ -119,9 +122,14 @@ def adapter_delta(tensor: AdaptedTensor, owner: Hashable, name: str | None) -> T
     return TaskDelta(shape, FactoredDelta(zeros(shape[0], 0), zeros(0, math.prod(shape[1:]))))
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Tell whether a tensor holds no NaN and no infinity."""
+    # The extremes carry any, and take a twelfth of the time of looking at each entry.
+    return not tensor.numel() or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
+
+
 def _check_finite(tensor: Tensor, owner: Hashable, name: str | None) -> None:
-    # The extremes carry any NaN and infinity, and take a twelfth of the time of looking at each.
-    if tensor.numel() and not torch.stack(torch.aminmax(tensor)).isfinite().all():
+    if not is_finite(tensor):
         raise MergeError(
             f"Tensor {name} of {owner} holds a NaN or an infinity in "
             f"{str(tensor.dtype).removeprefix('torch.')}; every input must be finite, so repair "

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mergekit_spectral.spectral.blocks import CACHE_BLOCK, slices
 from mergekit_spectral.spectral.delta import Delta
 from mergekit_spectral.spectral.dense_svd import decompose_dense
 from mergekit_spectral.spectral.factored_delta import FactoredDelta
 from mergekit_spectral.spectral.factored_svd import decompose_factored
-from mergekit_spectral.spectral.gram import GRAM_RESOLUTION, RankRule
+from mergekit_spectral.spectral.gram import GRAM_RESOLUTION, LinAlgError, RankRule
 from mergekit_spectral.spectral.precision import exact_matmul
 
 # Rounding leaves up to about 13 eps of an input's norm in a row that should be zero.
@@ -56,13 +57,29 @@ class JointDecomposition:
         Args:
             delta: D_t, [out, in].
             directions: which of the k; all by default.
+
+        Raises:
+            LinAlgError: if a row is out of the working dtype's range.
         """
         rows = delta.project(self.basis[:, directions])
-        lengths = torch.linalg.vector_norm(rows, dim=1)
+        lengths = row_lengths(rows)
+        if not lengths.isfinite().all():
+            raise LinAlgError("the coordinates are out of their dtype's range")
         noise = lengths <= _ROUNDING * torch.finfo(rows.dtype).eps * delta.norm
         if noise.any():
             rows[noise] = 0
         return rows
+
+
+def row_lengths(rows: Tensor) -> Tensor:
+    """Return the Euclidean norms of rows, in float64 where the device has it."""
+    dtype = torch.float64 if rows.device.type in ("cpu", "cuda") else rows.dtype
+    # In parts: PyTorch converts the whole of them first.
+    parts = [
+        torch.linalg.vector_norm(rows[part], dim=1, dtype=dtype)
+        for part in slices(len(rows), rows.shape[1], CACHE_BLOCK)
+    ]
+    return torch.cat(parts) if parts else rows.new_empty(0, dtype=dtype)
 
 
 @exact_matmul()

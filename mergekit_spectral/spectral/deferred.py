@@ -43,7 +43,8 @@ class DeferredTensor(torch.Tensor):
 class HostTensor(DeferredTensor):
     """A tensor that stays in main memory, wherever it is moved.
 
-    A GPU may have too little memory for all that is to be merged, but enough for blocks of it.
+    A GPU may have too little memory for all that is to be merged, but enough for blocks of it. It
+    is for reading only.
 
     Args:
         stored: the tensor, on the CPU.
@@ -54,6 +55,8 @@ class HostTensor(DeferredTensor):
 
     @staticmethod
     def __new__(cls, stored: Tensor, device: torch.device) -> HostTensor:
+        if device.type == "cuda" and device.index is None:  # as PyTorch's own tensors do
+            device = torch.device("cuda", torch.cuda.current_device())
         self: HostTensor = torch.Tensor._make_wrapper_subclass(
             cls, stored.shape, dtype=stored.dtype, device=device
         )

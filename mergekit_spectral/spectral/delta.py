@@ -18,8 +18,8 @@ from torch import Tensor
 from mergekit_spectral.spectral.blocks import DELTA_BLOCK, slices
 from mergekit_spectral.spectral.precision import solvable, working_dtype
 
-_AT_A_TIME = 1 << 20
-"""Entries laid out in float64 for single entries of a projection: 8 MiB."""
+AT_A_TIME = 1 << 20
+"""Entries of a basis laid out in float64 for single entries of a projection: 8 MiB."""
 
 
 class Delta(ABC):
@@ -164,7 +164,7 @@ class DenseDelta(Delta):
 
     def projected_at(self, basis: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         values = basis.new_empty(len(rows), dtype=torch.float64)
-        for part in slices(len(rows), self.shape[0], _AT_A_TIME):
+        for part in slices(len(rows), self.shape[0], AT_A_TIME):
             # On the CPU, which may be where the matrices are, indices may not be elsewhere.
             own_columns = columns[part].to(self.tuned.device)
             own = self.tuned[:, own_columns].to(self.device).double()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mergekit_spectral.spectral.decomposition import JointDecomposition
+from mergekit_spectral.spectral.decomposition import JointDecomposition, row_lengths
 from mergekit_spectral.spectral.delta import Delta
 
 
@@ -167,11 +167,4 @@ class RenormalizedCoordinates(Coordinates):
 
     def take(self, rows: slice) -> Rows:
         values = super().take(rows).values
-        return Rows(values, [_lengths(v) for v in values])
-
-
-def _lengths(rows: Tensor) -> Tensor:
-    # In float64, so that the rounding of a sum of thousands of squares decides no close call.
-    dtype = torch.float64 if rows.device.type in ("cpu", "cuda") else rows.dtype
-    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=dtype)
-    return lengths
+        return Rows(values, [row_lengths(v)[:, None] for v in values])

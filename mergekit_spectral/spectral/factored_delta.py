@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mergekit_spectral.spectral.delta import Delta, DenseDelta
+from mergekit_spectral.spectral.blocks import slices
+from mergekit_spectral.spectral.delta import AT_A_TIME, Delta, DenseDelta
 from mergekit_spectral.spectral.precision import solvable
 
 
@@ -57,7 +58,10 @@ class FactoredDelta(Delta):
     def projected_at(self, basis: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         # Many places share few rows.
         own, which = torch.unique(rows, return_inverse=True)
-        left = basis[:, own].double().T @ self.B.double()
+        B = self.B.double()
+        left = B.new_empty(len(own), B.shape[1])
+        for part in slices(len(own), len(basis), AT_A_TIME):
+            torch.mm(basis[:, own[part]].double().T, B, out=left[part])
         return (left[which] * self.A[:, columns].double().T).sum(1)
 
     def scaled(self, factor: float) -> FactoredDelta:

@@ -170,9 +170,9 @@ class _Run:
         if not self.cheap:
             # Odd, so that columns of a kind are not left out together; and never all of them, which
             # would leave nothing in the bracket for `CloseCalls` to look at.
-            at_least, at_most = _SAMPLED_ENTRIES
+            fewest, most = _SAMPLED_ENTRIES
             wanted = self.entries.numel * self.entries.count // _SAMPLED_SHARE
-            wanted = min(max(wanted, at_least), at_most)
+            wanted = min(max(wanted, fewest), most)
             there = len(taken.values[0]) * columns * self.entries.count
             step = min(max(2 if self.held else 1, there // wanted) | 1, columns)
         some = Rows([values[:, ::step] for values in taken.values], taken.units)

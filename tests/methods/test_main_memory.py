@@ -12,7 +12,7 @@ from mergekit.merge_methods.base import TensorGroup
 from torch import Tensor
 
 from mergekit_spectral.methods import base as methods_base
-from mergekit_spectral.methods import device_memory
+from mergekit_spectral.methods import deltas, device_memory
 from mergekit_spectral.methods.device_memory import moved_if_small
 from mergekit_spectral.spectral.deferred import HostTensor
 
@@ -54,6 +54,27 @@ def test_inputs_that_equal_the_base_give_it(monkeypatch: pytest.MonkeyPatch):
     (result,) = get("drm")((group(waiting([base, base.clone(), base.clone()])),), parameters={})
     assert type(result) is Tensor
     assert torch.equal(result, base)
+
+
+def test_an_input_that_is_on_the_device_meets_a_base_that_waits(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(deltas, "is_finite", lambda tensor: True)  # which meta tensors cannot tell
+    base, first, second = gaussian((4, 5), 3)
+    mixed = group([HostTensor(base, META), first.to(META), HostTensor(second, META)])
+    for matrix, stored_on in zip(differences(mixed), ("meta", "cpu"), strict=True):
+        assert matrix.device == META
+        assert {matrix.tuned.device.type, matrix.base.device.type} == {stored_on}
+
+
+def differences(given: TensorGroup) -> list[Any]:
+    return [delta.matrix for delta in deltas.task_deltas(given)]
+
+
+def test_what_is_merged_elementwise_meets_a_base_that_waits():
+    """What is merged is on the device, and so must be the part of the base that it is added to."""
+    base, values = gaussian((4, 5), 2)
+    store = methods_base._added_to(base, 0.5, torch.empty(4, 5, device=META))
+    store(slice(0, 10), values[:2].to(META))
+    store(torch.tensor([3, 7], device=CPU), values[0, :2].to(META))
 
 
 def test_what_fits_is_moved_at_once():

@@ -183,3 +183,20 @@ def test_int8_mask_changes_nothing():
     plain = merge(tensors, "knots_ties", density=0.5)
     masked = merge(tensors, "knots_ties", density=0.5, int8_mask=True)
     assert torch.equal(plain, masked)
+
+
+@pytest.mark.parametrize("method", ["drm", "knots_ties"])
+def test_coordinates_out_of_range_are_an_error(method: str):
+    """Finite deltas, whose products with singular vectors are not."""
+    D = 4e34 * gaussian((48, 30), 1)[0].float()
+    D[:, 4] = 1e38
+    with pytest.raises(MergeError, match=r"weight cannot be decomposed: .* out of"):
+        merge([torch.zeros(48, 30), D], method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_result_out_of_range_is_an_error(method: str):
+    base = gaussian((6, 5), 1)[0].half()
+    tuned = base + gaussian((6, 5), 1, seed=1)[0].half()
+    with pytest.raises(MergeError, match="out of the range of float16; lower `lambda`"):
+        merge([base, tuned], method, **{"lambda": 1e6})

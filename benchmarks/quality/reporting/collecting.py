@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from benchmarks.quality.checkpoints import RECORD, Checkpoints, read_record
-from benchmarks.quality.merging.command import RESULTS
 from benchmarks.quality.reporting.outcomes import FineTune, MergeOutcome, Outcomes, Planned
 from benchmarks.quality.scoring import TaskScore
 
@@ -54,7 +53,7 @@ def collect_planned_merges(
 def _merge_records(checkpoints: Checkpoints, planned: Planned) -> Iterator[dict[str, Any]]:
     for kind in planned.kinds:
         for method in planned.methods:
-            for path in (checkpoints.folder / RESULTS / kind / method).glob("*.json"):
+            for path in (checkpoints.results(kind) / method).glob("*.json"):
                 yield json.loads(path.read_text())
 
 
