@@ -70,7 +70,7 @@ def main() -> None:
 @main.command()
 @kind_option
 @click.option("--task", "tasks", multiple=True, help="May be repeated; all tasks without it.")
-@click.option("--steps", type=POSITIVE, default=100, show_default=True)
+@click.option("--steps", type=POSITIVE, default=150, show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @cache_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)

@@ -7,7 +7,7 @@ from typing import Literal
 
 Kind = Literal["lora", "full"]
 KINDS: tuple[Kind, ...] = ("lora", "full")
-LEARNING_RATES: dict[Kind, float] = {"lora": 1e-3, "full": 5e-5}
+LEARNING_RATES: dict[Kind, float] = {"lora": 2e-3, "full": 1e-4}
 RANK = 16
 
 
