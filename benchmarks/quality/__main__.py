@@ -70,12 +70,12 @@ def main() -> None:
 @main.command()
 @kind_option
 @click.option("--task", "tasks", multiple=True, help="May be repeated; all tasks without it.")
-@click.option("--steps", type=POSITIVE, default=150, show_default=True)
+@click.option("--steps", type=POSITIVE, help="Of training.  [default: 250 for lora, 150 for full]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @cache_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def train(
-    kind: str, tasks: tuple[str, ...], steps: int, device: str, cache: Path, seed: int
+    kind: str, tasks: tuple[str, ...], steps: int | None, device: str, cache: Path, seed: int
 ) -> None:
     """Train a LoRA adapter and a full fine-tune of the base for each task.
 

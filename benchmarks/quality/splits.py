@@ -15,7 +15,8 @@ VALIDATION_EXAMPLES = 60
 class Split:
     """Examples of one task; no two sides share a key.
 
-    ``test`` is the task's held-out side.
+    ``test`` is the task's held-out side. The adapters that come with the demo were trained on
+    ``validation`` too.
     """
 
     train: tuple[Example, ...]

@@ -14,7 +14,7 @@ from benchmarks.quality.training.settings import Kind, Settings
 
 
 def train_all(
-    folder: Path, kinds: list[Kind], names: list[str], steps: int, seed: int, device: str
+    folder: Path, kinds: list[Kind], names: list[str], steps: int | None, seed: int, device: str
 ) -> None:
     """Train the checkpoints of the tasks `names`, or of all, that are not there yet.
 
@@ -38,7 +38,7 @@ def train_all(
     for number, settings in enumerate(missing, start=1):
         title = f"[{number}/{len(missing)}] {settings.kind} {settings.task}"
 
-        def report(step: int, loss: float, title: str = title, steps: int = steps) -> None:
+        def report(step: int, loss: float, title: str = title, steps: int = settings.steps) -> None:
             click.echo(f"{title}: step {step}/{steps}, loss {loss:.4f}")
 
         score = fine_tune(checkpoints, TASKS[settings.task], settings, device, report)

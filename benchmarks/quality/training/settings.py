@@ -7,7 +7,8 @@ from typing import Literal
 
 Kind = Literal["lora", "full"]
 KINDS: tuple[Kind, ...] = ("lora", "full")
-LEARNING_RATES: dict[Kind, float] = {"lora": 2e-3, "full": 1e-4}
+LEARNING_RATES: dict[Kind, float] = {"lora": 1e-3, "full": 5e-5}
+STEPS: dict[Kind, int] = {"lora": 250, "full": 150}
 RANK = 16
 
 
@@ -28,7 +29,14 @@ class Settings:
     warmup_steps: int = 10
 
     @classmethod
-    def default(cls, kind: Kind, task: str, steps: int, seed: int) -> Settings:
-        """Make the settings that the suite uses for one kind of checkpoint."""
+    def default(cls, kind: Kind, task: str, steps: int | None, seed: int) -> Settings:
+        """Make the settings that the suite uses for one kind of checkpoint.
+
+        Args:
+            kind: of checkpoint.
+            task: by its name.
+            steps: None for the kind's own number.
+            seed: of the adapter's start and of the order of the examples.
+        """
         rank = RANK if kind == "lora" else None
-        return cls(kind, task, steps, seed, LEARNING_RATES[kind], rank)
+        return cls(kind, task, steps or STEPS[kind], seed, LEARNING_RATES[kind], rank)
