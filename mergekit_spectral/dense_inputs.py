@@ -14,10 +14,10 @@ import torch
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader
-from mergekit.io.tasks import LoaderCache
 from mergekit.options import MergeOptions
 from torch import Tensor
 
+from mergekit_spectral.loader_cache import loader_cache
 from mergekit_spectral.spectral.deferred import HostTensor
 
 
@@ -64,19 +64,12 @@ def dense_inputs_in_main_memory(
     if device is None or torch.device(device).type != "cuda":
         yield
         return
-    cache = LoaderCache()
-    cache.setup(options)
-    before = dict(cache.loaders)
-    loaders = {model: cache.get(model) for model in config.referenced_models()}
-    dense: dict[ModelReference, Any] = {
-        model: HostLoader(loader)
-        for model, loader in loaders.items()
-        if isinstance(loader, LazyTensorLoader)
-    }
-    cache.loaders.update(dense)
-    try:
+    with loader_cache(options) as cache:
+        loaders = {model: cache.get(model) for model in config.referenced_models()}
+        dense: dict[ModelReference, Any] = {
+            model: HostLoader(loader)
+            for model, loader in loaders.items()
+            if isinstance(loader, LazyTensorLoader)
+        }
+        cache.loaders.update(dense)
         yield
-    finally:
-        for model in dense:
-            cache.loaders.pop(model, None)
-        cache.loaders.update({model: before[model] for model in dense if model in before})

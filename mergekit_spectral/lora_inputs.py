@@ -24,6 +24,7 @@ from mergekit_spectral.adapters import (
     find_adapter,
 )
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.loader_cache import loader_cache
 from mergekit_spectral.recipe_check import base_models
 
 LOG = logging.getLogger(__name__)
@@ -40,9 +41,13 @@ def factored_lora_inputs(config: MergeConfiguration, options: MergeOptions) -> I
         MergeError: if an adapter cannot be read, does not fit its base, or is of a kind that needs
             a merged copy and there is no folder for it.
     """
-    cache = LoaderCache()
-    cache.setup(options)
-    before = dict(cache.loaders)
+    with loader_cache(options) as cache:
+        cache.loaders.update(_loaders(config, cache))
+        yield
+
+
+def _loaders(config: MergeConfiguration, cache: LoaderCache) -> dict[ModelReference, Any]:
+    """Return a loader for each model with an adapter."""
     references = {model for model in config.referenced_models() if model.lora}
     loaders: dict[ModelReference, Any] = {}
     for base in sorted(references & base_models(config), key=str):
@@ -51,23 +56,17 @@ def factored_lora_inputs(config: MergeConfiguration, options: MergeOptions) -> I
         try:
             loaders[reference] = _loader(reference, cache)
         except NotAProductError as refusal:
-            if options.lora_merge_cache is None:
+            if cache.lora_cache_dir is None:
                 raise
             LOG.warning(
                 "%s uses %s, which is not an added product of two matrices, so it is merged "
                 "through a full copy of the model in %s.",
                 reference.lora,
                 refusal.what,
-                options.lora_merge_cache,
+                cache.lora_cache_dir,
             )
             loaders[reference] = cache.get(reference)
-    cache.loaders.update(loaders)
-    try:
-        yield
-    finally:
-        for reference in loaders:
-            cache.loaders.pop(reference, None)
-        cache.loaders.update({ref: before[ref] for ref in loaders if ref in before})
+    return loaders
 
 
 def name_tensors_of_adapted_models(module: ModuleType) -> None:

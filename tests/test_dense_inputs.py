@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapters import peft_adapters
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import LoaderCache, LoadTensor
 from mergekit.options import MergeOptions
 from safetensors.torch import save_file
 
+from mergekit_spectral.adapters import AdaptedTensor
 from mergekit_spectral.dense_inputs import dense_inputs_in_main_memory
+from mergekit_spectral.lora_inputs import factored_lora_inputs
 from mergekit_spectral.spectral.deferred import HostTensor
 
 
@@ -51,6 +54,34 @@ def test_a_loader_that_was_there_before_is_again(model: ModelReference, config: 
     with dense_inputs_in_main_memory(config, MergeOptions(cuda=True)):
         assert LoaderCache().get(model) is not before
     assert LoaderCache().loaders.pop(model) is before
+
+
+def test_adapters_stay_in_factors(tmp_path: Path):
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    base.mkdir()
+    save_file(peft_adapters.toy().state_dict(), base / "model.safetensors")
+    (base / "config.json").write_text(
+        '{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+    )
+    peft_adapters.write(adapter, ["square"])
+    config = MergeConfiguration.model_validate(
+        {
+            "merge_method": "drm",
+            "base_model": str(base),
+            "models": [{"model": f"{base}+{adapter}"}],
+        }
+    )
+    options = MergeOptions(cuda=True)
+    with factored_lora_inputs(config, options), dense_inputs_in_main_memory(config, options):
+        tuned, before = (
+            LoadTensor(model=model, tensor="square.weight").execute()
+            for model in (config.models[0].model, config.base_model)
+        )
+        assert (type(before), type(tuned)) == (HostTensor, AdaptedTensor)
+        assert torch.equal(tuned.base_in(tuned.dtype), before.stored)
+        moved = [tensor.to("meta", non_blocking=True) for tensor in (before, tuned)]
+        assert [type(tensor) for tensor in moved] == [HostTensor, AdaptedTensor]
+    assert not LoaderCache.loaders.keys() & config.referenced_models()
 
 
 def test_on_the_cpu_nothing_changes(model: ModelReference, config: MergeConfiguration):
