@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from benchmarks.quality.__main__ import main
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +47,24 @@ def new_model() -> Callable[[], LlamaForCausalLM]:
 @pytest.fixture
 def model(new_model: Callable[[], LlamaForCausalLM]) -> LlamaForCausalLM:
     return new_model()
+
+
+@pytest.fixture(scope="session")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory,
+    tokenizer: PreTrainedTokenizerFast,
+    new_model: Callable[[], LlamaForCausalLM],
+) -> Callable[..., Path]:
+    """Make folders with a tiny base and both kinds of fine-tunes of some tasks."""
+
+    def make(*tasks: str) -> Path:
+        folder = tmp_path_factory.mktemp("quality")
+        new_model().save_pretrained(folder / "base")
+        tokenizer.save_pretrained(folder / "base")
+        options = [option for task in tasks for option in ("--task", task)]
+        command = ["train", "--cache", str(folder), "--steps", "3", *options]
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+        return folder
+
+    return make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,14 +28,8 @@ LETTERS = tuple("abcdefgh")
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory, tokenizer, new_model) -> Path:
-    """A folder with a tiny base and both kinds of fine-tunes of two tasks."""
-    folder = tmp_path_factory.mktemp("quality")
-    new_model().save_pretrained(folder / "base")
-    tokenizer.save_pretrained(folder / "base")
-    options = [option for task in TASKS for option in ("--task", task)]
-    CliRunner().invoke(main, ["train", "--cache", str(folder), "--steps", "3", *options])
-    return folder
+def cache(trained: Callable[..., Path]) -> Path:
+    return trained(*TASKS)
 
 
 def run(cache: Path, *options: str) -> str:
