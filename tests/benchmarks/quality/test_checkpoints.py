@@ -53,3 +53,17 @@ def test_finished_are_those_of_the_same_settings(tmp_path: Path):
     assert not checkpoints.is_finished(Settings.default("full", "sums", steps=3, seed=0))
     with pytest.raises(click.ClickException, match=r"other settings .*steps.*: 3"):
         checkpoints.is_finished(replace(SETTINGS, steps=4))
+
+
+def test_what_was_made_of_an_earlier_checkpoint_is_deleted(tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path)
+    records = {
+        name: checkpoints.results(kind) / "drm" / f"{name}-0.json"
+        for name, kind in [("sums-clock", "lora"), ("cities-clock", "lora"), ("sums", "full")]
+    }
+    for file in (*records.values(), checkpoints.copies / "of_sums" / "config.json"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    checkpoints.forget("lora", "sums")
+    assert [name for name, file in records.items() if file.exists()] == ["cities-clock", "sums"]
+    assert not checkpoints.copies.exists()

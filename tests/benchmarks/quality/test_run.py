@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import click
 import pytest
 import torch
 import yaml
@@ -15,11 +16,13 @@ from transformers import LlamaForCausalLM
 
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.checkpoints import Checkpoints
+from benchmarks.quality.merging.command import normalized
 from benchmarks.quality.merging.merges import Merge, merged
 from benchmarks.quality.merging.methods import METHODS, SCALES
 from benchmarks.quality.merging.plan import plan
 from benchmarks.quality.merging.scaling import ScaledMerge
 from benchmarks.quality.merging.subsets import subsets
+from benchmarks.quality.scoring import TaskScore
 from mergekit_spectral.demo.recipes import run_recipe
 
 # Choices, so that even a model that knows nothing is right now and then.
@@ -123,3 +126,12 @@ def test_the_plan_has_each_method_on_the_same_subsets_and_seeds_for_the_random_o
     assert [merge.tasks for merge in of["ties"]] == [merge.tasks for merge in of["della"][:4]]
     assert [merge.seed for merge in of["ties"]] == [0, 0, 1, 2]
     assert [merge.seed for merge in of["della"] if merge.tasks == LETTERS] == [0, 1, 2]
+
+
+def test_accuracies_are_over_those_of_the_fine_tunes():
+    scores = [TaskScore("sums", "test", 100, exact=0.3, choice=None)]
+    alone = {"sums": {"after": {"test": asdict(replace(scores[0], exact=0.6))}}}
+    assert normalized(scores, alone) == {"sums": 0.5}
+    alone["sums"]["after"]["test"]["exact"] = 0.0
+    with pytest.raises(click.ClickException, match="gets none of its test examples right"):
+        normalized(scores, alone)
