@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mergekit_spectral.spectral.deferred import DeferredTensor
+from mergekit_spectral.spectral.deferred import DeferredTensor, with_index
 from mergekit_spectral.spectral.precision import exact_matmul, working_dtype
 
 Update = tuple[Tensor, ...]
@@ -51,7 +51,7 @@ class AdaptedTensor(DeferredTensor):
         device: torch.device,
     ) -> AdaptedTensor:
         self: AdaptedTensor = torch.Tensor._make_wrapper_subclass(
-            cls, shape, dtype=dtype, device=device
+            cls, shape, dtype=dtype, device=with_index(device)
         )
         self.read_base = read_base
         self.base_id = base_id

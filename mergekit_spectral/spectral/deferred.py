@@ -55,10 +55,8 @@ class HostTensor(DeferredTensor):
 
     @staticmethod
     def __new__(cls, stored: Tensor, device: torch.device) -> HostTensor:
-        if device.type == "cuda" and device.index is None:  # as PyTorch's own tensors do
-            device = torch.device("cuda", torch.cuda.current_device())
         self: HostTensor = torch.Tensor._make_wrapper_subclass(
-            cls, stored.shape, dtype=stored.dtype, device=device
+            cls, stored.shape, dtype=stored.dtype, device=with_index(device)
         )
         self.stored = stored
         return self
@@ -74,6 +72,13 @@ class HostTensor(DeferredTensor):
 
     def moved(self, dtype: torch.dtype, device: torch.device) -> HostTensor:
         return HostTensor(self.stored.to(dtype), device)
+
+
+def with_index(device: torch.device) -> torch.device:
+    """Return the device that a tensor made on `device` says it is on."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def ordinary(value: Any) -> Any:

@@ -5,7 +5,7 @@ import torch
 from matrices import gaussian
 
 from mergekit_spectral.spectral import DenseDelta
-from mergekit_spectral.spectral.deferred import HostTensor
+from mergekit_spectral.spectral.deferred import HostTensor, with_index
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -55,3 +55,10 @@ def test_a_delta_is_formed_on_its_device(dtype: torch.dtype, with_base: bool):
         delta.added_to(base, 0.5),
     ]
     assert {tensor.device for tensor in on_device} == {META}
+
+
+def test_a_gpu_without_a_number_is_the_current_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert with_index(torch.device("cuda")) == torch.device("cuda:3")
+    assert with_index(torch.device("cuda:1")) == torch.device("cuda:1")
+    assert with_index(CPU) == CPU
