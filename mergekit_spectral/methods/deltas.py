@@ -41,7 +41,7 @@ class TaskDelta:
         matrix = self.matrix
         dense = matrix if isinstance(matrix, DenseDelta) else DenseDelta(matrix.to_dense())
         matrices, out_features, in_features = self.shape
-        return dense.slices((matrices, out_features, in_features))
+        return dense.matrices((matrices, out_features, in_features))
 
 
 def as_matrix(tensor: Tensor) -> Tensor:

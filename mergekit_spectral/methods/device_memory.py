@@ -30,12 +30,9 @@ def moved_if_small(group: TensorGroup, device: torch.device) -> TensorGroup:
 
     They are read twice or more, so to move them once is faster.
     """
-    waiting = [e.tensor for e in group.entries if isinstance(e.tensor, HostTensor)]
-    if device.type == "cuda" and waiting:
-        free, _ = torch.cuda.mem_get_info(device)
-        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        if sum(tensor.stored.nbytes for tensor in waiting) > free // _INPUTS_SHARE:
-            return group
+    size = sum(e.tensor.nbytes for e in group.entries if isinstance(e.tensor, HostTensor))
+    if size == 0 or (device.type == "cuda" and size > _free_bytes(device) // _INPUTS_SHARE):
+        return group
     entries = (
         replace(entry, tensor=entry.tensor.to_dense_tensor())
         if isinstance(entry.tensor, HostTensor)
@@ -43,6 +40,11 @@ def moved_if_small(group: TensorGroup, device: torch.device) -> TensorGroup:
         for entry in group.entries
     )
     return TensorGroup(tuple(entries), group.metadata)
+
+
+def _free_bytes(device: torch.device) -> int:
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def in_blocks_that_fit(merge: Callable[[], None], name: str | None) -> None:

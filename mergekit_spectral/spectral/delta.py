@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -213,16 +214,14 @@ class DenseDelta(Delta):
     def columns(self, columns: slice | Tensor) -> DenseDelta:
         return self._both(lambda matrix: matrix[:, columns])
 
-    def slices(self, shape: tuple[int, int, int]) -> list[Delta]:
+    def matrices(self, shape: tuple[int, int, int]) -> list[Delta]:
         """Return D as matrices of which it holds one below the other.
 
         Args:
             shape: (matrices, out, in), of as many entries as D.
         """
-        return [
-            self._both(lambda matrix, i=i: matrix.reshape(shape)[i])  # type: ignore[misc]
-            for i in range(shape[0])
-        ]
+        stack = self._both(lambda matrix: matrix.reshape(shape))
+        return [stack._both(itemgetter(i)) for i in range(shape[0])]
 
     def added_to(self, base: Tensor, scale: float) -> Tensor:
         base = base.to(self.device).to(self.dtype)

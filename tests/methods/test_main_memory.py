@@ -9,6 +9,7 @@ import torch
 from matrices import gaussian
 from mergekit.merge_methods import get
 from mergekit.merge_methods.base import TensorGroup
+from one_device import OneDevice
 from torch import Tensor
 
 from mergekit_spectral.methods import base as methods_base
@@ -73,8 +74,16 @@ def test_what_is_merged_elementwise_meets_a_base_that_waits():
     """What is merged is on the device, and so must be the part of the base that it is added to."""
     base, values = gaussian((4, 5), 2)
     store = methods_base._added_to(base, 0.5, torch.empty(4, 5, device=META))
-    store(slice(0, 10), values[:2].to(META))
-    store(torch.tensor([3, 7], device=CPU), values[0, :2].to(META))
+    with OneDevice():
+        store(slice(0, 10), values[:2].to(META))
+    result = base.clone()
+    store = methods_base._added_to(base, 0.5, result)
+    store(slice(0, 5), values[0])
+    store(torch.tensor([6, 8]), values[1, :2])
+    expected = base.flatten().clone()
+    expected[:5] += 0.5 * values[0]
+    expected[[6, 8]] += 0.5 * values[1, :2]
+    torch.testing.assert_close(result.flatten(), expected)
 
 
 def test_what_fits_is_moved_at_once():

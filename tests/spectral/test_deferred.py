@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 from matrices import gaussian
+from one_device import OneDevice
 
-from mergekit_spectral.spectral import DenseDelta
+from mergekit_spectral.spectral import DenseDelta, FactoredDelta
 from mergekit_spectral.spectral.deferred import HostTensor, with_index
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -39,22 +40,29 @@ def test_operators_give_ordinary_tensors_on_the_device():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("with_base", [True, False])
 def test_a_delta_is_formed_on_its_device(dtype: torch.dtype, with_base: bool):
-    """On the device nothing meets a tensor that is elsewhere, which would raise."""
     tuned, base = (tensor.to(dtype) for tensor in gaussian((6, 5), 2))
     delta = DenseDelta(tuned, base if with_base else None, META)
-    basis = torch.empty(6, 2, device=META)
-    places = torch.tensor([0, 1, 1])
-    on_device = [
-        *(block for _, block in delta.dense_columns()),
-        *(part.to_dense() for part in delta.slices((2, 3, 5))),
-        delta.T.to_dense(),
-        delta.rows(slice(1, 3)).to_dense(),
-        delta.columns(slice(1, 3)).to_dense(),
-        delta.project(basis),
-        delta.projected_at(basis, places.to(META), places),
-        delta.added_to(base, 0.5),
-    ]
+    basis, out = torch.empty(6, 2, device=META), torch.empty(6, 5, device=META)
+    with OneDevice():
+        delta.add_to(base, 0.5, out)
+        on_device = [
+            *(block for _, block in delta.dense_columns()),
+            *(part.to_dense() for part in delta.matrices((2, 3, 5))),
+            delta.T.to_dense(),
+            delta.rows(slice(1, 3)).to_dense(),
+            delta.columns(slice(1, 3)).to_dense(),
+            delta.project(basis),
+            delta.added_to(base, 0.5),
+            FactoredDelta(basis, basis[:5].T).added_to(base, 0.5),
+        ]
     assert {tensor.device for tensor in on_device} == {META}
+
+
+def test_single_entries_are_formed_on_their_device():
+    tuned, base = gaussian((6, 5), 2)
+    basis, places = torch.empty(6, 2, device=META), torch.tensor([0, 1, 1])
+    values = DenseDelta(tuned, base, META).projected_at(basis, places, places)
+    assert (values.device, values.dtype) == (META, torch.float64)
 
 
 def test_a_gpu_without_a_number_is_the_current_one(monkeypatch: pytest.MonkeyPatch):
