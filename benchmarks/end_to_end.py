@@ -43,7 +43,7 @@ from rich.console import Console
 
 from benchmarks.disk import DiskSpeed, disk_speed, drop_from_cache, files_in, median_speed, size_of
 from benchmarks.llama import build
-from benchmarks.machine import print_table, write_json
+from benchmarks.machine import machine_line, print_table, write_json
 
 # mergekit-yaml, as the package installs it.
 COMMAND = [sys.executable, "-m", "mergekit.scripts.run_yaml"]
@@ -178,7 +178,7 @@ def print_results(results: dict[str, list[Run]], floor: Floor, title: str) -> No
     faster = f"{first.seconds / floor.seconds:.2f}"
     rows.append(["floor", f"{floor.seconds:.1f}", "-", faster, "-", read, written, written])
     disk = f"disk: {floor.disk.read / 1e6:.0f} MB/s read, {floor.disk.write / 1e6:.0f} MB/s written"
-    print_table(title, HEADER, rows, words=("method",), notes=[disk])
+    print_table(title, HEADER, rows, words=("method",), notes=[disk, machine_line()])
 
 
 def _megabytes(size: int | None) -> str:

@@ -73,17 +73,6 @@ def print_table(
     words: Collection[str],
     notes: Sequence[str] = (),
 ) -> None:
-    """Print a table and the machine, as `print_rows` does."""
-    print_rows(title, header, rows, words, (*notes, machine_line()))
-
-
-def print_rows(
-    title: str,
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    words: Collection[str],
-    notes: Sequence[str] = (),
-) -> None:
     """Print a table: ruled in a terminal, Markdown in a pipe.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks.cases import Result
-from benchmarks.machine import print_table
+from benchmarks.machine import machine_line, print_table
 
 MIB = 2**20
 WORDS = ("shape", "dtype", "kind", "device", "method")
@@ -53,7 +53,7 @@ def print_results(title: str, results: Sequence[Result], error: bool = False) ->
         rows.append([*row, _figure(result.error, ".1e")] if error else row)
     header = [*HEADER, *FIGURES, *(["error"] if error else [])]
     failures = [f"{result.case}: {result.failure}" for result in results if result.failure]
-    print_table(title, header, rows, WORDS, failures)
+    print_table(title, header, rows, WORDS, [*failures, machine_line()])
 
 
 def _seconds(result: Result) -> str:

@@ -10,7 +10,7 @@ Needs the extra `quality`: pip install -e '.[quality]'
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from benchmarks.quality.training.settings import KINDS, Kind
 
 cache_option = click.option(
     "--cache",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
     default=default_folder,
     help=f"Where the checkpoints are.  [default: ${ENVIRONMENT_VARIABLE}, or "
     "~/.cache/mergekit-spectral/quality]",
@@ -84,7 +84,7 @@ def train(
     # Late, because it imports torch and transformers, which takes seconds.
     from benchmarks.quality.training.command import train_all
 
-    train_all(cache, _kinds(kind), list(tasks), steps, seed, device)
+    train_all(cache, _kinds(kind), _known(tasks), steps, seed, device)
 
 
 @main.command()
@@ -129,8 +129,7 @@ def run(
     """
     from benchmarks.quality.merging.command import run_all
 
-    names = _known(tasks, max(sizes), "--sizes")
-    run_all(cache, _kinds(kind), methods, names, sizes, count)
+    run_all(cache, _kinds(kind), methods, _enough(tasks, max(sizes), "--sizes"), sizes, count)
 
 
 @main.command()
@@ -214,7 +213,7 @@ def analyse(
     if given:
         analyse_file(given, plots)
     else:
-        names = tuple(_known(tasks, size, "--size"))
+        names = tuple(_enough(tasks, size, "--size"))
         sizes = tuple(dict.fromkeys((size, len(names))))
         planned = Planned(tuple(_kinds(kind)), COMPARED, names, sizes, count)
         analyse_all(cache, planned, merge, json_path, plots)
@@ -224,13 +223,19 @@ def _kinds(chosen: str) -> list[Kind]:
     return [kind for kind in KINDS if chosen in (kind, "both")]
 
 
-def _known(tasks: list[str] | None, largest: int, option: str) -> list[str]:
-    """Return the tasks, or all if there are none, if they are known and as many as are merged."""
+def _known(tasks: Sequence[str] | None) -> list[str]:
+    """Return the tasks, or all if there are none, if they are known."""
     from benchmarks.quality.tasks import TASKS
 
-    names = tasks or list(TASKS)
+    names = list(tasks or TASKS)
     if unknown := set(names) - set(TASKS):
         raise click.UsageError(f"there is no task {unknown.pop()!r} among {', '.join(TASKS)}")
+    return names
+
+
+def _enough(tasks: Sequence[str] | None, largest: int, option: str) -> list[str]:
+    """Return the tasks if they are known and as many as are merged."""
+    names = _known(tasks)
     if largest > len(names):
         raise click.UsageError(f"{option}: there are {len(names)} tasks, not {largest}")
     return names

@@ -32,7 +32,7 @@ RECORD = "training.json"
 def default_folder() -> Path:
     """Return the folder that the environment names, or the one in the user's cache."""
     if folder := os.environ.get(ENVIRONMENT_VARIABLE):
-        return Path(folder)
+        return Path(folder).expanduser()
     return Path.home() / ".cache" / "mergekit-spectral" / "quality"
 
 

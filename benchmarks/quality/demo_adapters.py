@@ -10,12 +10,13 @@ import torch
 from peft import PeftModel
 from transformers import AutoTokenizer, LlamaForCausalLM
 
+from benchmarks.quality.analysing.updates import adapter_update
 from benchmarks.quality.checkpoints import Checkpoints, read_record
 from benchmarks.quality.scoring import score_tasks
 from mergekit_spectral.adapters import LoraAdapter, NewLayer, find_adapter, write_adapter
 from mergekit_spectral.demo.base_model import MODEL_NAME
 from mergekit_spectral.demo.tasks import TASKS
-from mergekit_spectral.spectral import FactoredDelta, compress
+from mergekit_spectral.spectral import compress
 
 RANK = 4
 CARD = """\
@@ -36,15 +37,11 @@ def export(folder: Path, out: Path) -> None:
     Raises:
         click.ClickException: an adapter has not been trained.
     """
-    checkpoints = Checkpoints(folder.expanduser().resolve())
+    checkpoints = Checkpoints(folder)
+    checkpoints.require(["lora"], [task.name for task in TASKS])
     tokenizer = AutoTokenizer.from_pretrained(checkpoints.base)
     for task in TASKS:
         source = checkpoints.path("lora", task.name)
-        if not source.exists():
-            raise click.ClickException(
-                f"there is no adapter {source}; make it with "
-                f"`python -m benchmarks.quality train --kind lora --task {task.name}`"
-            )
         kept = write_smaller(source, out / task.name, task.name)
         base = LlamaForCausalLM.from_pretrained(checkpoints.base, dtype=torch.float32)
         score = score_tasks(PeftModel.from_pretrained(base, out / task.name), tokenizer, [task])[0]
@@ -63,12 +60,11 @@ def export(folder: Path, out: Path) -> None:
 
 def write_smaller(source: Path, out: Path, name: str) -> float:
     """Write an adapter at rank `RANK`, and return the share of its squared norm that is kept."""
-    adapter = LoraAdapter(find_adapter(str(source), None, None))
+    adapter = LoraAdapter(find_adapter(str(source)))
     layers: dict[str, NewLayer] = {}
     kept, whole = 0.0, 0.0
-    for weight, update in adapter.updates.items():
-        B, A = adapter.factors(weight)
-        delta = FactoredDelta(update.scale * B, A)
+    for weight in adapter.updates:
+        delta = adapter_update(adapter, weight)
         smaller = compress(delta, rank=RANK)
         layers[weight.removesuffix(".weight")] = NewLayer(smaller.delta.B, smaller.delta.A)
         kept += smaller.kept * delta.norm**2

@@ -17,7 +17,12 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from mergekit_spectral.demo.base_model import MODEL_NAME, find_gguf, save_base_model
+from mergekit_spectral.demo.base_model import (
+    MODEL_NAME,
+    find_gguf,
+    save_base_model,
+    silence_transformers,
+)
 from mergekit_spectral.demo.examples import HELD_OUT_EXAMPLES
 from mergekit_spectral.demo.recipes import (
     ADAPTERS,
@@ -45,9 +50,7 @@ def run_demo(work_folder: Path, console: Console) -> list[Row]:
         click.ClickException: the model cannot be had, or a merge failed.
     """
     start = time.perf_counter()
-    # The steps below report progress; transformers' own bars would interleave with them.
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    silence_transformers()
     step = Steps(console, total=2 + len(ADAPTERS) + 2 * len(METHODS)).step
     base_folder = work_folder / MODEL_NAME
     shutil.copytree(recipe_folder() / "adapters", work_folder / "adapters")

@@ -27,7 +27,7 @@ def analyse_cache(folder: Path, planned: Planned, merge: bool) -> Analyses:
     Raises:
         click.ClickException: a fine-tune is missing, or mergekit failed.
     """
-    checkpoints = Checkpoints(folder.expanduser().resolve())
+    checkpoints = Checkpoints(folder)
     checkpoints.require(planned.kinds, planned.tasks)
     if merge:
         run_all(

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import click
 
-from benchmarks.machine import print_rows
+from benchmarks.machine import print_table
 from benchmarks.quality.analysing.analyses import Analyses
 from benchmarks.quality.analysing.matrices import AGREEMENT_AT, PRUNED_TO, SPACES, MatrixAnalysis
 from benchmarks.quality.analysing.sign_agreement import SignAgreement
@@ -46,7 +46,7 @@ def _print_variants(analyses: Analyses, kind: Kind) -> None:
     merges = [merge for merge in analyses.merges if merge.kind == kind]
     sizes = sorted({len(merge.tasks) for merge in merges})
     found = {setting: by_size(merges, setting) for setting in SETTINGS}
-    print_rows(
+    print_table(
         f"Variants of the methods on {TITLES[kind]}",
         (
             "what varies",
@@ -76,7 +76,7 @@ def _print_variants(analyses: Analyses, kind: Kind) -> None:
 
 
 def _print_pruned_rows(matrices: Sequence[MatrixAnalysis], kind: Kind) -> None:
-    print_rows(
+    print_table(
         f"Rows of {TITLES[kind]} pruned to density {PRUNED_TO:g}",
         (
             "weight",
@@ -113,7 +113,7 @@ def _print_pruned_rows(matrices: Sequence[MatrixAnalysis], kind: Kind) -> None:
 
 
 def _print_agreement(matrices: Sequence[MatrixAnalysis], kind: Kind) -> None:
-    print_rows(
+    print_table(
         f"Agreement in sign of {TITLES[kind]}, pruned to density {AGREEMENT_AT:g}",
         ("weight", *SPACES),
         [
@@ -135,7 +135,7 @@ def _agreement(agreement: SignAgreement) -> str:
 
 
 def _print_ranks(matrices: Sequence[MatrixAnalysis], kind: Kind) -> None:
-    print_rows(
+    print_table(
         f"Effective ranks of the updates of {TITLES[kind]}",
         ("weight", "mean", "smallest", "largest", "of all side by side"),
         [

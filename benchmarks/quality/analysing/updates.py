@@ -29,13 +29,14 @@ def analysed_weights(checkpoints: Checkpoints) -> Iterator[str]:
 def updates(checkpoints: Checkpoints, kind: Kind, tasks: Sequence[str], weight: str) -> list[Delta]:
     """Return each fine-tune's delta of one weight, in float32; in factors for adapters."""
     if kind == "lora":
-        return [_product(checkpoints.path(kind, task), weight) for task in tasks]
+        adapters = (LoraAdapter(find_adapter(str(checkpoints.path(kind, t)))) for t in tasks)
+        return [adapter_update(adapter, weight) for adapter in adapters]
     base = _tensor(checkpoints.base, weight).float()
     return [DenseDelta(_tensor(checkpoints.path(kind, task), weight), base) for task in tasks]
 
 
-def _product(folder: Path, weight: str) -> FactoredDelta:
-    adapter = LoraAdapter(find_adapter(str(folder)))
+def adapter_update(adapter: LoraAdapter, weight: str) -> FactoredDelta:
+    """Return what an adapter does to one weight."""
     update = adapter.updates[weight]
     assert isinstance(update, Product)
     B, A = adapter.factors(weight)

@@ -10,7 +10,6 @@ from statistics import fmean
 from typing import Any
 
 import click
-import transformers
 
 from benchmarks.machine import machine, versions
 from benchmarks.quality.checkpoints import Checkpoints, read_record
@@ -22,6 +21,7 @@ from benchmarks.quality.merging.variants import method_named
 from benchmarks.quality.scoring import Side, TaskScore, score_tasks
 from benchmarks.quality.tasks import TASKS
 from benchmarks.quality.training.settings import Kind
+from mergekit_spectral.demo.base_model import silence_transformers
 
 TUNING_EXAMPLES = 60  # of all tasks together, but at least 15 of each
 
@@ -47,9 +47,8 @@ def run_all(
     Raises:
         click.ClickException: a fine-tune is missing, or mergekit failed.
     """
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    checkpoints = Checkpoints(folder.expanduser().resolve())
+    silence_transformers()
+    checkpoints = Checkpoints(folder)
     checkpoints.require(kinds, tasks)
     planned = list(plan(kinds, methods, tasks, sizes, count))
     missing = [merge for merge in planned if not record_path(checkpoints, merge).exists()]

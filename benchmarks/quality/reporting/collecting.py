@@ -98,9 +98,7 @@ def _in_order(records: Sequence[dict[str, Any]], planned: Planned) -> tuple[Merg
 def _measured_on(records: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     different: list[dict[str, Any]] = []
     for record in records:
-        setup: dict[str, Any] = {
-            name: record[name] for name in ("machine", "versions") if name in record
-        }
+        setup = {name: record[name] for name in ("machine", "versions")}
         if setup not in different:
             different.append(setup)
     return tuple(different)

@@ -30,7 +30,7 @@ def report_all(folder: Path, json_path: Path, plots: Path | None) -> None:
     from benchmarks.quality.tasks import TASKS
 
     planned = Planned(KINDS, tuple(METHODS), tuple(TASKS), SIZES, SUBSETS)
-    outcomes = collect(Checkpoints(folder.expanduser().resolve()), planned)
+    outcomes = collect(Checkpoints(folder), planned)
     write_lines(json_path, Outcomes, outcomes)
     _show(outcomes, plots)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from benchmarks.machine import print_rows
+from benchmarks.machine import print_table
 from benchmarks.quality.reporting.aggregation import (
     Summary,
     base_by_task,
@@ -56,14 +56,14 @@ def cell(summary: Summary | None, planned: int = 0) -> str:
 def measured_on_lines(setups: tuple[dict[str, Any], ...]) -> Iterator[str]:
     """Return a line for each machine with its versions."""
     for setup in setups:
-        machine = setup.get("machine")
-        hardware = [f"{machine['cores']} cores", machine["cpu"], machine["gpu"]] if machine else []
+        machine = setup["machine"]
+        hardware = [f"{machine['cores']} cores", machine["cpu"], machine["gpu"]]
         software = [f"{name} {number}" for name, number in setup["versions"].items()]
         yield f"measured on: {', '.join([*filter(None, hardware), *software])}"
 
 
 def _print_fine_tunes(outcomes: Outcomes) -> None:
-    print_rows(
+    print_table(
         "Fine-tunes: accuracy on their own task's test examples, in %",
         ("kind", "task", "base", "fine-tune", "loss at the end", "training, s"),
         [
@@ -86,7 +86,7 @@ def _print_by_size(outcomes: Outcomes, kind: Kind) -> None:
     planned = Counter((m.kind, m.method, len(m.tasks)) for m in outcomes.planned.merges())
     for setting in SETTINGS:
         found = by_size(outcomes.merges, setting)
-        print_rows(
+        print_table(
             f"Merges of {TITLES[kind]} {AT[setting]}",
             ("method", *map(str, sizes)),
             [
@@ -120,7 +120,7 @@ def _print_by_task(outcomes: Outcomes, kind: Kind) -> None:
         rows += [
             (method, {task: found[kind, method, task].mean for task in tasks}) for method in methods
         ]
-        print_rows(
+        print_table(
             f"Merges of all {len(tasks)} {TITLES[kind]} {AT[setting]}: normalized accuracy in %, "
             "by task, mean over seeds",
             ("method", *tasks, "mean"),
@@ -147,7 +147,7 @@ def _print_scales(outcomes: Outcomes, kind: Kind) -> None:
             ]
             lists = [", ".join(f"{scale:g}" for scale in scales) or NONE for scales in chosen]
             rows.append((method, f"{mine[0].scales['published']:g}", *lists))
-    print_rows(
+    print_table(
         f"λ of merges of {TITLES[kind]}",
         ("method", "published", *map(str, sizes)),
         rows,

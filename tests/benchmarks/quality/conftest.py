@@ -55,14 +55,14 @@ def trained(
     tokenizer: PreTrainedTokenizerFast,
     new_model: Callable[[], LlamaForCausalLM],
 ) -> Callable[..., Path]:
-    """Make folders with a tiny base and both kinds of fine-tunes of some tasks."""
+    """Make folders with a tiny base and fine-tunes of some tasks, of both kinds or of one."""
 
-    def make(*tasks: str) -> Path:
+    def make(*tasks: str, kind: str = "both") -> Path:
         folder = tmp_path_factory.mktemp("quality")
         new_model().save_pretrained(folder / "base")
         tokenizer.save_pretrained(folder / "base")
         options = [option for task in tasks for option in ("--task", task)]
-        command = ["train", "--cache", str(folder), "--steps", "3", *options]
+        command = ["train", "--cache", str(folder), "--steps", "3", "--kind", kind, *options]
         result = CliRunner().invoke(main, command)
         assert result.exit_code == 0, result.output
         return folder
