@@ -125,7 +125,8 @@ def run(
 
     Each merge is scored on the test examples of the tasks that it was made of, with the published
     lambda and with the one of eight that does best on validation examples. Merges that were scored
-    before are skipped, so a run that was stopped goes on where it was.
+    before are skipped, so a run that was stopped goes on where it was. One run for each kind may
+    go on at the same time.
     """
     from benchmarks.quality.merging.command import run_all
 
@@ -160,7 +161,7 @@ def report(cache: Path, given: Path | None, json_path: Path, plots: Path | None)
 @click.option(
     "--size",
     type=POSITIVE,
-    default=4,
+    default=5,
     show_default=True,
     help="How many tasks are merged, besides all.",
 )

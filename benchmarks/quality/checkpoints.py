@@ -50,10 +50,13 @@ class Checkpoints:
         """Return where a checkpoint is or will be."""
         return self.folder / kind / task
 
-    @property
-    def copies(self) -> Path:
-        """Where mergekit puts the merged copies that its own methods need of adapters."""
-        return self.folder / "copies"
+    def copies(self, kind: str) -> Path:
+        """Return where mergekit puts the merged copies that its own methods need of adapters."""
+        return self.folder / "copies" / kind
+
+    def merging(self, kind: str) -> Path:
+        """Return where a merge is while it is scored, of each kind one at a time."""
+        return self.folder / "merging" / kind
 
     def results(self, kind: str) -> Path:
         """Return where the records of merges are or will be."""
@@ -64,7 +67,7 @@ class Checkpoints:
 
         mergekit knows a copy by the adapter's path alone.
         """
-        shutil.rmtree(self.copies, ignore_errors=True)
+        shutil.rmtree(self.copies(kind), ignore_errors=True)
         for record in self.results(kind).glob(f"*/*{task}*.json"):
             record.unlink()
 

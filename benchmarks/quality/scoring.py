@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.quality.splits import split
 from mergekit_spectral.demo.examples import Example, Task
-from mergekit_spectral.demo.scoring import Batch, answer_logits, encode, exact_match
+from mergekit_spectral.demo.scoring import Batch, alike, answer_logits, encode, exact_match
 
 Side = Literal["train", "validation", "test"]
 Model = PreTrainedModel | PeftModel
@@ -69,8 +69,7 @@ def choice_accuracy(
     the answer.
     """
     right = 0
-    for start in range(0, len(examples), batch_size):
-        part = examples[start : start + batch_size]
+    for part in alike(examples, batch_size):
         rows = [replace(example, answer=choice) for example in part for choice in choices]
         batch = encode(tokenizer, rows, end="").to(model.device)
         chosen = answer_log_likelihoods(model, batch).view(len(part), len(choices)).argmax(dim=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +82,13 @@ def answer_logits(model: PreTrainedModel | PeftModel, batch: Batch) -> torch.Ten
     return logits
 
 
+def alike(examples: Sequence[Example], size: int) -> Iterator[Sequence[Example]]:
+    """Yield the examples in parts of up to `size` that are about as long, which saves padding."""
+    ordered = sorted(examples, key=lambda example: len(example.prompt) + len(example.answer))
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
 @torch.inference_mode()
 def exact_match(
     model: PreTrainedModel | PeftModel,
@@ -96,8 +103,8 @@ def exact_match(
     An answer spelled right with other tokens than the tokenizer's own counts as wrong.
     """
     right = 0
-    for start in range(0, len(examples), batch_size):
-        batch = encode(tokenizer, examples[start : start + batch_size]).to(model.device)
+    for part in alike(examples, batch_size):
+        batch = encode(tokenizer, part).to(model.device)
         said = batch.labels.clone()
         said[batch.answers] = answer_logits(model, batch).argmax(dim=-1)
         right += int((said == batch.labels).all(dim=1).sum())

@@ -63,10 +63,10 @@ def merged(merge: Merge, checkpoints: Checkpoints) -> Iterator[tuple[Path, float
     Raises:
         click.ClickException: mergekit failed.
     """
-    work = checkpoints.folder / "merging"
+    work = checkpoints.merging(merge.kind)
     if work.exists():  # a run was killed, perhaps while mergekit made a copy
         shutil.rmtree(work)
-        shutil.rmtree(checkpoints.copies, ignore_errors=True)
+        shutil.rmtree(checkpoints.copies(merge.kind), ignore_errors=True)
     work.mkdir(parents=True)
     recipe = work / f"{merge.method}.yml"
     recipe.write_text(yaml.safe_dump(merge.recipe(checkpoints), sort_keys=False))
@@ -75,7 +75,7 @@ def merged(merge: Merge, checkpoints: Checkpoints) -> Iterator[tuple[Path, float
             recipe,
             work / "out",
             work,
-            copies=checkpoints.copies,
+            copies=checkpoints.copies(merge.kind),
             options=("--random-seed", str(merge.seed)),
             module=method_named(merge.method).module,
         )

@@ -9,7 +9,7 @@ from benchmarks.quality.merging.subsets import subsets
 from benchmarks.quality.merging.variants import method_named
 from benchmarks.quality.training.settings import Kind
 
-SIZES = (2, 4, 7, 10)
+SIZES = (2, 5, 10)
 SUBSETS = 3
 SEEDS = 3
 

@@ -42,7 +42,9 @@ def train(
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     # Weight decay would move every weight alike in each task, which a merge then adds up.
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=0.0, fused=True
+    )
     schedule = get_cosine_schedule_with_warmup(optimizer, settings.warmup_steps, settings.steps)
     batches = shuffled_batches(tokenizer, examples, settings.batch_size, settings.seed)
     curve: LossCurve = {}

@@ -104,4 +104,4 @@ def test_what_cannot_be_analysed_is_told(cache: Path):
     assert "no lora fine-tune of sums in " in result.output
     result = CliRunner().invoke(main, [*options, "--tasks", "sums"])
     assert result.exit_code == 2
-    assert "--size: there are 1 tasks, not 4" in result.output
+    assert "--size: there are 1 tasks, not 5" in result.output

@@ -61,9 +61,9 @@ def test_what_was_made_of_an_earlier_checkpoint_is_deleted(tmp_path: Path):
         name: checkpoints.results(kind) / "drm" / f"{name}-0.json"
         for name, kind in [("sums-clock", "lora"), ("cities-clock", "lora"), ("sums", "full")]
     }
-    for file in (*records.values(), checkpoints.copies / "of_sums" / "config.json"):
+    for file in (*records.values(), checkpoints.copies("lora") / "of_sums" / "config.json"):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("")
     checkpoints.forget("lora", "sums")
     assert [name for name, file in records.items() if file.exists()] == ["cities-clock", "sums"]
-    assert not checkpoints.copies.exists()
+    assert not checkpoints.copies("lora").exists()

@@ -59,8 +59,8 @@ def test_merges_are_scored_and_recorded_once(cache: Path):
             alone = json.loads((cache / "lora" / score["task"] / "training.json").read_text())
             expected = score["choice"] / alone["after"]["test"]["choice"]
             assert record["normalized"][which][score["task"]] == expected
-    assert not (cache / "merging").exists()
-    assert sorted(path.name for path in (cache / "copies").iterdir())  # of task_arithmetic's inputs
+    assert not any((cache / "merging").iterdir())
+    assert any((cache / "copies" / "lora").iterdir())  # of the inputs of task_arithmetic
 
 
 @pytest.mark.parametrize("method", ["della", "knots_ties"])
@@ -93,7 +93,7 @@ def test_a_failed_merge_is_told_and_leaves_no_record(cache: Path, monkeypatch: p
     assert "mergekit-yaml failed on drm.yml" in result.output
     assert "density" in result.output
     assert not list(cache.glob("results/full/drm/*"))
-    assert not (cache / "merging").exists()
+    assert not any((cache / "merging").iterdir())
 
 
 @pytest.mark.parametrize(
