@@ -1,19 +1,15 @@
-"""What the benchmarks share in reporting: the machine, the versions, the table, the JSON."""
+"""What the benchmarks share in reporting: the machine, the versions, the JSON."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Collection, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 PACKAGES = ("mergekit-spectral", "mergekit", "torch")
 
@@ -64,35 +60,3 @@ def write_json(path: Path, **figures: Any) -> None:
     report = {"machine": machine(), "versions": versions(), **figures}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def print_table(
-    title: str,
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    words: Collection[str],
-    notes: Sequence[str] = (),
-) -> None:
-    """Print a table: ruled in a terminal, Markdown in a pipe.
-
-    Args:
-        title: the table's heading.
-        header: the columns' names.
-        rows: as many cells each.
-        words: which columns hold words rather than numbers.
-        notes: lines to print after it.
-    """
-    console = Console()
-    piped = not console.is_terminal
-    if piped:  # it has no width, and rich would cut lines to 80
-        console = Console(width=250)
-    table = Table(title=title, box=box.MARKDOWN if piped else box.HEAVY_HEAD, title_justify="left")
-    for name in header:
-        table.add_column(name, justify="left" if name in words else "right", no_wrap=piped)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    for line in notes:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
-    if notes:  # else Markdown would run them into what follows
-        console.print()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks.cases import Result
-from benchmarks.machine import machine_line, print_table
+from benchmarks.machine import machine_line
+from mergekit_spectral.tables import print_table
 
 MIB = 2**20
 WORDS = ("shape", "dtype", "kind", "device", "method")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 import zipfile
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -22,6 +23,7 @@ def silence_transformers() -> None:
     """Keep transformers' bars and warnings out of a command's own lines of progress."""
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def find_gguf(download_folder: Path) -> Path:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 import transformers
 from peft import PeftModel
 from rich.console import Console
-from rich.table import Table
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from mergekit_spectral.demo.base_model import (
@@ -32,6 +32,7 @@ from mergekit_spectral.demo.recipes import (
 )
 from mergekit_spectral.demo.scoring import exact_match
 from mergekit_spectral.demo.tasks import TASKS
+from mergekit_spectral.tables import print_table
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,11 @@ class Row:
 
 
 def run_demo(work_folder: Path, console: Console) -> list[Row]:
-    """Run the demo in the empty folder `work_folder` and print its table on `console`.
+    """Run the demo in the empty folder `work_folder` and print its table.
+
+    Args:
+        work_folder: for all that it makes.
+        console: for its progress.
 
     Raises:
         click.ClickException: the model cannot be had, or a merge failed.
@@ -76,7 +81,7 @@ def run_demo(work_folder: Path, console: Console) -> list[Row]:
         with step(f"accuracy of {method}"):
             rows.append(Row(method, score(load(out), tokenizer), seconds))
 
-    console.print(make_table(rows, time.perf_counter() - start))
+    print_rows(rows, time.perf_counter() - start)
     return rows
 
 
@@ -111,23 +116,23 @@ def score(
     return tuple(exact_match(model, tokenizer, task.held_out()) for task in TASKS)
 
 
-def make_table(rows: list[Row], seconds: float) -> Table:
-    """Lay out the demo's result, with the time the whole of it took in the caption."""
-    table = Table(
-        title="SmolLM2-135M-Instruct: exact answers to held-out examples",
-        caption=(
+def print_rows(rows: list[Row], seconds: float) -> None:
+    """Print the demo's result, with the time that the whole of it took."""
+    print_table(
+        "SmolLM2-135M-Instruct: exact answers to held-out examples",
+        ("model", *(task.title for task in TASKS), "mean", "merge"),
+        [
+            (
+                row.model,
+                *(f"{a:.0%}" for a in (*row.accuracy, fmean(row.accuracy))),
+                "" if row.seconds is None else f"{row.seconds:.1f} s",
+            )
+            for row in rows
+        ],
+        words=("model",),
+        notes=(
             f"{HELD_OUT_EXAMPLES} examples a task, none of them trained on. The time of ties "
-            "includes the merged copies that mergekit makes for its own methods. "
-            f"Everything took {seconds:.0f} s on {torch.get_num_threads()} threads."
+            "includes the merged copies that mergekit makes for its own methods.",
+            f"Everything took {seconds:.0f} s on {torch.get_num_threads()} threads.",
         ),
     )
-    table.add_column("model", no_wrap=True)
-    for task in TASKS:
-        table.add_column(task.title, justify="right")
-    table.add_column("mean", justify="right", style="bold")
-    table.add_column("merge", justify="right")
-    for i, row in enumerate(rows):
-        accuracy = [f"{a:.0%}" for a in (*row.accuracy, sum(row.accuracy) / len(row.accuracy))]
-        merge = "" if row.seconds is None else f"{row.seconds:.1f} s"
-        table.add_row(row.model, *accuracy, merge, end_section=i in (0, len(ADAPTERS)))
-    return table

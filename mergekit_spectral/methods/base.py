@@ -36,11 +36,20 @@ class SpectralMethod(GroupMergeMethod):
     ``embeddings`` is ``elementwise``, tensors with a vocabulary axis. Tensors of three axes are
     merged slice by slice over the first (fused experts), those of more as [out, rest]
     (convolutions).
+
+    Attributes:
+        summary: what it does, in a line.
     """
 
     def __init__(
-        self, name: str, pretty_name: str, reference_url: str, parameters: Sequence[Parameter]
+        self,
+        name: str,
+        pretty_name: str,
+        summary: str,
+        reference_url: str,
+        parameters: Sequence[Parameter],
     ):
+        self.summary = summary
         self.spec = MergeMethodSpec(
             name=name,
             pretty_name=pretty_name,

@@ -45,6 +45,8 @@ class DRM(SpectralMethod):
         super().__init__(
             name="drm",
             pretty_name="DRM",
+            summary="Joint SVD, rows renormalized to unit length, pruned, sign election, disjoint "
+            "mean",
             reference_url="https://github.com/yophis/decom-renorm-merge",
             parameters=(
                 WEIGHT,

@@ -56,6 +56,8 @@ class KnOTS(SpectralMethod):
         super().__init__(
             name=name or f"knots_{inner.spec.name}",
             pretty_name=f"KnOTS-{inner.spec.pretty_name}",
+            summary=f"Joint SVD, then mergekit's own `{inner.spec.name}` on the aligned "
+            "coordinates",
             reference_url="https://arxiv.org/abs/2410.19735",
             parameters=(
                 *theirs,

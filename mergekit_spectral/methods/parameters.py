@@ -19,10 +19,12 @@ class Parameter(ParameterSpec):
     Attributes:
         method: the method's name, for the sentence.
         valid: the valid values, in words.
+        source: the paper that it comes from.
     """
 
     method: str = ""
     valid: str = ""
+    source: str = ""
 
     def validate(self, value: Any) -> Any:
         """Return `value` as `value_type`.
@@ -43,53 +45,84 @@ Density = Annotated[float, Field(gt=0, le=1)]
 Percentage = Annotated[float, Field(gt=0, le=100)]
 Tolerance = Annotated[float, Field(ge=0, lt=1)]
 
+WEIGHT = Parameter(
+    "weight", Number, ParameterScope.NON_BASE, 1.0,
+    "How much an input counts in sign election and mean. Under `knots_M` it need not be given, "
+    "unlike under M.",
+    valid="a finite number", source="TIES",
+)  # fmt: skip
+LAMBDA = Parameter(
+    "lambda", Number, ParameterScope.SHARED, 1.0,
+    "Scale of the merged delta before it is added to the base. The first thing to tune: below 1 "
+    "when a merge babbles, above 1 when it forgot its tasks.",
+    valid="a finite number", source="task arithmetic",
+)  # fmt: skip
+NORMALIZE = Parameter(
+    "normalize", bool, ParameterScope.SHARED, True,
+    "Divide by the sum of the weights that take part in an entry.",
+    valid="true or false", source="mergekit",
+)  # fmt: skip
+DENSITY = Parameter(
+    "density", Density, ParameterScope.NON_BASE, 0.2,
+    "Share of the renormalized entries that pruning keeps. Equal densities prune all inputs by "
+    "one threshold; different ones each by its own.",
+    valid="above 0 and at most 1", source="DRM, «Prune»",
+)  # fmt: skip
+DIRECTION = Parameter(
+    "direction", Literal["horizontal", "vertical", "auto"], ParameterScope.SHARED, "horizontal",
+    "Whether the inputs share the basis of the output space (left singular vectors) or of the "
+    "input space. `auto` takes, per weight, the smaller and so cheaper side.",
+    valid="horizontal, vertical or auto", source="DRM, KnOTS",
+)  # fmt: skip
+RANK_TOLERANCE = Parameter(
+    "rank_tolerance", Tolerance, ParameterScope.SHARED, 0.01,
+    "Joint directions whose singular value is at most this share of the largest are left out. "
+    "Below about 1e-6 the decomposition takes a slower, finer path.",
+    valid="at least 0 and below 1", source="DRM; KnOTS, there absolute, here relative",
+)  # fmt: skip
+ETA = Parameter(
+    "eta", Percentage, ParameterScope.NON_BASE, 40.0,
+    "Percentage of an update's nuclear norm that the kept directions must reach, before they are "
+    "rescaled to the whole of it. 100 keeps everything.",
+    valid="above 0 and at most 100", source="STAR, §3",
+)  # fmt: skip
+EMBEDDINGS = Parameter(
+    "embeddings", Literal["elementwise", "spectral"], ParameterScope.SHARED, "elementwise",
+    "How embeddings and `lm_head` are merged: like vectors, or by the method. `spectral` costs "
+    "far more time.",
+    valid="elementwise or spectral",
+)  # fmt: skip
+
 _VALID: dict[Any, str] = {
     Number: "a finite number",
     float: "a number",
     bool: "true or false",
     int: "a whole number",
 }
+# mergekit has no words for those of its task arithmetic methods.
+_MERGEKIT = {
+    "weight": ("How much an input counts.", "task arithmetic"),
+    "lambda": (LAMBDA.description or "", LAMBDA.source),
+    "normalize": (NORMALIZE.description or "", NORMALIZE.source),
+    "density": ("Share of an input's entries that is kept.", "TIES, DARE, DELLA, Breadcrumbs"),
+    "rescale": ("Scale what is kept of an input up to the sum of its magnitudes before.", "DARE"),
+    "int8_mask": ("Hold the mask of signs in int8, which takes less memory.", "mergekit"),
+    "gamma": ("Share of an input's largest entries that is dropped.", "Breadcrumbs"),
+    "epsilon": (
+        "An entry's chance to be kept goes, by its magnitude, from density − ε to density + ε.",
+        "DELLA",
+    ),
+}
 
-WEIGHT = Parameter(
-    "weight", Number, ParameterScope.NON_BASE, 1.0,
-    "How much the input counts in the election of signs and in the mean.",
-    valid="a finite number",
-)  # fmt: skip
-LAMBDA = Parameter(
-    "lambda", Number, ParameterScope.SHARED, 1.0,
-    "Scale of the merged delta before it is added to the base.",
-    valid="a finite number",
-)  # fmt: skip
-NORMALIZE = Parameter(
-    "normalize", bool, ParameterScope.SHARED, True,
-    "Divide by the sum of the weights that take part.",
-    valid="true or false",
-)  # fmt: skip
-DENSITY = Parameter(
-    "density", Density, ParameterScope.NON_BASE, 0.2,
-    "Share of the renormalized entries that pruning keeps.",
-    valid="above 0 and at most 1",
-)  # fmt: skip
-DIRECTION = Parameter(
-    "direction", Literal["horizontal", "vertical", "auto"], ParameterScope.SHARED, "horizontal",
-    "Whether the inputs share the left or the right basis; auto takes the smaller one.",
-    valid="horizontal, vertical or auto",
-)  # fmt: skip
-RANK_TOLERANCE = Parameter(
-    "rank_tolerance", Tolerance, ParameterScope.SHARED, 0.01,
-    "Singular values at or below this share of the largest are left out.",
-    valid="at least 0 and below 1",
-)  # fmt: skip
-ETA = Parameter(
-    "eta", Percentage, ParameterScope.NON_BASE, 40.0,
-    "Percentage of an input's nuclear norm that its kept directions must reach.",
-    valid="above 0 and at most 100",
-)  # fmt: skip
-EMBEDDINGS = Parameter(
-    "embeddings", Literal["elementwise", "spectral"], ParameterScope.SHARED, "elementwise",
-    "How tensors with a vocabulary axis are merged.",
-    valid="elementwise or spectral",
-)  # fmt: skip
+
+def in_words(value_type: Any) -> str:
+    """Say which values a parameter of mergekit's takes."""
+    return _VALID.get(value_type, f"of type {value_type}")
+
+
+def described(parameter: ParameterSpec) -> tuple[str, str]:
+    """Return what a parameter of mergekit's does, and the paper that it comes from."""
+    return _MERGEKIT.get(parameter.name, (parameter.description or "", ""))
 
 
 def for_method(method: str, parameters: Iterable[Parameter]) -> tuple[Parameter, ...]:
@@ -98,12 +131,14 @@ def for_method(method: str, parameters: Iterable[Parameter]) -> tuple[Parameter,
 
 
 def borrowed(parameter: ParameterSpec) -> Parameter:
-    """Return another method's parameter, unchanged but for the way it refuses a value."""
+    """Return a task arithmetic method's parameter, with words for it and for a refusal."""
+    description, source = described(parameter)
     return Parameter(
         parameter.name,
         parameter.value_type,
         parameter.scope,
         parameter.default,
-        parameter.description,
-        valid=_VALID.get(parameter.value_type, f"of type {parameter.value_type}"),
+        description,
+        valid=in_words(parameter.value_type),
+        source=source,
     )

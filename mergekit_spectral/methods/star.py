@@ -26,6 +26,8 @@ class STAR(SpectralMethod):
         super().__init__(
             name="star",
             pretty_name="STAR",
+            summary="Cuts each update to its leading singular directions, keeps its nuclear norm, "
+            "averages",
             reference_url="https://arxiv.org/abs/2502.10339",
             parameters=(WEIGHT, ETA, LAMBDA, NORMALIZE, EMBEDDINGS),
         )

@@ -6,14 +6,15 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from mergekit_spectral import cli
+from mergekit_spectral.command_line import demo as command
+from mergekit_spectral.command_line.main import main
 from mergekit_spectral.demo.recipes import run_recipe
-from mergekit_spectral.demo.run import Row, Steps, make_table
+from mergekit_spectral.demo.run import Row, Steps, print_rows
 
 
 def test_names_the_extra_when_it_is_missing(monkeypatch):
-    monkeypatch.setattr(cli, "DEMO_MODULES", ("gguf", "a_module_that_is_not_there"))
-    result = CliRunner().invoke(cli.main, ["demo"])
+    monkeypatch.setattr(command, "MODULES", ("gguf", "a_module_that_is_not_there"))
+    result = CliRunner().invoke(main, ["demo"])
     assert result.exit_code == 1
     assert result.output == (
         "Error: the demo needs its extra: pip install 'mergekit-spectral[demo]'\n"
@@ -21,9 +22,9 @@ def test_names_the_extra_when_it_is_missing(monkeypatch):
 
 
 def test_leaves_a_folder_with_files_alone(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(cli, "DEMO_MODULES", ())
+    monkeypatch.setattr(command, "MODULES", ())
     (tmp_path / "thesis.txt").write_text("mine")
-    result = CliRunner().invoke(cli.main, ["demo", "--work-dir", str(tmp_path)])
+    result = CliRunner().invoke(main, ["demo", "--work-dir", str(tmp_path)])
     assert result.exit_code == 1
     assert "is not empty" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
@@ -50,15 +51,15 @@ def test_steps_are_numbered_and_timed():
     assert second.startswith("[ 2/12] the second ")
 
 
-def test_table_has_a_line_for_each_model():
+def test_table_has_a_line_for_each_model(capsys: pytest.CaptureFixture[str]):
     rows = [
         Row("base", (0.0, 0.25, 0.5)),
         *(Row(f"adapter {name}", (1.0, 1.0, 1.0)) for name in "abc"),
         Row("star", (0.3, 0.6, 0.9), seconds=12.34),
     ]
-    text = io.StringIO()
-    Console(file=text, width=120).print(make_table(rows, seconds=99.6))
-    cells = [[c.strip() for c in line.split("│")[1:-1]] for line in text.getvalue().splitlines()]
-    assert ["base", "0%", "25%", "50%", "25%", ""] in cells
-    assert ["star", "30%", "60%", "90%", "60%", "12.3 s"] in cells
-    assert "100 s" in text.getvalue()
+    print_rows(rows, seconds=99.6)
+    printed = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    assert "| base | 0% | 25% | 50% | 25% | |" in lines
+    assert "| star | 30% | 60% | 90% | 60% | 12.3 s |" in lines
+    assert "100 s" in printed

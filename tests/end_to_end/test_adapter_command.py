@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from mergekit_spectral.cli import main
+from mergekit_spectral.command_line.main import main
 
 TARGETS = [(("q_proj", "v_proj"), 4), (("q_proj", "up_proj"), 2), (("v_proj", "down_proj"), 3)]
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from benchmarks.machine import print_table
 from benchmarks.quality.reporting.aggregation import (
     Summary,
     base_by_task,
@@ -21,6 +20,7 @@ from benchmarks.quality.reporting.aggregation import (
 )
 from benchmarks.quality.reporting.outcomes import SETTINGS, Outcomes
 from benchmarks.quality.training.settings import Kind
+from mergekit_spectral.tables import print_table
 
 TITLES: dict[Kind, str] = {"lora": "LoRA adapters", "full": "full fine-tunes"}
 AT = {"published": "at published settings", "tuned": "with tuned λ"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean
 
 import torch
 import yaml
@@ -14,11 +15,11 @@ from mergekit.options import MergeOptions
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
 from mergekit_spectral.adapter_merge import AdapterMerge, MergedWeight
 from mergekit_spectral.adapters import NewLayer, write_adapter
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.tables import print_table
 
 CARD = """\
 ---
@@ -60,7 +61,7 @@ def merge_into_adapter(
         energy: the share of each merged delta's squared norm to keep.
         dtype: in which the factors are stored.
         options: mergekit's.
-        console: for progress and the table.
+        console: for progress and remarks.
 
     Raises:
         MergeError: if the recipe or an adapter is not fit for it; nothing is written then.
@@ -111,8 +112,7 @@ def merge_into_adapter(
         ),
     )
     size = (out / "adapter_model.safetensors").stat().st_size
-    console.print(_table(merged))
-    console.print(f"{out}: {len(merged)} weights, {size / 1e6:.1f} MB")
+    _print(merged, f"{out}: {len(merged)} weights, {size / 1e6:.1f} MB")
 
 
 def _parsed(text: str, recipe: Path) -> MergeConfiguration:
@@ -123,22 +123,23 @@ def _parsed(text: str, recipe: Path) -> MergeConfiguration:
         raise MergeError(f"{recipe} is not a recipe that mergekit reads ({reason}).") from error
 
 
-def _table(merged: Iterable[MergedWeight]) -> Table:
+def _print(merged: Iterable[MergedWeight], file: str) -> None:
     """Tell rank and loss by the kind of weight, the last part of the module's name."""
     kinds: dict[str, list[MergedWeight]] = defaultdict(list)
     for weight in merged:
         kinds[weight.module.rsplit(".", 1)[-1]].append(weight)
-    table = Table(title="The merged adapter")
-    for column in ("weight", "count", "rank", "squared norm lost, mean", "worst"):
-        table.add_column(column, justify="left" if column == "weight" else "right")
+    rows = []
     for kind, weights in kinds.items():
         ranks = sorted(weight.compressed.rank for weight in weights)
         losses = [max(0.0, 1 - weight.compressed.kept) for weight in weights]
-        table.add_row(
-            kind,
-            str(len(weights)),
-            str(ranks[0]) if ranks[0] == ranks[-1] else f"{ranks[0]}-{ranks[-1]}",
-            f"{sum(losses) / len(losses):.3%}",
-            f"{max(losses):.3%}",
+        rows.append(
+            (
+                kind,
+                str(len(weights)),
+                str(ranks[0]) if ranks[0] == ranks[-1] else f"{ranks[0]}-{ranks[-1]}",
+                f"{fmean(losses):.3%}",
+                f"{max(losses):.3%}",
+            )
         )
-    return table
+    header = ("weight", "count", "rank", "squared norm lost, mean", "worst")
+    print_table("The merged adapter", header, rows, words=("weight",), notes=(file,))

@@ -1,0 +1,70 @@
+"""``mergekit-spectral adapter``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mergekit_spectral.command_line.command import Command, progress_console
+
+
+@click.command(cls=Command)
+@click.argument("recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--rank",
+    type=click.IntRange(min=1),
+    help="Give no weight a larger rank than this: the best approximation. Without it a weight has "
+    "the rank of its merged update, at most the sum of the inputs' ranks.",
+)
+@click.option(
+    "--energy",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Give each weight the smallest rank that keeps this share of its squared norm.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="In which the factors are stored.",
+)
+@click.option("--trust-remote-code", is_flag=True, help="Run code that the base model brings.")
+@click.option("--random-seed", type=int, help="Seed for methods that draw at random.")
+def adapter(
+    recipe: Path,
+    out: Path,
+    rank: int | None,
+    energy: float,
+    dtype: str,
+    trust_remote_code: bool,
+    random_seed: int | None,
+) -> None:
+    """Merge the LoRA inputs of RECIPE into one LoRA adapter, in the folder OUT.
+
+    RECIPE is an ordinary one for drm, star or a knots method in which every input is written
+    base+adapter. Of the base only its configuration is needed, and no GPU.
+
+    \b
+    Example:
+      mergekit-spectral adapter recipes/llama/lora/knots_ties.yml out/ --rank 32
+    """  # noqa: D301, click's mark is the character
+    import torch
+    from mergekit.options import MergeOptions
+
+    from mergekit_spectral.command_line.adapter_run import merge_into_adapter
+
+    if random_seed is not None:
+        torch.manual_seed(random_seed)
+    merge_into_adapter(
+        recipe,
+        out,
+        rank=rank,
+        energy=energy,
+        dtype=getattr(torch, dtype),
+        options=MergeOptions(trust_remote_code=trust_remote_code),
+        console=progress_console(),
+    )

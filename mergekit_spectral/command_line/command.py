@@ -1,0 +1,65 @@
+"""What all commands have: ``--quiet``, ``--verbose``, and errors in a sentence."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+QUIET = "mergekit_spectral.quiet"
+
+
+class Command(click.Command):
+    """A command with ``--quiet`` and ``--verbose``.
+
+    An error in what it is given is one sentence, and with ``--verbose`` a traceback before it.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += [
+            click.Option(
+                ["-q", "--quiet"],
+                is_flag=True,
+                expose_value=False,
+                callback=_remember_quiet,
+                help="Print results and errors, no progress.",
+            ),
+            click.Option(
+                ["-v", "--verbose"],
+                is_flag=True,
+                expose_value=False,
+                callback=_remember_verbose,
+                help="Print a traceback with an error.",
+            ),
+        ]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException:
+            if ctx.meta.get(_VERBOSE):
+                traceback.print_exc()
+            raise
+
+
+_VERBOSE = "mergekit_spectral.verbose"
+
+
+def _remember_quiet(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
+    ctx.meta[QUIET] = value
+
+
+def _remember_verbose(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
+    ctx.meta[_VERBOSE] = value
+
+
+def progress_console() -> Console:
+    """Return the console for progress and remarks, silent under ``--quiet``."""
+    from rich.console import Console
+
+    return Console(quiet=click.get_current_context().meta.get(QUIET, False))

@@ -1,0 +1,30 @@
+"""``mergekit-spectral methods``."""
+
+from __future__ import annotations
+
+import click
+
+from mergekit_spectral.command_line.command import Command
+
+
+@click.command(cls=Command)
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def methods(name: str | None, as_json: bool) -> None:
+    """Tell which merge methods a recipe can name, and their parameters.
+
+    Without NAME, the methods of this package with all their parameters, then mergekit's own.
+
+    \b
+    Examples:
+      mergekit-spectral methods
+      mergekit-spectral methods drm
+      mergekit-spectral methods ties --json
+    """  # noqa: D301, click's mark is the character
+    # Late, because it imports torch, which takes seconds.
+    from mergekit_spectral.command_line.methods_run import print_all, print_one
+
+    if name is None:
+        print_all(as_json)
+    else:
+        print_one(name, as_json)

@@ -1,0 +1,93 @@
+"""``mergekit-spectral methods``: tables, or JSON, out of the methods' specs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
+
+import click
+from mergekit.merge_methods import registered_methods
+
+from mergekit_spectral.methods import SpectralMethod
+from mergekit_spectral.methods.description import (
+    PARAMETER_COLUMNS,
+    MethodDescription,
+    default_text,
+    parameter_rows,
+)
+from mergekit_spectral.tables import print_table
+
+
+def print_all(as_json: bool) -> None:
+    """Print all methods that a recipe can name, ours first."""
+    known = sorted(registered_methods(), key=lambda method: not isinstance(method, SpectralMethod))
+    described = [MethodDescription.of(method) for method in known]
+    if as_json:
+        click.echo(json.dumps([asdict(method) for method in described], indent=1))
+        return
+    ours = [method for method in described if method.summary]
+    print_table(
+        "Methods of mergekit-spectral",
+        ("merge_method", "title", "what it does", "paper"),
+        [(f"`{m.name}`", m.title, m.summary, m.reference or "") for m in ours],
+        words=("merge_method", "title", "what it does", "paper"),
+    )
+    print_table(
+        "Their parameters", PARAMETER_COLUMNS, parameter_rows(ours), words=PARAMETER_COLUMNS
+    )
+    print_table(
+        "mergekit's own methods",
+        ("merge_method", "title", "parameters", "paper"),
+        [
+            (
+                f"`{m.name}`",
+                m.title,
+                ", ".join(parameter.name for parameter in m.parameters),
+                m.reference or "",
+            )
+            for m in described
+            if not m.summary
+        ],
+        words=("merge_method", "title", "parameters", "paper"),
+    )
+
+
+def print_one(name: str, as_json: bool) -> None:
+    """Print one method's parameters.
+
+    Raises:
+        click.ClickException: there is no method of this name.
+    """
+    known = {method.spec.name: method for method in registered_methods()}
+    if name not in known:
+        raise click.ClickException(unknown_method(name, list(known)))
+    method = MethodDescription.of(known[name])
+    if as_json:
+        click.echo(json.dumps(asdict(method), indent=1))
+        return
+    header = ("parameter", "scope", "valid", "default", "what it does", "source")
+    print_table(
+        f"{method.title} (`{method.name}`)",
+        header,
+        [
+            (f"`{p.name}`", p.scope, p.valid, default_text(p), p.description, p.source)
+            for p in method.parameters
+        ],
+        words=header,
+        notes=(
+            *([f"{method.summary}."] if method.summary else []),
+            f"base_model: {method.base_model}.",
+            *([f"Published in {method.reference}."] if method.reference else []),
+        ),
+    )
+
+
+def unknown_method(name: str, known: Sequence[str]) -> str:
+    """Say that there is no such method, and which one may be meant."""
+    nearest = get_close_matches(name, known, n=1)
+    meant = f"; did you mean {nearest[0]}?" if nearest else ""
+    return f"there is no merge method {name}{meant}" + (
+        "" if nearest else f"; there are {', '.join(sorted(known))}."
+    )
