@@ -106,28 +106,29 @@ def _loader(reference: ModelReference, cache: LoaderCache) -> AdaptedLoader:
     path, revision = reference.lora.path, reference.lora.revision
     adapter = LoraAdapter(find_adapter(path, revision, cache.hf_cache_dir))
     base = reference.model_copy(update={"lora": None})
-    trained_on = adapter.config.base_model_name_or_path
-    if trained_on and _short_name(trained_on) != _short_name(base.model.path):
-        LOG.warning(
-            "Adapter %s was trained on %s, but the recipe puts it on %s.",
-            adapter.name,
-            trained_on,
-            base,
-        )
     weights = StoredWeights(cache.get(base))
-    loader = AdaptedLoader(base, weights, adapter, _ties(base, cache.trust_remote_code))
-    if extra := sorted(loader.adapter.replacements.keys() - weights.index.tensor_paths.keys()):
-        LOG.warning(
-            "Adapter %s carries %s, which %s has not; it is left out unless the architecture has "
-            "a place for it.",
-            adapter.name,
-            ", ".join(extra),
-            base,
-        )
+    loader = AdaptedLoader(base, weights, adapter, tied_weights(base, cache.trust_remote_code))
+    for remark in remarks(loader, base):
+        LOG.warning("%s", remark)
     return loader
 
 
-def _ties(model: ModelReference, trust_remote_code: bool) -> dict[str, tuple[str, ...]]:
+def remarks(loader: AdaptedLoader, base: ModelReference) -> Iterator[str]:
+    """Yield sentences on what is odd about an adapter and its base, if it is not wrong."""
+    adapter = loader.adapter
+    trained_on = adapter.config.base_model_name_or_path
+    if trained_on and _short_name(trained_on) != _short_name(base.model.path):
+        yield (
+            f"Adapter {adapter.name} was trained on {trained_on}, but the recipe puts it on {base}."
+        )
+    if extra := sorted(adapter.replacements.keys() - loader.weights.index.tensor_paths.keys()):
+        yield (
+            f"Adapter {adapter.name} carries {', '.join(extra)}, which {base} has not; it is left "
+            "out unless the architecture has a place for it."
+        )
+
+
+def tied_weights(model: ModelReference, trust_remote_code: bool) -> dict[str, tuple[str, ...]]:
     """Return the weights that a model's files may lack, each with those that it may be tied to."""
     config = model.config(trust_remote_code)
     architecture = arch_info_for_config(config)

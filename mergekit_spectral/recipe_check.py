@@ -7,7 +7,7 @@ where a filter or a gradient hides it from the first tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mergekit.common import ModelReference
@@ -29,11 +29,24 @@ Settings = dict[str, ParameterSetting] | None
 
 @dataclass(frozen=True)
 class Section:
-    """One ``parameters:`` section of a recipe; `model` is set if it belongs to one input."""
+    """One ``parameters:`` section of a recipe.
+
+    Attributes:
+        settings: what it says, if it is there.
+        base_model: that the section's inputs are compared to, if any.
+        model: the input that it belongs to, if it is one's own.
+        key: where it stands, as in ("models", 0, "parameters").
+    """
 
     settings: Settings
     base_model: ModelReference | None
     model: ModelReference | None = None
+    key: tuple[str | int, ...] = ("parameters",)
+
+    @property
+    def of_base(self) -> bool:
+        """Whether it belongs to the base model, as one of the inputs."""
+        return self.model is not None and self.model == self.base_model
 
 
 def check_recipe(config: MergeConfiguration, method: SpectralMethod) -> None:
@@ -46,55 +59,59 @@ def check_recipe(config: MergeConfiguration, method: SpectralMethod) -> None:
     Raises:
         MergeError: naming the method, the key and, for a value, the valid range.
     """
-    for section in _sections(config):
+    for section in sections(config):
         if section.model is not None:
             method.require_base(section.base_model)
         for parameter in method.spec.parameters:
-            of_base = section.model is not None and section.model == section.base_model
-            unused = of_base and parameter.scope == ParameterScope.NON_BASE
+            unused = section.of_base and parameter.scope == ParameterScope.NON_BASE
             if section.settings and parameter.name in section.settings and not unused:
-                for value in _values(section.settings[parameter.name]):
+                for value in scalars(section.settings[parameter.name]):
                     parameter.validate(value)
 
 
 def base_models(config: MergeConfiguration) -> set[ModelReference]:
     """Return the models that inputs of a recipe are compared to."""
-    return {section.base_model for section in _sections(config) if section.base_model is not None}
+    return {section.base_model for section in sections(config) if section.base_model is not None}
 
 
-def _sections(config: MergeConfiguration) -> Iterator[Section]:
+def sections(config: MergeConfiguration) -> Iterator[Section]:
+    """Yield all sections of parameters that a recipe may have, whether or not they are there."""
     yield Section(config.parameters, config.base_model)
-    yield from _of_models(config.models, config.base_model)
-    yield from _of_slices(config.slices, config.base_model)
-    for module in (config.modules or {}).values():
-        yield Section(module.parameters, config.base_model)
-        yield from _of_models(module.models, config.base_model)
-        yield from _of_slices(module.slices, config.base_model)
+    yield from _of_models(config.models, config.base_model, ("models",))
+    yield from _of_slices(config.slices, config.base_model, ("slices",))
+    for name, module in (config.modules or {}).items():
+        key = ("modules", name)
+        yield Section(module.parameters, config.base_model, key=(*key, "parameters"))
+        yield from _of_models(module.models, config.base_model, (*key, "models"))
+        yield from _of_slices(module.slices, config.base_model, (*key, "slices"))
 
 
 def _of_models(
-    models: list[InputModelDefinition] | list[InputSliceDefinition] | None,
+    models: Sequence[InputModelDefinition | InputSliceDefinition] | None,
     base_model: ModelReference | None,
+    key: tuple[str | int, ...],
 ) -> Iterator[Section]:
-    for model in models or []:
-        yield Section(model.parameters, base_model, model.model)
+    for number, model in enumerate(models or []):
+        yield Section(model.parameters, base_model, model.model, (*key, number, "parameters"))
 
 
 def _of_slices(
-    slices: list[OutputSliceDefinition] | None, base_model: ModelReference | None
+    slices: list[OutputSliceDefinition] | None,
+    base_model: ModelReference | None,
+    key: tuple[str | int, ...],
 ) -> Iterator[Section]:
-    for output_slice in slices or []:
+    for number, output_slice in enumerate(slices or []):
         base = output_slice.base_model or base_model
-        yield Section(output_slice.parameters, base)
-        yield from _of_models(output_slice.sources, base)
+        yield Section(output_slice.parameters, base, key=(*key, number, "parameters"))
+        yield from _of_models(output_slice.sources, base, (*key, number, "sources"))
 
 
-def _values(setting: ParameterSetting) -> Iterator[ScalarParameter]:
+def scalars(setting: ParameterSetting) -> Iterator[ScalarParameter]:
     """Yield every scalar in a setting: of filters, of gradients, or itself."""
     if isinstance(setting, ConditionalParameter):
-        yield from _values(setting.value)
+        yield from scalars(setting.value)
     elif isinstance(setting, list):
         for part in setting:
-            yield from _values(part)
+            yield from scalars(part)
     else:
         yield setting

@@ -30,6 +30,7 @@ class AdaptedLoader:
         adapter: the adapter, with the base's names for the weights that it changes.
         index: which tensors there are: the base's, those that the adapter brings, and those that
             it leaves alone while it changes what the base ties them to.
+        untied: the last of these, each with the name that the base's files have it under.
 
     Raises:
         MergeError: if the adapter changes weights that the base has not, or of other shapes.
@@ -45,8 +46,8 @@ class AdaptedLoader:
         self.base = base
         self.weights = weights
         self.adapter = fitted(adapter, str(base), weights)
-        self._untied = dict(self._left_behind(ties))
-        brought = self.adapter.replacements | self._untied
+        self.untied = dict(self._left_behind(ties))
+        brought = self.adapter.replacements | self.untied
         self.index = copy.copy(weights.index)
         self.index.tensor_paths = weights.index.tensor_paths | brought
 
@@ -70,7 +71,7 @@ class AdaptedLoader:
         where = torch.device(device)
         if name in self.adapter.replacements:
             return self._replacement(name, where)
-        stored = self._untied.get(name, name)
+        stored = self.untied.get(name, name)
         shape, dtype = self.weights.header(stored)
         update, scale = self._update(name, where)
         return AdaptedTensor(

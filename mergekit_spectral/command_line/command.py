@@ -10,7 +10,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-QUIET = "mergekit_spectral.quiet"
+_QUIET = "mergekit_spectral.quiet"
+_VERBOSE = "mergekit_spectral.verbose"
 
 
 class Command(click.Command):
@@ -47,19 +48,21 @@ class Command(click.Command):
             raise
 
 
-_VERBOSE = "mergekit_spectral.verbose"
-
-
 def _remember_quiet(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
-    ctx.meta[QUIET] = value
+    ctx.meta[_QUIET] = value
 
 
 def _remember_verbose(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
     ctx.meta[_VERBOSE] = value
 
 
+def is_quiet() -> bool:
+    """Tell whether the command was given ``--quiet``."""
+    return bool(click.get_current_context().meta.get(_QUIET))
+
+
 def progress_console() -> Console:
     """Return the console for progress and remarks, silent under ``--quiet``."""
     from rich.console import Console
 
-    return Console(quiet=click.get_current_context().meta.get(QUIET, False))
+    return Console(quiet=is_quiet())

@@ -6,6 +6,7 @@ import click
 
 from mergekit_spectral import __version__
 from mergekit_spectral.command_line.adapter import adapter
+from mergekit_spectral.command_line.check import check
 from mergekit_spectral.command_line.demo import demo
 from mergekit_spectral.command_line.methods import methods
 
@@ -21,5 +22,5 @@ def main() -> None:
     """  # noqa: D301, click's mark is the character
 
 
-for command in (adapter, demo, methods):
+for command in (adapter, check, demo, methods):
     main.add_command(command)

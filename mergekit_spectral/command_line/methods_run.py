@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
-from difflib import get_close_matches
 
 import click
 from mergekit.merge_methods import registered_methods
 
+from mergekit_spectral.checking.spelling import meant
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.methods.description import (
     PARAMETER_COLUMNS,
@@ -62,7 +61,7 @@ def print_one(name: str, as_json: bool) -> None:
     """
     known = {method.spec.name: method for method in registered_methods()}
     if name not in known:
-        raise click.ClickException(unknown_method(name, list(known)))
+        raise click.ClickException(f"there is no merge method {name}; {meant(name, known)}")
     method = MethodDescription.of(known[name])
     if as_json:
         click.echo(json.dumps(asdict(method), indent=1))
@@ -81,13 +80,4 @@ def print_one(name: str, as_json: bool) -> None:
             f"base_model: {method.base_model}.",
             *([f"Published in {method.reference}."] if method.reference else []),
         ),
-    )
-
-
-def unknown_method(name: str, known: Sequence[str]) -> str:
-    """Say that there is no such method, and which one may be meant."""
-    nearest = get_close_matches(name, known, n=1)
-    meant = f"; did you mean {nearest[0]}?" if nearest else ""
-    return f"there is no merge method {name}{meant}" + (
-        "" if nearest else f"; there are {', '.join(sorted(known))}."
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import peft
 import torch
 import transformers
+from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -195,3 +196,8 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     model, report = model_class.from_pretrained(folder, dtype="auto", output_loading_info=True)
     assert not any(report.values()), report
     return model.state_dict()
+
+
+def write_tensors(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Put other tensors in the place of a model's."""
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -1,0 +1,233 @@
+"""All checks of one recipe, in the order in which one needs the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from mergekit.architecture import get_architecture_info
+from mergekit.common import ModelReference, dtype_from_name
+from mergekit.config import MergeConfiguration
+from mergekit.merge_methods import registered_methods
+from mergekit.merge_methods.base import BasePolicy, MergeMethod
+from mergekit.options import MergeOptions
+from pydantic import ValidationError
+
+from mergekit_spectral.checking.costs import Costs, costs_of, gigabytes
+from mergekit_spectral.checking.findings import Finding, Findings
+from mergekit_spectral.checking.identity import check_identity
+from mergekit_spectral.checking.keys import check_keys
+from mergekit_spectral.checking.layers import check_architectures, check_layers
+from mergekit_spectral.checking.models import CheckedModel, by_headers, open_models, references
+from mergekit_spectral.checking.parameters import check_parameters
+from mergekit_spectral.checking.plan import planned
+from mergekit_spectral.checking.recipe_text import Key, RecipeText, dotted
+from mergekit_spectral.checking.spelling import meant
+from mergekit_spectral.checking.tensors import check_tensors
+from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.methods import SpectralMethod
+from mergekit_spectral.recipe_check import base_models
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        findings: in the order of the checks.
+        method: the merge method's name, if the recipe has one that there is.
+        costs: what the merge takes; None if that cannot be told.
+        unchecked: why part of the checks could not be made; None if all were.
+    """
+
+    findings: tuple[Finding, ...]
+    method: str | None = None
+    costs: Costs | None = None
+    unchecked: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the merge would fail."""
+        return any(finding.severity == "error" for finding in self.findings)
+
+
+def check(recipe: Path, options: MergeOptions, out: Path) -> Report:
+    """Check a recipe, reading nothing but configurations and the headers of files.
+
+    Args:
+        recipe: the recipe's file.
+        options: mergekit's, with which it would be run.
+        out: where the merged model would go.
+    """
+    text, findings = _read(recipe)
+    if text is None:
+        return Report(tuple(findings.all))
+    for key, line in text.repeated():
+        told = f"`{dotted(key)}` stands here for the second time, and only the last counts."
+        findings.all.append(Finding("warning", told, dotted(key), line))
+    if not isinstance(text.values, dict):
+        findings.error("the recipe is not a mapping of keys to values.")
+        return Report(tuple(findings.all))
+    check_keys(text.values, findings)
+    config = _parsed(text, findings)
+    if config is None:
+        return Report(tuple(findings.all))
+    method = _method(config, findings)
+    if method is not None:
+        _check_base(config, method, findings)
+        check_parameters(config, method, findings)
+    for name in ("dtype", "out_dtype"):
+        _check_dtype(config, name, findings)
+    models = open_models(config, options, recipe.parent, findings)
+    named = references(config)
+    check_identity(models, base_models(config), named, findings)
+    copied = list(_copied(config, method, models))
+    _check_copies(copied, models, options, named, findings)
+    if not options.allow_crimes:
+        check_architectures(models, findings)
+    if method is None or findings.failed or len(models) < len(named):
+        why = "until the errors are mended" if findings.failed else "until all models are here"
+        return Report(tuple(findings.all), config.merge_method, None, why)
+    return _check_plan(config, method, models, copied, options, out, findings)
+
+
+def _check_plan(
+    config: MergeConfiguration,
+    method: MergeMethod,
+    models: Mapping[ModelReference, CheckedModel],
+    copied: list[ModelReference],
+    options: MergeOptions,
+    out: Path,
+    findings: Findings,
+) -> Report:
+    name = config.merge_method
+    with by_headers(dict(models), options):
+        try:
+            architecture = get_architecture_info(config, options)
+            check_layers(config, architecture, models, findings)
+            if findings.failed:
+                return Report(tuple(findings.all), name, None, "until the errors are mended")
+            plan = planned(config, architecture, options)
+        except MergeError as error:
+            findings.error(error.message)
+            return Report(tuple(findings.all), name, None, "until the errors are mended")
+        except (RuntimeError, ValueError) as error:
+            findings.error(f"mergekit refuses these models: {first_line(error)}.")
+            return Report(tuple(findings.all), name, None, "until the errors are mended")
+    check_tensors(config, method, plan, models, findings)
+    costs = costs_of(config, plan, models, copied, out, findings)
+    return Report(tuple(findings.all), name, costs)
+
+
+def _read(recipe: Path) -> tuple[RecipeText | None, Findings]:
+    findings = Findings(None)
+    try:
+        findings.text = RecipeText(recipe.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        findings.error(f"{recipe} is not text in UTF-8.")
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = mark.line + 1 if mark else None
+        what = " ".join(filter(None, (error.context, error.problem)))
+        findings.all.append(Finding("error", f"{recipe} is not YAML: {what}.", "", line))
+    return findings.text, findings
+
+
+def _parsed(text: RecipeText, findings: Findings) -> MergeConfiguration | None:
+    try:
+        return MergeConfiguration.model_validate(text.values)
+    except ValidationError as error:
+        for one in error.errors():
+            key = _there(text, one["loc"])
+            got = "" if one["type"] == "missing" else f", got {one['input']!r}"
+            findings.error(f"`{dotted(key) or 'the recipe'}`: {one['msg']}{got}.", key)
+    except RuntimeError as error:
+        findings.error(f"{first_line(error)}.")
+    return None
+
+
+def _there(text: RecipeText, loc: tuple[int | str, ...]) -> Key:
+    """Return where pydantic found an error, without the names of types that it tried."""
+    key: list[int | str] = []
+    values = text.values
+    for number, part in enumerate(loc):
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            if number + 1 == len(loc) and isinstance(values, dict):
+                key.append(part)
+            continue
+        key.append(part)
+    return tuple(key)
+
+
+def _method(config: MergeConfiguration, findings: Findings) -> MergeMethod | None:
+    known = {method.spec.name: method for method in registered_methods()}
+    name = config.merge_method
+    if name not in known:
+        told = f"there is no merge method {name}; {meant(name, known)}"
+        findings.error(told, ("merge_method",))
+    return known.get(name)
+
+
+def _check_base(config: MergeConfiguration, method: MergeMethod, findings: Findings) -> None:
+    if method.spec.contract.base == BasePolicy.REQUIRED and config.base_model is None:
+        slices = [*(config.slices or [])]
+        slices += [part for m in (config.modules or {}).values() for part in m.slices or []]
+        if not slices or any(part.base_model is None for part in slices):
+            findings.error(
+                f"{method.spec.name} merges differences to a base model: set `base_model` to the "
+                "model that the inputs were fine-tuned from."
+            )
+    if method.spec.contract.base == BasePolicy.FORBIDDEN and config.base_model is not None:
+        findings.error(f"{method.spec.name} takes no base model; leave it out.", ("base_model",))
+    if method.spec.contract.base == BasePolicy.IGNORED and config.base_model is not None:
+        findings.note(
+            f"{method.spec.name} does not look at a base model; mergekit takes the configuration "
+            "and the tokenizer of it, and adds it to the inputs.",
+            ("base_model",),
+        )
+
+
+def _check_dtype(config: MergeConfiguration, name: str, findings: Findings) -> None:
+    try:
+        dtype_from_name(getattr(config, name))
+    except RuntimeError:
+        findings.error(
+            f"`{name}` must be float32, bfloat16, float16 or float64, got {getattr(config, name)}.",
+            (name,),
+        )
+
+
+def _copied(
+    config: MergeConfiguration,
+    method: MergeMethod | None,
+    models: Mapping[ModelReference, CheckedModel],
+) -> Iterator[ModelReference]:
+    """Yield the LoRA inputs that mergekit merges into copies of their bases first."""
+    for reference, model in models.items():
+        if reference.lora is None:
+            continue
+        whole = reference in base_models(config)
+        if not isinstance(method, SpectralMethod) or model.adapter is None or whole:
+            yield reference
+
+
+def _check_copies(
+    copied: list[ModelReference],
+    models: Mapping[ModelReference, CheckedModel],
+    options: MergeOptions,
+    named: Mapping[ModelReference, Key],
+    findings: Findings,
+) -> None:
+    for reference in copied:
+        size = gigabytes(models[reference].checkpoint.bytes)
+        message = f"mergekit merges {reference} into a copy of its base first, of {size}"
+        if options.lora_merge_cache is None:
+            findings.warning(
+                f"{message}, and needs --lora-merge-cache FOLDER for it.", named[reference]
+            )
+        else:
+            findings.note(f"{message}, in {options.lora_merge_cache}.", named[reference])

@@ -1,0 +1,148 @@
+"""Where a model's files are on this machine, and what their headers say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+import torch
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from mergekit.common import ModelPath
+from mergekit.io.lazy_tensor_loader import LazyTensorLoader, ShardedTensorIndex
+from safetensors import SafetensorError
+
+from mergekit_spectral.adapters import StoredWeights
+from mergekit_spectral.adapters.files import CONFIG_NAME as ADAPTER_CONFIG
+from mergekit_spectral.errors import MergeError, first_line
+
+Header = tuple[tuple[int, ...], torch.dtype]
+
+
+_HUB = "; if the hub has it, the merge will download it first"
+
+
+class NotDownloadedError(MergeError):
+    """What is named is not on this machine, but may be on the hub."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole model's files.
+
+    Attributes:
+        folder: that they are in.
+        weights: the files that hold tensors.
+        index: mergekit's index of the tensors.
+        headers: shape and dtype of every tensor.
+    """
+
+    folder: Path
+    weights: tuple[Path, ...]
+    index: ShardedTensorIndex
+    headers: dict[str, Header]
+
+    @property
+    def bytes(self) -> int:
+        """The size of its weights."""
+        return sum(path.stat().st_size for path in self.weights)
+
+    @property
+    def parameters(self) -> int:
+        """The number of its weights' entries."""
+        return sum(torch.Size(shape).numel() for shape, _ in self.headers.values())
+
+
+def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
+    """Return the folder that mergekit would read, without asking the hub.
+
+    Args:
+        path: as the recipe has it.
+        what: it is, for messages: a model or an adapter.
+        recipe_folder: where the recipe is, which mergekit does not look in.
+
+    Raises:
+        NotDownloadedError: it has the form of a hub id, and is not in the hub's cache.
+        MergeError: there is no such folder.
+    """
+    folder = Path(path.path)
+    if folder.exists():
+        if not folder.is_dir():
+            raise MergeError(f"{what} {path.path} is a file; name the folder that it is in.")
+        return folder
+    beside = (
+        f"; there is one beside the recipe, so run mergekit in {recipe_folder.resolve()}"
+        if (recipe_folder / path.path).is_dir()
+        else ""
+    )
+    if path.path.startswith(("/", ".", "~")) or path.path.count("/") > 1 or "\\" in path.path:
+        home = "; mergekit does not read ~ as a home folder" if path.path.startswith("~") else ""
+        raise MergeError(
+            f"{what} {path.path} is not there, seen from {Path.cwd()}{home}{beside}; name a folder "
+            "or a model of the hub, as in organization/name."
+        )
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                path.path, revision=path.revision, local_files_only=True
+            )
+        )
+    except (HFValidationError, LocalEntryNotFoundError):
+        at = f" at revision {path.revision}" if path.revision else ""
+        raise NotDownloadedError(
+            f"{what} {path.path}{at} is neither a folder here nor downloaded{beside or _HUB}."
+        ) from None
+
+
+def open_checkpoint(path: ModelPath, recipe_folder: Path) -> Checkpoint:
+    """Read the index and the headers of a model's files.
+
+    Args:
+        path: as the recipe has it.
+        recipe_folder: where the recipe is.
+
+    Raises:
+        NotDownloadedError: it is not on this machine.
+        MergeError: it is not a model that mergekit reads, or a file is missing or damaged.
+    """
+    folder = find_folder(path, "Model", recipe_folder)
+    if not (folder / "config.json").is_file():
+        if (folder / ADAPTER_CONFIG).is_file():
+            raise MergeError(
+                f"{path} is an adapter; as an input it is written base+adapter, so put the model "
+                f"that it was trained on before it, as in <base>+{path}."
+            )
+        raise MergeError(f"Model {path} has no config.json; copy or download it again.")
+    try:
+        index = ShardedTensorIndex.from_disk(str(folder))
+    except SafetensorError as error:
+        raise _damaged(path, error) from error
+    except (RuntimeError, ValueError, KeyError) as error:
+        others = sorted(p.suffix for p in folder.iterdir() if p.suffix in (".gguf", ".pt", ".pth"))
+        hint = f"; {others[0]} files are not read" if others else ""
+        raise MergeError(
+            f"Model {path} has no weights that mergekit reads ({first_line(error)}){hint}; it "
+            "needs model.safetensors or pytorch_model.bin, or the shards of one of them."
+        ) from error
+    weights = tuple(sorted({folder / name for name in index.tensor_paths.values()}))
+    if missing := [file.name for file in weights if not file.is_file()]:
+        raise MergeError(
+            f"Model {path} lacks {', '.join(missing)}, which its index names; copy or download it "
+            "again."
+        )
+    return Checkpoint(folder, weights, index, _headers(path, index))
+
+
+def _headers(path: ModelPath, index: ShardedTensorIndex) -> dict[str, Header]:
+    stored = StoredWeights(LazyTensorLoader(index))
+    try:
+        return {name: stored.header(name) for name in index.tensor_paths}
+    except Exception as error:  # a damaged file may raise any
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: ModelPath, error: Exception) -> MergeError:
+    return MergeError(
+        f"Model {path}: the header of a file with its weights cannot be read "
+        f"({first_line(error)}); copy or download it again."
+    )

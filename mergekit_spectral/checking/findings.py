@@ -1,0 +1,64 @@
+"""What a check has to say, each in a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mergekit_spectral.checking.recipe_text import Key, RecipeText, dotted
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a recipe, or worth knowing.
+
+    Attributes:
+        severity: whether the merge fails, or does not do what the recipe seems to ask for, or
+            neither.
+        message: a sentence.
+        key: what it is about, as in ``models[0].parameters.weight``; empty if the whole recipe.
+        line: of the key, from 1.
+    """
+
+    severity: Severity
+    message: str
+    key: str = ""
+    line: int | None = None
+
+
+@dataclass
+class Findings:
+    """The findings of one check, in the order in which they are made.
+
+    Attributes:
+        text: the recipe's, for the lines; None if it cannot be read.
+        all: the findings.
+    """
+
+    text: RecipeText | None
+    all: list[Finding] = field(default_factory=list)
+
+    def error(self, message: str, key: Key = ()) -> None:
+        """Say why the merge would fail."""
+        self._add("error", message, key)
+
+    def warning(self, message: str, key: Key = ()) -> None:
+        """Say what would go otherwise than the recipe seems to ask for."""
+        self._add("warning", message, key)
+
+    def note(self, message: str, key: Key = ()) -> None:
+        """Say what is worth knowing."""
+        self._add("note", message, key)
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is an error."""
+        return any(finding.severity == "error" for finding in self.all)
+
+    def _add(self, severity: Severity, message: str, key: Key) -> None:
+        line = self.text.line(key) if self.text else None
+        finding = Finding(severity, message, dotted(key), line)
+        if finding not in self.all:
+            self.all.append(finding)

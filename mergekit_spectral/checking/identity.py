@@ -1,0 +1,70 @@
+"""Inputs that are the base, or one another, under other names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mergekit.common import ModelReference
+
+from mergekit_spectral.checking.findings import Findings
+from mergekit_spectral.checking.models import CheckedModel
+from mergekit_spectral.checking.recipe_text import Key
+
+SAMPLE = 4096
+SAMPLES = 16
+
+
+def check_identity(
+    models: Mapping[ModelReference, CheckedModel],
+    bases: set[ModelReference],
+    keys: Mapping[ModelReference, Key],
+    findings: Findings,
+) -> None:
+    """Warn of inputs whose files are those of the base or of another input.
+
+    Files of one size are compared by their beginning and by samples all over them.
+    """
+    seen: dict[ModelReference, tuple[Path, ...]] = {}
+    # The base first, so that it is the input that is named.
+    for reference in sorted(models, key=lambda reference: reference not in bases):
+        files = _files(models[reference])
+        twin = next((other for other, own in seen.items() if _alike(files, own)), None)
+        if twin is None:
+            seen[reference] = files
+        elif twin in bases:
+            findings.warning(
+                f"{reference} has the same weights as the base model {twin}, so it adds nothing to "
+                "the merge.",
+                keys[reference],
+            )
+        else:
+            findings.warning(
+                f"{reference} has the same weights as {twin}, so these count twice.",
+                keys[reference],
+            )
+
+
+def _files(model: CheckedModel) -> tuple[Path, ...]:
+    weights = model.checkpoint.weights
+    return (*weights, model.adapter_files.weights) if model.adapter_files else weights
+
+
+def _alike(some: tuple[Path, ...], others: tuple[Path, ...]) -> bool:
+    return len(some) == len(others) and all(map(_same, some, others))
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.resolve() == other.resolve():
+        return True
+    size = one.stat().st_size
+    if size != other.stat().st_size:
+        return False
+    step = max(1, (size - SAMPLE) // (SAMPLES - 1)) if size > SAMPLE else size
+    with one.open("rb") as first, other.open("rb") as second:
+        for start in range(0, size, max(1, step)):
+            first.seek(start)
+            second.seek(start)
+            if first.read(SAMPLE) != second.read(SAMPLE):
+                return False
+    return True

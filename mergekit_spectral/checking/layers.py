@@ -1,0 +1,84 @@
+"""Architectures, and which layers of which model go where."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from mergekit.architecture import ModelArchitecture
+from mergekit.common import ModelReference
+from mergekit.config import MergeConfiguration, OutputSliceDefinition
+
+from mergekit_spectral.checking.findings import Findings
+from mergekit_spectral.checking.models import CheckedModel
+from mergekit_spectral.checking.recipe_text import Key
+
+
+def check_architectures(models: Mapping[ModelReference, CheckedModel], findings: Findings) -> None:
+    """Check that all models are of one architecture, which mergekit insists on."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for reference, model in models.items():
+        kinds[", ".join(model.config.architectures or [])].append(str(reference))
+    if len(kinds) > 1:
+        listed = "; ".join(f"{kind} in {', '.join(names)}" for kind, names in kinds.items())
+        findings.error(
+            f"the models are of different architectures, which mergekit merges only with "
+            f"--allow-crimes: {listed}."
+        )
+
+
+def check_layers(
+    config: MergeConfiguration,
+    architecture: ModelArchitecture,
+    models: Mapping[ModelReference, CheckedModel],
+    findings: Findings,
+) -> None:
+    """Check that inputs side by side have as many layers, and slices none that are not there."""
+    for name, definition in architecture.modules.items():
+        counts = {
+            reference: definition.architecture.num_layers(model.config)
+            for reference, model in models.items()
+        }
+        module = (config.modules or {}).get(name)
+        key: Key = ("modules", name) if module else ()
+        if config.models or (module and module.models):
+            _check_counts(counts, findings, (*key, "models"))
+        slices = (module.slices if module else config.slices) or []
+        for number, part in enumerate(slices):
+            _check_slice(part, counts, findings, (*key, "slices", number))
+
+
+def _check_counts(counts: Mapping[ModelReference, int], findings: Findings, key: Key) -> None:
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{count} in {reference}" for reference, count in counts.items())
+        findings.error(
+            f"the models must have one number of layers, but there are {listed}; name the layers "
+            "to merge in `slices`.",
+            key,
+        )
+
+
+def _check_slice(
+    part: OutputSliceDefinition, counts: Mapping[ModelReference, int], findings: Findings, key: Key
+) -> None:
+    lengths = {}
+    for number, source in enumerate(part.sources):
+        start, stop = source.layer_range
+        own = (*key, "sources", number, "layer_range")
+        if not 0 <= start < stop:
+            findings.error(
+                f"layer_range [{start}, {stop}] holds no layer; the first number is that of the "
+                "first layer, from 0, the second one more than that of the last.",
+                own,
+            )
+            continue
+        lengths[str(source.model)] = stop - start
+        if source.model in counts and stop > counts[source.model]:
+            findings.error(
+                f"layer_range [{start}, {stop}] goes beyond the {counts[source.model]} layers of "
+                f"{source.model}; its end is at most {counts[source.model]}.",
+                own,
+            )
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{length} of {model}" for model, length in lengths.items())
+        findings.error(f"the sources of a slice must be of one length, but it has {listed}.", key)

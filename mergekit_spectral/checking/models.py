@@ -1,0 +1,221 @@
+"""The models of a recipe, by their headers, in the place of mergekit's loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from mergekit.common import ModelPath, ModelReference
+from mergekit.config import MergeConfiguration
+from mergekit.io.lazy_tensor_loader import LazyTensorLoader, ShardedTensorIndex
+from mergekit.options import MergeOptions
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from mergekit_spectral.adapters import (
+    AdaptedLoader,
+    LoraAdapter,
+    NotAProductError,
+    StoredWeights,
+    find_adapter,
+)
+from mergekit_spectral.adapters.files import AdapterFiles
+from mergekit_spectral.checking.files import (
+    Checkpoint,
+    Header,
+    NotDownloadedError,
+    find_folder,
+    open_checkpoint,
+)
+from mergekit_spectral.checking.findings import Findings
+from mergekit_spectral.checking.recipe_text import Key
+from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.loader_cache import loader_cache
+from mergekit_spectral.lora_inputs import remarks, tied_weights
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CheckedModel:
+    """A model that a recipe names, as far as headers tell.
+
+    Attributes:
+        reference: as the recipe has it.
+        checkpoint: of the model, or of the base that the adapter is on.
+        config: transformers' configuration.
+        adapter: with the base's names for the weights that it changes; None without an adapter,
+            or if that is not a product of factors.
+        index: of the tensors that it has, an adapter's included.
+        headers: their shapes and dtypes.
+        adapter_files: of the adapter, if there is one.
+    """
+
+    reference: ModelReference
+    checkpoint: Checkpoint
+    config: PretrainedConfig
+    adapter: LoraAdapter | None
+    index: ShardedTensorIndex
+    headers: dict[str, Header]
+    adapter_files: AdapterFiles | None = None
+
+    @property
+    def adapter_bytes(self) -> int:
+        """The size of the adapter's weights, 0 without one."""
+        return self.adapter_files.weights.stat().st_size if self.adapter_files else 0
+
+
+class HeaderLoader:
+    """Stands in for mergekit's loader; its tensors have a shape and a dtype, and no entries.
+
+    Args:
+        model: whose tensors they are.
+    """
+
+    def __init__(self, model: CheckedModel):
+        self.index = model.index
+        self._headers = model.headers
+
+    def get_tensor(
+        self,
+        key: str,
+        device: str = "cpu",
+        aliases: list[str] | None = None,
+        raise_on_missing: bool = True,
+    ) -> Tensor | None:
+        """Return a tensor on the meta device.
+
+        Raises:
+            KeyError: if there is no such tensor and `raise_on_missing`.
+        """
+        name = next((k for k in [key, *(aliases or [])] if k in self._headers), None)
+        if name is not None:
+            shape, dtype = self._headers[name]
+            return torch.empty(shape, dtype=dtype, device="meta")
+        if raise_on_missing:
+            raise KeyError(key)
+        return None
+
+    def flush(self) -> None:
+        """Do nothing: no file is open."""
+
+
+def open_models(
+    config: MergeConfiguration, options: MergeOptions, recipe_folder: Path, findings: Findings
+) -> dict[ModelReference, CheckedModel]:
+    """Read the headers of all models of a recipe that are here, and say which are not or wrong."""
+    models: dict[ModelReference, CheckedModel] = {}
+    checkpoints: dict[ModelPath, Checkpoint | None] = {}
+    for reference, key in references(config).items():
+        path = reference.model
+        if path not in checkpoints:
+            checkpoints[path] = _found(partial(open_checkpoint, path, recipe_folder), findings, key)
+        checkpoint, lora = checkpoints[path], reference.lora
+        find = partial(_adapter_files, lora, recipe_folder) if lora else None
+        files = _found(find, findings, key) if find else None
+        if checkpoint and bool(files) == bool(lora):
+            read = partial(_read, reference, checkpoint, files, options, findings, key)
+            model = _found(read, findings, key)
+            models |= {reference: model} if model else {}
+    return models
+
+
+def _found(read: Callable[[], T], findings: Findings, key: Key) -> T | None:
+    try:
+        return read()
+    except NotDownloadedError as error:
+        findings.warning(error.message, key)
+    except MergeError as error:
+        findings.error(error.message, key)
+    return None
+
+
+def references(config: MergeConfiguration) -> dict[ModelReference, Key]:
+    """Return the models that a recipe names, each with the place where it does so first."""
+    found: dict[ModelReference, Key] = {}
+
+    def add(reference: ModelReference | None, *key: str | int) -> None:
+        if reference is not None:
+            found.setdefault(reference, key)
+
+    def add_inputs(section: Any, *key: str | int) -> None:
+        for number, model in enumerate(section.models or []):
+            add(model.model, *key, "models", number, "model")
+        for number, part in enumerate(section.slices or []):
+            add(part.base_model, *key, "slices", number, "base_model")
+            for place, source in enumerate(part.sources):
+                add(source.model, *key, "slices", number, "sources", place, "model")
+
+    add(config.base_model, "base_model")
+    add_inputs(config)
+    for name, module in (config.modules or {}).items():
+        add_inputs(module, "modules", name)
+    return found
+
+
+@contextmanager
+def by_headers(models: dict[ModelReference, CheckedModel], options: MergeOptions) -> Iterator[None]:
+    """Have mergekit see nothing but headers within this context."""
+    with loader_cache(options) as cache:
+        stand_ins: dict[ModelReference, Any] = {r: HeaderLoader(m) for r, m in models.items()}
+        cache.loaders.update(stand_ins)
+        yield
+
+
+def _adapter_files(path: ModelPath, recipe_folder: Path) -> AdapterFiles:
+    find_folder(path, "Adapter", recipe_folder)
+    return find_adapter(path.path, path.revision)
+
+
+def _read(
+    reference: ModelReference,
+    checkpoint: Checkpoint,
+    files: AdapterFiles | None,
+    options: MergeOptions,
+    findings: Findings,
+    key: Key,
+) -> CheckedModel:
+    try:
+        config = reference.config(options.trust_remote_code)
+    except Exception as error:  # transformers raises many
+        raise MergeError(
+            f"Model {reference.model}: transformers cannot read its config.json "
+            f"({first_line(error)})."
+        ) from error
+    if not config.architectures:
+        raise MergeError(
+            f"Model {reference.model} names no architecture in its config.json, which mergekit "
+            'goes by; add `architectures`, as in ["LlamaForCausalLM"].'
+        )
+    index, headers = checkpoint.index, checkpoint.headers
+    if files is None:
+        return CheckedModel(reference, checkpoint, config, None, index, headers)
+    base = reference.model_copy(update={"lora": None})
+    ties = tied_weights(base, options.trust_remote_code)
+    try:
+        stored = StoredWeights(LazyTensorLoader(index))
+        loader = AdaptedLoader(base, stored, LoraAdapter(files), ties)
+    except NotAProductError as refusal:
+        findings.note(
+            f"Adapter {reference.lora} uses {refusal.what}, which is not an added product of two "
+            "matrices.",
+            key,
+        )
+        return CheckedModel(reference, checkpoint, config, None, index, headers, files)
+    for remark in remarks(loader, base):
+        findings.warning(remark, key)
+    headers = {name: _header(loader, checkpoint, name) for name in loader.index.tensor_paths}
+    return CheckedModel(reference, checkpoint, config, loader.adapter, loader.index, headers, files)
+
+
+def _header(loader: AdaptedLoader, checkpoint: Checkpoint, name: str) -> Header:
+    tied = loader.untied.get(name, name)
+    if name in loader.adapter.replacements:
+        dtype = checkpoint.headers[name][1] if name in checkpoint.headers else torch.float32
+        return loader.adapter.replacement_shape(name), dtype
+    return checkpoint.headers[tied]

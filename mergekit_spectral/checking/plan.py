@@ -1,0 +1,101 @@
+"""mergekit's own plan of a merge, made from headers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mergekit.architecture import ModelArchitecture, WeightInfo
+from mergekit.common import ModelReference
+from mergekit.config import MergeConfiguration
+from mergekit.io.tasks import GatherTensors, SaveTensor
+from mergekit.merge import _model_out_config
+from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
+from mergekit.options import MergeOptions
+from mergekit.plan import MergePlanner
+from mergekit.tokenizer import PermutedVocabulary
+from mergekit.tokenizer.truncate import TruncatedVocabulary
+from torch import Tensor
+
+from mergekit_spectral.errors import MergeError, first_line
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """One tensor of the merged model.
+
+    Attributes:
+        name: in the merged model.
+        optional: whether models may lack it.
+        vocabulary: whether it has an axis of tokens.
+        remade: whether mergekit makes the inputs anew first, for a tokenizer of the recipe's own.
+        inputs: by model, in the recipe's order, the tensor without entries, or None where the
+            model has none.
+        names: by model, what the tensor is called there.
+        base_model: that the inputs are compared to, if any.
+        shared: the method's parameters.
+        per_input: those that each input has its own of.
+    """
+
+    name: str
+    optional: bool
+    vocabulary: bool
+    remade: bool
+    inputs: Mapping[ModelReference, Tensor | None]
+    names: Mapping[ModelReference, str]
+    base_model: ModelReference | None
+    shared: Mapping[str, Any]
+    per_input: Mapping[ModelReference, Mapping[str, Any]]
+
+
+def planned(
+    config: MergeConfiguration, architecture: ModelArchitecture, options: MergeOptions
+) -> list[PlannedTensor]:
+    """Plan a merge of models of which mergekit sees the headers alone.
+
+    Raises:
+        MergeError: mergekit refuses the recipe.
+    """
+    config = config.model_copy(deep=True)  # the planner changes it
+    try:
+        out_config = _model_out_config(config, architecture, options.trust_remote_code)
+        planner = MergePlanner(config, architecture, options, out_config)
+        saved = [task for task in planner.plan_to_disk("") if isinstance(task, SaveTensor)]
+    except MergeError:
+        raise
+    except (RuntimeError, ValueError, KeyError, AttributeError) as error:
+        raise MergeError(f"mergekit cannot plan this merge: {first_line(error)}.") from error
+    tasks = [task.tensor_task for task in saved]
+    return [_planned(task) for task in tasks if isinstance(task, ExecuteMergeMethodTask)]
+
+
+def _planned(task: ExecuteMergeMethodTask) -> PlannedTensor:
+    gather = task.gather_tensors
+    remade = isinstance(gather, PermutedVocabulary | TruncatedVocabulary)
+    if isinstance(gather, PermutedVocabulary | TruncatedVocabulary):
+        gather = gather.gather_tensors
+    assert isinstance(gather, GatherTensors)
+    weights: dict[ModelReference, WeightInfo] = dict(gather.weight_info.items())
+    loads = dict(zip(weights, gather.arguments().values(), strict=True))
+    return PlannedTensor(
+        name=task.output_weight.name,
+        optional=task.output_weight.optional,
+        vocabulary=task.output_weight.vocabulary_axis is not None,
+        remade=remade,
+        inputs={model: _loaded(loads[model]) for model in task.model_order},
+        names={model: weights[model].name for model in task.model_order},
+        base_model=task.base_model,
+        shared=dict(task.parameters.items()),
+        per_input={m: dict(values.items()) for m, values in task.input_parameters.items()},
+    )
+
+
+def _loaded(load: Any) -> Tensor | None:
+    with torch.device("meta"):
+        try:
+            tensor: Tensor | None = load.execute()
+        except RuntimeError:  # it is required and not there
+            return None
+    return tensor

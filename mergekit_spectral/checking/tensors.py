@@ -1,0 +1,131 @@
+"""Tensors that models lack, or have in another shape, and parameters that fail at one of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from mergekit.common import ModelReference
+from mergekit.config import MergeConfiguration
+from mergekit.merge_methods.base import MergeMethod
+
+from mergekit_spectral.checking.findings import Findings
+from mergekit_spectral.checking.models import CheckedModel
+from mergekit_spectral.checking.parameters import filters
+from mergekit_spectral.checking.plan import PlannedTensor
+
+
+def check_tensors(
+    config: MergeConfiguration,
+    method: MergeMethod,
+    plan: Sequence[PlannedTensor],
+    models: Mapping[ModelReference, CheckedModel],
+    findings: Findings,
+) -> None:
+    """Check all tensors of a plan."""
+    _check_presence(plan, findings)
+    _check_shapes(plan, findings)
+    _check_left_out(plan, models, findings)
+    _check_filters(config, plan, findings)
+    _check_della(method, plan, findings)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return one name, or the first and how many there are."""
+    return names[0] if len(names) == 1 else f"{len(names)} tensors, the first is {names[0]}"
+
+
+def _check_presence(plan: Iterable[PlannedTensor], findings: Findings) -> None:
+    required: dict[ModelReference, list[str]] = defaultdict(list)
+    optional: dict[ModelReference, list[str]] = defaultdict(list)
+    for tensor in plan:
+        for model, value in tensor.inputs.items():
+            if value is None:
+                (optional if tensor.optional else required)[model].append(tensor.names[model])
+    for model, names in required.items():
+        findings.error(
+            f"{model} lacks {listed(names)}, which its architecture needs; copy or download it "
+            "again."
+        )
+    for model, names in optional.items():
+        findings.warning(
+            f"{model} lacks {listed(names)}, which other inputs have; they are merged without it."
+        )
+
+
+def _check_shapes(plan: Iterable[PlannedTensor], findings: Findings) -> None:
+    vocabularies: dict[ModelReference, int] = {}
+    differing: dict[tuple[ModelReference, ModelReference], list[str]] = defaultdict(list)
+    for tensor in plan:
+        shapes = {m: tuple(value.shape) for m, value in tensor.inputs.items() if value is not None}
+        if not shapes or len(set(shapes.values())) == 1:
+            continue
+        first = tensor.base_model if tensor.base_model in shapes else next(iter(shapes))
+        for model, shape in shapes.items():
+            if shape == shapes[first]:
+                continue
+            if tensor.vocabulary and shape[1:] == shapes[first][1:]:
+                if not tensor.remade:
+                    vocabularies |= {first: shapes[first][0], model: shape[0]}
+            else:
+                there = f"{tensor.name} as {list(shape)} against {list(shapes[first])}"
+                differing[model, first].append(there)
+    if vocabularies:
+        sizes = ", ".join(f"{size} tokens in {model}" for model, size in vocabularies.items())
+        findings.error(
+            f"the vocabularies differ, {sizes}; set `tokenizer: {{source: union}}`, or `base`, to "
+            "match tokens by their text."
+        )
+    for (model, first), names in differing.items():
+        findings.error(
+            f"{model} has other shapes than {first}: {listed(names)}; only models of one size can "
+            "be merged."
+        )
+
+
+def _check_left_out(
+    plan: Iterable[PlannedTensor],
+    models: Mapping[ModelReference, CheckedModel],
+    findings: Findings,
+) -> None:
+    used: dict[ModelReference, set[str]] = defaultdict(set)
+    whole = True
+    for tensor in plan:
+        for model, value in tensor.inputs.items():
+            used[model].add(tensor.names[model])
+            # A tensor that mergekit puts together of others leaves no name to go by.
+            whole &= value is None or tensor.names[model] in models[model].headers
+    for model, names in used.items():
+        extra = sorted(models[model].headers.keys() - names) if whole else []
+        extra = [name for name in extra if not name.endswith((".inv_freq", ".masked_bias"))]
+        others = [other.headers for reference, other in models.items() if reference != model]
+        unlike = [name for name in extra if not any(name in headers for headers in others)]
+        if unlike and others:
+            findings.warning(f"{model} alone has {listed(unlike)}, which the merge leaves out.")
+
+
+def _check_filters(
+    config: MergeConfiguration, plan: Sequence[PlannedTensor], findings: Findings
+) -> None:
+    names = {name for tensor in plan for name in (tensor.name, *tensor.names.values())}
+    for key, text in filters(config):
+        if not any(text in name for name in names):
+            findings.warning(
+                f"the filter {text!r} is in no tensor's name, so its value is never used; names "
+                f"are like {next(iter(sorted(n for n in names if '.layers.' in n)), min(names))}.",
+                key,
+            )
+
+
+def _check_della(method: MergeMethod, plan: Iterable[PlannedTensor], findings: Findings) -> None:
+    for tensor in plan:
+        for model, values in tensor.per_input.items():
+            density, epsilon = values.get("density"), values.get("epsilon")
+            if density is None or epsilon is None or not 0 < density < 1:
+                continue
+            if density + epsilon >= 1 or density - epsilon <= 0:
+                findings.error(
+                    f"{method.spec.name}: density ± epsilon must lie between 0 and 1, but of "
+                    f"{model} they are {density:g} and {epsilon:g} at {tensor.name}."
+                )
+                return

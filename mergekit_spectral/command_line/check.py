@@ -1,0 +1,56 @@
+"""``mergekit-spectral check``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from mergekit_spectral.command_line.command import Command
+
+
+@click.command(cls=Command)
+@click.argument("recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("."),
+    help="Where the merged model would go, to look for room on that disk.  [default: here]",
+)
+@click.option("--lora-merge-cache", help="As it would be given to mergekit-yaml.")
+@click.option("--allow-crimes", is_flag=True, help="As it would be given to mergekit-yaml.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code that the models bring.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def check(
+    ctx: click.Context,
+    recipe: Path,
+    out: Path,
+    lora_merge_cache: str | None,
+    allow_crimes: bool,
+    trust_remote_code: bool,
+    as_json: bool,
+) -> None:
+    """Tell what is wrong with RECIPE before it is run, for any of mergekit's methods.
+
+    Reads nothing but configurations and the headers of files, and asks no hub. The exit status is
+    0 if the merge would run, with warnings or without, and 1 if it would fail.
+
+    \b
+    Examples:
+      mergekit-spectral check recipe.yml
+      mergekit-spectral check recipe.yml --out /models/merged --json
+    """  # noqa: D301, click's mark is the character
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is imported, which reads it then
+    from mergekit_spectral.command_line.check_run import check_and_print
+
+    failed = check_and_print(
+        recipe,
+        out,
+        lora_merge_cache=lora_merge_cache,
+        allow_crimes=allow_crimes,
+        trust_remote_code=trust_remote_code,
+        as_json=as_json,
+    )
+    ctx.exit(1 if failed else 0)

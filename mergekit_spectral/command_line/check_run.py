@@ -1,0 +1,70 @@
+"""``mergekit-spectral check``: the findings and what the merge takes, printed."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import transformers
+from mergekit.options import MergeOptions
+
+from mergekit_spectral.checking.check import Report, check
+from mergekit_spectral.checking.costs import gigabytes
+from mergekit_spectral.checking.findings import Severity
+from mergekit_spectral.command_line.command import is_quiet
+
+COLORS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "blue"}
+
+
+def check_and_print(
+    recipe: Path,
+    out: Path,
+    *,
+    lora_merge_cache: str | None,
+    allow_crimes: bool,
+    trust_remote_code: bool,
+    as_json: bool,
+) -> bool:
+    """Check a recipe, print what is found, and return whether the merge would fail."""
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    options = MergeOptions(
+        lora_merge_cache=lora_merge_cache,
+        allow_crimes=allow_crimes,
+        trust_remote_code=trust_remote_code,
+    )
+    report = check(recipe, options, out)
+    if as_json:
+        click.echo(json.dumps({"runs": not report.failed, **asdict(report)}, indent=1))
+    else:
+        _print(recipe, report)
+    return report.failed
+
+
+def _print(recipe: Path, report: Report) -> None:
+    for finding in report.findings:
+        if is_quiet() and finding.severity != "error":
+            continue
+        place = f"{recipe}:{finding.line}" if finding.line else str(recipe)
+        label = click.style(finding.severity, fg=COLORS[finding.severity], bold=True)
+        click.echo(f"{place}: {label}: {finding.message}")
+    if is_quiet():
+        return
+    if report.costs:
+        costs = report.costs
+        click.echo(
+            f"{recipe}: {report.method}, {costs.parameters / 1e6:,.1f} million parameters in "
+            f"{costs.tensors} tensors; reads {gigabytes(costs.input_bytes)}, writes "
+            f"{gigabytes(costs.output_bytes)} of {gigabytes(costs.free_bytes)} that are free."
+        )
+        if costs.copy_bytes:
+            click.echo(f"{recipe}: merged copies take {gigabytes(costs.copy_bytes)} more.")
+    if report.failed:
+        click.echo(f"{recipe}: fails.")
+    elif report.unchecked:
+        click.echo(f"{recipe}: no error so far; tensors and sizes wait {report.unchecked}.")
+    else:
+        click.echo(f"{recipe}: runs.")

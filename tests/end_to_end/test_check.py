@@ -1,0 +1,547 @@
+"""`mergekit-spectral check` on recipes that are wrong in one place each."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from end_to_end import checkpoints, hub
+from end_to_end.checkpoints import Family
+from end_to_end.recipe_builders import recipe as plain_recipe
+from end_to_end.stand_ins import StandIns
+from mergekit.options import MergeOptions
+
+from mergekit_spectral.checking.check import Report, check
+from mergekit_spectral.checking.findings import Finding
+from mergekit_spectral.command_line.main import main
+
+Recipe = dict[str, Any]
+ROOT = Path(__file__).parents[2]
+
+
+class Workshop:
+    """A family of models with an adapter, and room for broken copies of them.
+
+    Attributes:
+        family: three fine-tunes of a Llama.
+        folder: of the test's own.
+    """
+
+    def __init__(self, family: Family, adapter: Path, folder: Path):
+        self.family, self.adapter, self.folder = family, adapter, folder
+
+    def recipe(self, method: str = "drm", **parameters: Any) -> Recipe:
+        return plain_recipe(method, self.family, **parameters)
+
+    def lora_recipe(self, method: str = "drm", adapter: Path | None = None) -> Recipe:
+        path = f"{self.family.base}+{adapter or self.adapter}"
+        return {**self.recipe(method), "models": [{"model": path}]}
+
+    def copied(self, path: Path) -> Path:
+        """A copy to break."""
+        copy = self.folder / f"copy-of-{path.name}"
+        shutil.copytree(path, copy)
+        return copy
+
+    def with_model(self, path: Path | str, **more: Any) -> Recipe:
+        """A recipe with one model more."""
+        recipe = self.recipe()
+        return {**recipe, "models": [*recipe["models"], {"model": str(path), **more}]}
+
+    def configured(self, path: Path, **values: Any) -> Path:
+        """A copy with other values in its config.json, None to leave one out."""
+        copy = self.copied(path)
+        config = json.loads((copy / "config.json").read_text()) | values
+        kept = {name: value for name, value in config.items() if value is not None}
+        (copy / "config.json").write_text(json.dumps(kept))
+        return copy
+
+    def slices(self, *ranges: list[int], method: str = "drm") -> Recipe:
+        """A recipe of one slice, with one source for each range."""
+        models = (self.family.base, *self.family.tuned)
+        sources = [
+            {"model": str(model), "layer_range": layers}
+            for model, layers in zip(models, ranges, strict=False)
+        ]
+        base = str(self.family.base)
+        return {"merge_method": method, "base_model": base, "slices": [{"sources": sources}]}
+
+
+@pytest.fixture(scope="module")
+def adapter(llama: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapters") / "one"
+    checkpoints.write_adapter(folder, checkpoints.llama(), 1, ["q_proj", "up_proj"])
+    return folder
+
+
+@pytest.fixture
+def workshop(llama: Family, adapter: Path, tmp_path: Path) -> Workshop:
+    return Workshop(llama, adapter, tmp_path)
+
+
+def checked(recipe: Recipe | str, folder: Path, **options: Any) -> Report:
+    path = folder / "recipe.yml"
+    path.write_text(recipe if isinstance(recipe, str) else yaml.safe_dump(recipe, sort_keys=False))
+    return check(path, MergeOptions(**options), folder)
+
+
+def without(recipe: Recipe, key: str) -> Recipe:
+    return {name: value for name, value in recipe.items() if name != key}
+
+
+def first_input(recipe: Recipe, **parameters: Any) -> Recipe:
+    """Give the first model parameters of its own."""
+    models = [{**recipe["models"][0], "parameters": parameters}, *recipe["models"][1:]]
+    return {**recipe, "models": models}
+
+
+def truncated(copy: Path) -> Path:
+    file = copy / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    return copy
+
+
+def removed(copy: Path, name: str) -> Path:
+    (copy / name).unlink()
+    return copy
+
+
+def of_another_vocabulary(shop: Workshop) -> Recipe:
+    checkpoints.llama(vocab_size=40).save_pretrained(shop.folder / "larger")
+    return shop.with_model(shop.folder / "larger")
+
+
+def of_another_width(shop: Workshop) -> Recipe:
+    checkpoints.llama(intermediate_size=64).save_pretrained(shop.folder / "wider")
+    return shop.with_model(shop.folder / "wider")
+
+
+def of_more_layers(shop: Workshop) -> Recipe:
+    checkpoints.llama(num_hidden_layers=4).save_pretrained(shop.folder / "deeper")
+    return shop.with_model(shop.folder / "deeper")
+
+
+def of_another_architecture(shop: Workshop) -> Recipe:
+    checkpoints.fine_tuned(checkpoints.mistral(), 7).save_pretrained(shop.folder / "mistral")
+    return shop.with_model(shop.folder / "mistral")
+
+
+def with_foreign_adapter(shop: Workshop, **config: object) -> Recipe:
+    foreign = checkpoints.llama(**config)
+    checkpoints.write_adapter(shop.folder / "foreign", foreign, 1, ["q_proj"])
+    return shop.lora_recipe(adapter=shop.folder / "foreign")
+
+
+def repacked(shop: Workshop, change: Callable[[dict[str, Any]], None]) -> Recipe:
+    """One model more, with changed tensors."""
+    copy = shop.copied(shop.family.tuned[0])
+    tensors = checkpoints.tensors(copy)
+    change(tensors)
+    checkpoints.write_tensors(copy, tensors)
+    return shop.with_model(copy)
+
+
+# What is wrong, how a recipe becomes so, and the finding: severity, message, key.
+BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
+    "not YAML": (lambda w: "merge_method: [drm\n", "error", "is not YAML: ", ""),
+    "not a mapping": (lambda w: "- drm\n", "error", "is not a mapping", ""),
+    "a key twice": (
+        lambda w: yaml.safe_dump(w.recipe()) + "merge_method: star\n",
+        "warning",
+        "`merge_method` stands here for the second time",
+        "merge_method",
+    ),
+    "no method": (
+        lambda w: without(w.recipe(), "merge_method"),
+        "error",
+        "`merge_method`: Field required",
+        "merge_method",
+    ),
+    "no models": (
+        lambda w: without(w.recipe(), "models"),
+        "error",
+        "Exactly one of 'models', 'slices', or 'modules' must be present",
+        "",
+    ),
+    "an unknown method": (
+        lambda w: w.recipe("knot_ties"),
+        "error",
+        "no merge method knot_ties; did you mean knots_ties?",
+        "merge_method",
+    ),
+    "a misspelt key": (
+        lambda w: {**w.recipe(), "base_modell": "x"},
+        "warning",
+        "no key `base_modell` and ignores it; did you mean base_model?",
+        "base_modell",
+    ),
+    "a misspelt key of a model": (
+        lambda w: w.with_model(w.family.base, parameter={"weight": 2}),
+        "warning",
+        "no key `parameter` in models[3] and ignores it; did you mean parameters?",
+        "models[3].parameter",
+    ),
+    "a misspelt key of a filter": (
+        lambda w: w.recipe(density=[{"filtre": "mlp", "value": 0.5}]),
+        "warning",
+        "no key `filtre` in parameters.density[0] and ignores it; did you mean filter?",
+        "parameters.density[0].filtre",
+    ),
+    "a misspelt parameter": (
+        lambda w: w.recipe(densty=0.5),
+        "warning",
+        "drm has no parameter `densty`, and mergekit ignores it; did you mean density?",
+        "parameters.densty",
+    ),
+    "a misspelt parameter of a model": (
+        lambda w: first_input(w.recipe("ties", weight=1), wieght=0.5),
+        "warning",
+        "ties has no parameter `wieght`, and mergekit ignores it; did you mean weight?",
+        "models[0].parameters.wieght",
+    ),
+    "another method's parameter": (
+        lambda w: w.recipe("star", density=0.5),
+        "note",
+        "star has no parameter `density` and ignores it; ",
+        "parameters.density",
+    ),
+    "a shared parameter of a model": (
+        lambda w: first_input(w.recipe(), **{"lambda": 0.5}),
+        "warning",
+        "`lambda` counts for nothing here: it holds for all inputs together",
+        "models[0].parameters.lambda",
+    ),
+    "a parameter of the base": (
+        lambda w: w.with_model(w.family.base, parameters={"weight": 2}),
+        "warning",
+        "`weight` counts for nothing here: ",
+        "models[3].parameters.weight",
+    ),
+    "a value out of range": (
+        lambda w: w.recipe(density=1.5),
+        "error",
+        "drm: parameter `density` must be above 0 and at most 1, got 1.5.",
+        "parameters.density",
+    ),
+    "a value of another type, mergekit's own method": (
+        lambda w: w.recipe("ties", weight="heavy"),
+        "error",
+        "ties: parameter `weight` must be a number, got 'heavy'.",
+        "parameters.weight",
+    ),
+    "a value without sense": (
+        lambda w: w.recipe("knots_ties", density=0),
+        "warning",
+        "at 0 or below nothing of the input is left",
+        "parameters.density",
+    ),
+    "an empty gradient": (
+        lambda w: w.recipe(density=[]),
+        "warning",
+        "is an empty list",
+        "parameters.density",
+    ),
+    "a filter for nothing": (
+        lambda w: w.recipe(density=[{"filter": "mlpp", "value": 0.5}, {"value": 1}]),
+        "warning",
+        "the filter 'mlpp' is in no tensor's name",
+        "parameters.density[0]",
+    ),
+    "a parameter that must be given": (
+        lambda w: w.recipe("ties"),
+        "error",
+        "Missing required parameter weight",
+        "",
+    ),
+    "della's range": (
+        lambda w: w.recipe("della", weight=1, density=0.9, epsilon=0.2),
+        "error",
+        "density ± epsilon must lie between 0 and 1",
+        "",
+    ),
+    "no base": (
+        lambda w: without(w.recipe(), "base_model"),
+        "error",
+        "set `base_model` to the model that the inputs were fine-tuned from",
+        "",
+    ),
+    "a dtype": (
+        lambda w: {**w.recipe(), "dtype": "bf16"},
+        "error",
+        "`dtype` must be float32, bfloat16, float16 or float64, got bf16.",
+        "dtype",
+    ),
+    "a path to nothing": (
+        lambda w: w.with_model("./nowhere"),
+        "error",
+        "Model ./nowhere is not there, seen from",
+        "models[3].model",
+    ),
+    "a model not downloaded": (
+        lambda w: w.with_model("some-lab/some-model"),
+        "warning",
+        "some-lab/some-model is neither a folder here nor downloaded; if the hub has it",
+        "models[3].model",
+    ),
+    "an adapter that is not there": (
+        lambda w: w.lora_recipe(adapter=w.folder / "nowhere"),
+        "error",
+        "nowhere is not there, seen from",
+        "models[0].model",
+    ),
+    "an adapter as a model": (
+        lambda w: w.with_model(w.adapter),
+        "error",
+        "is an adapter; as an input it is written base+adapter",
+        "models[3].model",
+    ),
+    "two pluses": (
+        lambda w: w.with_model("a+b+c"),
+        "error",
+        "Can't parse a+b+c",
+        "",
+    ),
+    "no config": (
+        lambda w: w.with_model(removed(w.copied(w.family.tuned[0]), "config.json")),
+        "error",
+        "has no config.json",
+        "models[3].model",
+    ),
+    "no architecture": (
+        lambda w: w.with_model(w.configured(w.family.tuned[0], architectures=None)),
+        "error",
+        "names no architecture",
+        "models[3].model",
+    ),
+    "no weights": (
+        lambda w: w.with_model(removed(w.copied(w.family.tuned[0]), "model.safetensors")),
+        "error",
+        "has no weights that mergekit reads",
+        "models[3].model",
+    ),
+    "a truncated file": (
+        lambda w: w.with_model(truncated(w.copied(w.family.tuned[0]))),
+        "error",
+        "copy or download it again",
+        "models[3].model",
+    ),
+    "another architecture": (of_another_architecture, "error", "of different architectures", ""),
+    "more layers": (of_more_layers, "error", "must have one number of layers", "models"),
+    "another width": (of_another_width, "error", "has other shapes than", ""),
+    "another vocabulary": (of_another_vocabulary, "error", "the vocabularies differ, ", ""),
+    "a tensor that is missing": (
+        lambda w: repacked(w, lambda tensors: tensors.pop("model.norm.weight")),
+        "error",
+        "lacks model.norm.weight, which its architecture needs",
+        "",
+    ),
+    "a tensor that only one has": (
+        lambda w: repacked(w, lambda tensors: tensors.update({"extra.weight": torch.ones(3)})),
+        "warning",
+        "alone has extra.weight, which the merge leaves out",
+        "",
+    ),
+    "layers that are not there": (
+        lambda w: w.slices([0, 3], [1, 4]),
+        "error",
+        "layer_range [1, 4] goes beyond the 3 layers",
+        "slices[0].sources[1].layer_range",
+    ),
+    "no layers": (
+        lambda w: w.slices([0, 2], [2, 2]),
+        "error",
+        "layer_range [2, 2] holds no layer",
+        "slices[0].sources[1].layer_range",
+    ),
+    "slices of two lengths": (
+        lambda w: w.slices([0, 3], [0, 2]),
+        "error",
+        "the sources of a slice must be of one length",
+        "slices[0]",
+    ),
+    "an adapter of another model": (
+        lambda w: with_foreign_adapter(w, num_hidden_layers=5),
+        "error",
+        "of the 5 weights that it changes 3 are there and 2 are not",
+        "models[0].model",
+    ),
+    "an adapter of another size": (
+        lambda w: with_foreign_adapter(w, hidden_size=64),
+        "error",
+        "was it trained on a model of another size",
+        "models[0].model",
+    ),
+    "an adapter under mergekit's own method": (
+        lambda w: first_input(w.lora_recipe("ties"), weight=1.0),
+        "warning",
+        "into a copy of its base first, of ",
+        "models[0].model",
+    ),
+    "the base as an input": (
+        lambda w: w.with_model(w.copied(w.family.base)),
+        "warning",
+        "has the same weights as the base model",
+        "models[3].model",
+    ),
+    "an input twice": (
+        lambda w: w.with_model(w.copied(w.family.tuned[1])),
+        "warning",
+        "so these count twice",
+        "models[3].model",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_fault_is_found(fault: str, workshop: Workshop):
+    make, severity, message, key = BROKEN[fault]
+    report = checked(make(workshop), workshop.folder)
+    told = [finding for finding in report.findings if message in finding.message]
+    assert told, [finding.message for finding in report.findings]
+    assert {(finding.severity, finding.key) for finding in told} == {(severity, key)}
+    # One fault is one finding, and no check stumbles over what another has found.
+    assert report.findings == tuple(told)
+    assert report.failed == (severity == "error")
+    if key and "required" not in message:
+        _assert_line(told[0], workshop.folder / "recipe.yml")
+
+
+def _assert_line(finding: Finding, recipe: Path) -> None:
+    name = finding.key.rsplit(".", 1)[-1].partition("[")[0]
+    assert finding.line is not None
+    lines = recipe.read_text().splitlines()
+    near = lines[finding.line - 1]
+    assert name in near or near.lstrip().startswith("- ")
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, ["check", *map(str, arguments)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def written(workshop: Workshop) -> Path:
+    """A recipe with a warning and a note, but no error."""
+    path = workshop.folder / "recipe.yml"
+    path.write_text(yaml.safe_dump(workshop.recipe(densty=0.5, gamma=0.1), sort_keys=False))
+    return path
+
+
+def test_the_command_tells_lines_and_sizes(written: Path, workshop: Workshop):
+    status, told, _ = run(written, "--out", workshop.folder)
+    lines = told.splitlines()
+    assert status == 0
+    assert lines[0].startswith(f"{written}:8: warning: drm has no parameter `densty`, ")
+    assert lines[1].startswith(f"{written}:9: note: drm has no parameter `gamma` ")
+    merged = checkpoints.tensors(workshop.family.base)
+    count = sum(tensor.numel() for tensor in merged.values())
+    size = (workshop.family.base / "model.safetensors").stat().st_size
+    assert f"drm, {count / 1e6:,.1f} million parameters in {len(merged)} tensors; " in lines[2]
+    assert f"reads {4 * size / 1e6:.1f} MB, writes {4 * count / 1e6:.1f} MB of " in lines[2]
+    assert lines[3] == f"{written}: runs."
+
+
+def test_json_tells_the_same(written: Path, workshop: Workshop):
+    status, told, _ = run(written, "--json")
+    report = json.loads(told)
+    assert status == 0
+    assert report["runs"] is True
+    assert [finding["line"] for finding in report["findings"]] == [8, 9]
+    assert report["costs"]["tensors"] == len(checkpoints.tensors(workshop.family.base))
+
+
+def test_quiet_leaves_errors(written: Path):
+    assert run(written, "--quiet") == (0, "", "")
+    written.write_text(written.read_text().replace("merge_method: drm", "merge_method: drn"))
+    status, told, _ = run(written, "--quiet")
+    assert status == 1
+    assert told.startswith(f"{written}:1: error: there is no merge method drn; did you mean drm?")
+    assert len(told.splitlines()) == 1
+
+
+def test_no_recipe_is_a_mistake_in_usage(tmp_path: Path):
+    status, _, told = run(tmp_path / "nowhere.yml")
+    assert status == 2
+    assert "does not exist" in told
+
+
+def test_a_tokenizer_makes_vocabularies_agree(workshop: Workshop):
+    recipe = of_another_vocabulary(workshop)
+    for path in (workshop.family.base, *workshop.family.tuned, workshop.folder / "larger"):
+        if not (path / "tokenizer.json").exists():
+            checkpoints.write_tokenizer(path)
+    report = checked({**recipe, "tokenizer": {"source": "union"}}, workshop.folder)
+    assert report.findings == ()
+
+
+def test_crimes_and_copies_can_be_allowed(workshop: Workshop):
+    mixed = checked(of_another_architecture(workshop), workshop.folder, allow_crimes=True)
+    assert mixed.findings == ()
+    recipe = first_input(workshop.lora_recipe("ties"), weight=1.0)
+    (copy,) = checked(recipe, workshop.folder, lora_merge_cache="copies").findings
+    assert copy.severity == "note"
+
+
+def test_copies_are_counted(workshop: Workshop):
+    recipe = first_input(workshop.lora_recipe("ties"), weight=1.0)
+    costs = checked(recipe, workshop.folder).costs
+    base = (workshop.family.base / "model.safetensors").stat().st_size
+    adapter = (workshop.adapter / "adapter_model.safetensors").stat().st_size
+    assert costs is not None
+    assert (costs.input_bytes, costs.copy_bytes) == (base + adapter, base)
+    ours = checked(workshop.lora_recipe("drm"), workshop.folder).costs
+    assert ours is not None
+    assert ours.copy_bytes == 0
+
+
+def test_a_full_disk(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
+    usage = shutil.disk_usage(workshop.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1000))
+    (full,) = checked(workshop.recipe(), workshop.folder).findings
+    assert full.severity == "error"
+    assert "has 0.0 MB left" in full.message
+
+
+def test_folders_beside_the_recipe_are_pointed_out(workshop: Workshop):
+    shutil.copytree(workshop.family.base, workshop.folder / "models" / "mine")
+    (told,) = checked(workshop.with_model("models/mine"), workshop.folder).findings
+    assert f"there is one beside the recipe, so run mergekit in {workshop.folder}" in told.message
+
+
+def test_a_revision_that_is_not_downloaded(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(workshop.folder / "hub"))
+    hub.store(workshop.folder / "hub", "lab/model", "main", workshop.copied(workshop.family.base))
+    (told,) = checked(workshop.with_model("lab/model@v2"), workshop.folder).findings
+    assert "lab/model at revision v2 is neither a folder here nor downloaded" in told.message
+
+
+RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes").rglob("*.yml"))
+
+
+@pytest.mark.parametrize("path", RECIPES)
+def test_our_recipes_pass(path: str):
+    report = check(ROOT / path, MergeOptions(), Path())
+    assert not report.failed
+    elsewhere = "is neither a folder here nor downloaded"
+    others = [f for f in report.findings if elsewhere not in f.message and f.severity != "note"]
+    assert others == []
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> StandIns:
+    return StandIns(tmp_path_factory.mktemp("stand-ins"))
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if "smollm2" not in path])
+def test_our_recipes_pass_with_their_models(path: str, stand_ins: StandIns, tmp_path: Path):
+    recipe = stand_ins.applied_to(yaml.safe_load((ROOT / path).read_text()))
+    report = checked(recipe, tmp_path)
+    assert [finding for finding in report.findings if finding.severity != "note"] == []
+    assert report.costs is not None
