@@ -22,7 +22,7 @@ from mergekit_spectral.checking.keys import check_keys
 from mergekit_spectral.checking.layers import check_architectures, check_layers
 from mergekit_spectral.checking.models import CheckedModel, by_headers, open_models, references
 from mergekit_spectral.checking.parameters import check_parameters
-from mergekit_spectral.checking.plan import planned
+from mergekit_spectral.checking.plan import PlannedTensor, planned
 from mergekit_spectral.checking.recipe_text import Key, RecipeText, dotted
 from mergekit_spectral.checking.spelling import meant
 from mergekit_spectral.checking.tensors import check_tensors
@@ -53,6 +53,21 @@ class Report:
         return any(finding.severity == "error" for finding in self.findings)
 
 
+@dataclass(frozen=True)
+class Examined:
+    """A recipe that a check has been through without an error.
+
+    Attributes:
+        config: as mergekit reads it.
+        models: by their headers.
+        plan: of all tensors.
+    """
+
+    config: MergeConfiguration
+    models: Mapping[ModelReference, CheckedModel]
+    plan: tuple[PlannedTensor, ...]
+
+
 def check(recipe: Path, options: MergeOptions, out: Path) -> Report:
     """Check a recipe, reading nothing but configurations and the headers of files.
 
@@ -61,19 +76,27 @@ def check(recipe: Path, options: MergeOptions, out: Path) -> Report:
         options: mergekit's, with which it would be run.
         out: where the merged model would go.
     """
+    return examine(recipe, options, out)[0]
+
+
+def examine(recipe: Path, options: MergeOptions, out: Path) -> tuple[Report, Examined | None]:
+    """Check a recipe, and return with the report what it was made from.
+
+    That is None if there is an error, or a model is not here.
+    """
     text, findings = _read(recipe)
     if text is None:
-        return Report(tuple(findings.all))
+        return Report(tuple(findings.all)), None
     for key, line in text.repeated():
         told = f"`{dotted(key)}` stands here for the second time, and only the last counts."
         findings.all.append(Finding("warning", told, dotted(key), line))
     if not isinstance(text.values, dict):
         findings.error("the recipe is not a mapping of keys to values.")
-        return Report(tuple(findings.all))
+        return Report(tuple(findings.all)), None
     check_keys(text.values, findings)
     config = _parsed(text, findings)
     if config is None:
-        return Report(tuple(findings.all))
+        return Report(tuple(findings.all)), None
     method = _method(config, findings)
     if method is not None:
         _check_base(config, method, findings)
@@ -87,38 +110,36 @@ def check(recipe: Path, options: MergeOptions, out: Path) -> Report:
     _check_copies(copied, models, options, named, findings)
     if not options.allow_crimes:
         check_architectures(models, findings)
-    if method is None or findings.failed or len(models) < len(named):
-        why = "until the errors are mended" if findings.failed else "until all models are here"
-        return Report(tuple(findings.all), config.merge_method, None, why)
-    return _check_plan(config, method, models, copied, options, out, findings)
+    costs, plan, missing = None, None, len(models) < len(named)
+    if method is not None and not findings.failed and not missing:
+        plan = _plan(config, models, options, findings)
+        if plan is not None:
+            check_tensors(config, method, plan, models, findings)
+            costs = costs_of(config, plan, models, copied, out, findings)
+    why = "until the errors are mended" if findings.failed else "until all models are here"
+    unchecked = None if costs else why
+    report = Report(tuple(findings.all), config.merge_method, costs, unchecked)
+    if plan is None or findings.failed:
+        return report, None
+    return report, Examined(config, models, tuple(plan))
 
 
-def _check_plan(
+def _plan(
     config: MergeConfiguration,
-    method: MergeMethod,
-    models: Mapping[ModelReference, CheckedModel],
-    copied: list[ModelReference],
+    models: dict[ModelReference, CheckedModel],
     options: MergeOptions,
-    out: Path,
     findings: Findings,
-) -> Report:
-    name = config.merge_method
-    with by_headers(dict(models), options):
+) -> list[PlannedTensor] | None:
+    with by_headers(models, options):
         try:
             architecture = get_architecture_info(config, options)
             check_layers(config, architecture, models, findings)
-            if findings.failed:
-                return Report(tuple(findings.all), name, None, "until the errors are mended")
-            plan = planned(config, architecture, options)
+            return None if findings.failed else planned(config, architecture, options)
         except MergeError as error:
             findings.error(error.message)
-            return Report(tuple(findings.all), name, None, "until the errors are mended")
         except (RuntimeError, ValueError) as error:
             findings.error(f"mergekit refuses these models: {first_line(error)}.")
-            return Report(tuple(findings.all), name, None, "until the errors are mended")
-    check_tensors(config, method, plan, models, findings)
-    costs = costs_of(config, plan, models, copied, out, findings)
-    return Report(tuple(findings.all), name, costs)
+    return None
 
 
 def _read(recipe: Path) -> tuple[RecipeText | None, Findings]:

@@ -28,7 +28,7 @@ def check_identity(
     seen: dict[ModelReference, tuple[Path, ...]] = {}
     # The base first, so that it is the input that is named.
     for reference in sorted(models, key=lambda reference: reference not in bases):
-        files = _files(models[reference])
+        files = models[reference].files
         twin = next((other for other, own in seen.items() if _alike(files, own)), None)
         if twin is None:
             seen[reference] = files
@@ -43,11 +43,6 @@ def check_identity(
                 f"{reference} has the same weights as {twin}, so these count twice.",
                 keys[reference],
             )
-
-
-def _files(model: CheckedModel) -> tuple[Path, ...]:
-    weights = model.checkpoint.weights
-    return (*weights, model.adapter_files.weights) if model.adapter_files else weights
 
 
 def _alike(some: tuple[Path, ...], others: tuple[Path, ...]) -> bool:

@@ -65,6 +65,12 @@ class CheckedModel:
     adapter_files: AdapterFiles | None = None
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The files with its weights, the adapter's last."""
+        own = self.checkpoint.weights
+        return (*own, self.adapter_files.weights) if self.adapter_files else own
+
+    @property
     def adapter_bytes(self) -> int:
         """The size of the adapter's weights, 0 without one."""
         return self.adapter_files.weights.stat().st_size if self.adapter_files else 0

@@ -10,7 +10,7 @@ import torch
 from mergekit.architecture import ModelArchitecture, WeightInfo
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
-from mergekit.io.tasks import GatherTensors, SaveTensor
+from mergekit.io.tasks import GatherTensors, LoadTensor, SaveTensor
 from mergekit.merge import _model_out_config
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.options import MergeOptions
@@ -34,6 +34,7 @@ class PlannedTensor:
         inputs: by model, in the recipe's order, the tensor without entries, or None where the
             model has none.
         names: by model, what the tensor is called there.
+        loads: by model, mergekit's task that reads it.
         base_model: that the inputs are compared to, if any.
         shared: the method's parameters.
         per_input: those that each input has its own of.
@@ -45,6 +46,7 @@ class PlannedTensor:
     remade: bool
     inputs: Mapping[ModelReference, Tensor | None]
     names: Mapping[ModelReference, str]
+    loads: Mapping[ModelReference, LoadTensor]
     base_model: ModelReference | None
     shared: Mapping[str, Any]
     per_input: Mapping[ModelReference, Mapping[str, Any]]
@@ -78,7 +80,7 @@ def _planned(task: ExecuteMergeMethodTask) -> PlannedTensor:
         gather = gather.gather_tensors
     assert isinstance(gather, GatherTensors)
     weights: dict[ModelReference, WeightInfo] = dict(gather.weight_info.items())
-    loads = dict(zip(weights, gather.arguments().values(), strict=True))
+    loads: dict[ModelReference, Any] = dict(zip(weights, gather.arguments().values(), strict=True))
     return PlannedTensor(
         name=task.output_weight.name,
         optional=task.output_weight.optional,
@@ -86,6 +88,7 @@ def _planned(task: ExecuteMergeMethodTask) -> PlannedTensor:
         remade=remade,
         inputs={model: _loaded(loads[model]) for model in task.model_order},
         names={model: weights[model].name for model in task.model_order},
+        loads=loads,
         base_model=task.base_model,
         shared=dict(task.parameters.items()),
         per_input={m: dict(values.items()) for m, values in task.input_parameters.items()},

@@ -8,6 +8,7 @@ from mergekit_spectral import __version__
 from mergekit_spectral.command_line.adapter import adapter
 from mergekit_spectral.command_line.check import check
 from mergekit_spectral.command_line.demo import demo
+from mergekit_spectral.command_line.inspect import inspect
 from mergekit_spectral.command_line.methods import methods
 
 
@@ -22,5 +23,5 @@ def main() -> None:
     """  # noqa: D301, click's mark is the character
 
 
-for command in (adapter, check, demo, methods):
+for command in (adapter, check, demo, inspect, methods):
     main.add_command(command)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.quality.analysing.pruned_rows import PrunedRows, kept_places, pruned_shares
-from benchmarks.quality.analysing.sign_agreement import SignAgreement, sign_agreement
-from benchmarks.quality.merging.without_renormalization import UnrenormalizedCoordinates
 from benchmarks.quality.training.settings import Kind
+from mergekit_spectral.inspecting.pruned_rows import PrunedRows, kept_places, pruned_shares
+from mergekit_spectral.inspecting.sign_agreement import SignAgreement, sign_agreement
+from mergekit_spectral.inspecting.spectra import effective_rank, spectrum_of
+from mergekit_spectral.inspecting.unrenormalized import UnrenormalizedCoordinates
 from mergekit_spectral.methods.knots import trimmed
 from mergekit_spectral.spectral import (
     Delta,
@@ -92,7 +93,7 @@ def analyse_matrix(kind: Kind, weight: str, deltas: Sequence[Delta]) -> MatrixAn
             pruned_shares(UnrenormalizedCoordinates(joint, deltas), PRUNED_TO)
         ),
         agreement={space: sign_agreement(values) for space, values in spaces.items()},
-        effective_ranks=tuple(round(effective_rank(_spectrum([delta])), 2) for delta in deltas),
+        effective_ranks=tuple(round(effective_rank(spectrum_of([delta])), 2) for delta in deltas),
         joint_effective_rank=round(effective_rank(joint.spectrum), 2),
     )
 
@@ -103,20 +104,3 @@ def trimmed_alone(values: Tensor, density: float) -> Tensor:
     magnitudes = values.abs()
     threshold = magnitudes.flatten().kthvalue(j).values if j else 0
     return torch.where(magnitudes >= threshold, values, 0)
-
-
-def effective_rank(spectrum: Tensor) -> float:
-    """Return the exponential of the entropy of singular values as shares of their sum.
-
-    Roy and Vetterli, «The effective rank», 2007. It is n for n equal ones.
-
-    Args:
-        spectrum: singular values, [n], not all zero.
-    """
-    shares = spectrum[spectrum > 0] / spectrum.sum()
-    return float((-(shares * shares.log()).sum()).exp())
-
-
-def _spectrum(deltas: Sequence[Delta]) -> Tensor:
-    # All singular values come without any of the vectors.
-    return joint_decomposition(deltas, lambda _: 1).spectrum

@@ -12,18 +12,8 @@ from dataclasses import replace
 from mergekit.merge_methods import registry
 from mergekit.scripts.run_yaml import main
 
+from mergekit_spectral.inspecting.unrenormalized import UnrenormalizedCoordinates
 from mergekit_spectral.methods import DRM
-from mergekit_spectral.spectral import Coordinates
-from mergekit_spectral.spectral.entries import Rows
-
-
-class UnrenormalizedCoordinates(Coordinates):
-    """Coordinates diag(s)·V_tᵀ that are compared by the entries of V_tᵀ as they are."""
-
-    def take(self, rows: slice) -> Rows:
-        values = super().take(rows).values
-        singular_values = self.joint.spectrum[: self.shape[0]][rows, None].to(values[0].dtype)
-        return Rows(values, [singular_values] * self.count)
 
 
 class DRMWithoutRenormalization(DRM):

@@ -1,0 +1,59 @@
+"""``mergekit-spectral inspect``."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from mergekit_spectral.command_line.command import Command, progress_console
+
+MODULES = ("matplotlib", "jinja2")
+
+
+@click.command(cls=Command)
+@click.argument("recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("report"),
+    show_default=True,
+    help="The folder for the report. An inspection of the same recipe and models that was stopped "
+    "goes on in it.",
+)
+@click.option("--tensors", metavar="GLOB", help="Look at tensors with such names, as *.mlp.*")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    help="Look at so many weights of each kind, evenly over the layers.",
+)
+@click.option("--trust-remote-code", is_flag=True, help="Run code that the models bring.")
+def inspect(
+    recipe: Path, out: Path, tensors: str | None, sample: int | None, trust_remote_code: bool
+) -> None:
+    """Look at the inputs of RECIPE: whether they agree or fight, where, and what to start from.
+
+    Writes report.json, plots and index.html, one page with everything in it.
+
+    \b
+    Examples:
+      mergekit-spectral inspect recipe.yml --out report/
+      mergekit-spectral inspect recipe.yml --sample 4 --tensors '*self_attn*'
+    """  # noqa: D301, click's mark is the character
+    if any(find_spec(module) is None for module in MODULES):
+        raise click.ClickException(
+            "inspect needs its extra: pip install 'mergekit-spectral[report]'"
+        )
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is imported, which reads it then
+    from mergekit_spectral.command_line.inspect_run import inspect_and_write
+
+    inspect_and_write(
+        recipe,
+        out,
+        pattern=tensors,
+        sample=sample,
+        trust_remote_code=trust_remote_code,
+        console=progress_console(),
+    )

@@ -1,0 +1,126 @@
+"""The updates of a recipe's inputs, tensor by tensor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+import torch
+from mergekit.common import ModelReference
+from mergekit.config import MergeConfiguration
+from mergekit.merge_methods.base import TensorEntry, TensorGroup, TensorMetadata
+from torch import Tensor
+
+from mergekit_spectral.adapters import AdaptedTensor
+from mergekit_spectral.checking.plan import PlannedTensor
+from mergekit_spectral.methods.deltas import TaskDelta, adapter_delta, task_deltas
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What the inputs change of one tensor.
+
+    Attributes:
+        tensor: as planned.
+        deltas: by input, in the recipe's order.
+        base_norm: the base's Frobenius norm; None if it was not read, because the inputs are
+            adapters on it.
+    """
+
+    tensor: PlannedTensor
+    deltas: tuple[TaskDelta, ...]
+    base_norm: float | None
+
+
+def inputs_of(config: MergeConfiguration) -> list[ModelReference]:
+    """Return the models that a recipe merges, without its base."""
+    slices = [*(config.slices or [])]
+    models = [source.model for source in config.models or []]
+    for module in (config.modules or {}).values():
+        slices += module.slices or []
+        models += [source.model for source in module.models or []]
+    models += [source.model for part in slices for source in part.sources]
+    return [model for model in dict.fromkeys(models) if model != config.base_model]
+
+
+def chosen(
+    plan: Sequence[PlannedTensor],
+    inputs: Sequence[ModelReference],
+    pattern: str | None,
+    sample: int | None,
+) -> list[PlannedTensor]:
+    """Return the tensors to look at: those that all inputs have, and that the pattern is of.
+
+    Args:
+        plan: of all tensors.
+        inputs: without the base.
+        pattern: a glob; all names if None.
+        sample: how many of each kind of weight, evenly over the layers; all if None.
+    """
+    there = [
+        tensor
+        for tensor in plan
+        if all(tensor.inputs.get(model) is not None for model in inputs)
+        and (pattern is None or fnmatch(tensor.name, pattern))
+    ]
+    if sample is None:
+        return there
+    kinds: dict[str, list[PlannedTensor]] = {}
+    for tensor in there:
+        kinds.setdefault(kind_of(tensor.name), []).append(tensor)
+    kept = {
+        own[int(place)].name
+        for own in kinds.values()
+        for place in torch.linspace(0, len(own) - 1, min(sample, len(own))).round()
+    }
+    return [tensor for tensor in there if tensor.name in kept]
+
+
+def layer_of(name: str) -> int | None:
+    """Return the layer that a tensor is of, the first number in its name."""
+    found = re.search(r"\.(\d+)\.", name)
+    return int(found[1]) if found else None
+
+
+def kind_of(name: str) -> str:
+    """Return what a tensor is besides its layer, as in ``self_attn.q_proj``."""
+    after = re.split(r"\.\d+\.", name, maxsplit=1)[-1]
+    return after.removesuffix(".weight")
+
+
+def read_updates(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> Updates:
+    """Read one tensor of all inputs, and of the base unless all are adapters on it.
+
+    mergekit's cache must have the loaders of the models.
+    """
+    own = {model: _read(tensor, model) for model in inputs}
+    adapters = {m: v for m, v in own.items() if isinstance(v, AdaptedTensor)}
+    if all(m in adapters and adapters[m].base_id == tensor.base_model for m in inputs):
+        deltas = (adapter_delta(value, model, tensor.name) for model, value in adapters.items())
+        return Updates(tensor, tuple(deltas), None)
+    assert tensor.base_model is not None
+    base = _read(tensor, tensor.base_model)
+    entries = [TensorEntry(id=tensor.base_model, tensor=base, is_base=True)]
+    entries += [TensorEntry(id=model, tensor=value, is_base=False) for model, value in own.items()]
+    group = TensorGroup(tuple(entries), TensorMetadata(name=tensor.name))
+    norm = float(torch.linalg.vector_norm(base, dtype=torch.float32))
+    return Updates(tensor, tuple(task_deltas(group)), norm)
+
+
+def _read(tensor: PlannedTensor, model: ModelReference) -> Tensor:
+    value = tensor.loads[model].execute()
+    assert value is not None  # those that an input lacks are not chosen
+    return value
+
+
+def matrices(updates: Updates) -> Iterator[tuple[str, list[TaskDelta]]]:
+    """Yield a tensor's matrices by name, of three axes each by its number."""
+    shape = updates.deltas[0].shape
+    if len(shape) != 3:
+        yield updates.tensor.name, list(updates.deltas)
+        return
+    for number, own in enumerate(zip(*(d.matrices() for d in updates.deltas), strict=True)):
+        parts = [TaskDelta(torch.Size(matrix.shape), matrix) for matrix in own]
+        yield f"{updates.tensor.name}[{number}]", parts

@@ -1,0 +1,205 @@
+"""All of a recipe's tensors, looked at one after the other, with a record to go on from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mergekit.options import MergeOptions
+from pydantic import TypeAdapter
+
+from mergekit_spectral.checking.check import Examined, examine
+from mergekit_spectral.checking.plan import PlannedTensor
+from mergekit_spectral.errors import MergeError
+from mergekit_spectral.inspecting.inputs import (
+    Updates,
+    chosen,
+    inputs_of,
+    matrices,
+    read_updates,
+)
+from mergekit_spectral.inspecting.weights import WeightReport, inspect_weight
+from mergekit_spectral.lora_inputs import factored_lora_inputs
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class OtherReport:
+    """A tensor that is no matrix, or that has an axis of tokens.
+
+    Attributes:
+        name: of the tensor.
+        norms: of the inputs' updates, in the recipe's order.
+    """
+
+    name: str
+    norms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What there is to say about a recipe's inputs.
+
+    Attributes:
+        recipe: its file's name.
+        method: that it merges by.
+        base: the base model.
+        inputs: the others, in the recipe's order.
+        lora: whether all of these are adapters on the base.
+        weights: the matrices that any input changes.
+        others: the vectors and embeddings that any input changes.
+        unchanged: the tensors that none does.
+        left_out: how many tensors were not looked at.
+    """
+
+    recipe: str
+    method: str
+    base: str
+    inputs: tuple[str, ...]
+    lora: bool
+    weights: tuple[WeightReport, ...]
+    others: tuple[OtherReport, ...]
+    unchanged: tuple[str, ...]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """What was found at one tensor: the line of a record.
+
+    Attributes:
+        name: of the tensor.
+        weights: its matrices that any input changes.
+        other: what is known of it if it is none.
+    """
+
+    name: str
+    weights: tuple[WeightReport, ...]
+    other: OtherReport | None
+
+
+def inspect(
+    recipe: Path,
+    folder: Path,
+    options: MergeOptions,
+    *,
+    pattern: str | None,
+    sample: int | None,
+    progress: Progress,
+) -> Inspection:
+    """Look at a recipe's inputs.
+
+    Args:
+        recipe: the recipe's file.
+        folder: where the record goes, out of which an inspection that was stopped goes on.
+        options: mergekit's.
+        pattern: a glob of the tensors' names to look at; all if None.
+        sample: how many of each kind of weight, evenly over the layers; all if None.
+        progress: is called with the number of tensors that are done, and of all.
+
+    Raises:
+        MergeError: the recipe has an error or no base, or a model is not here.
+    """
+    examined = _examined(recipe, options)
+    config = examined.config
+    inputs = inputs_of(config)
+    tensors = chosen(examined.plan, inputs, pattern, sample)
+    if not tensors:
+        raise MergeError(f"{recipe}: no tensor that all inputs have is called like {pattern}.")
+    done = _Record(folder / "tensors.jsonl", _fingerprint(recipe, examined))
+    with factored_lora_inputs(config, options):
+        for number, tensor in enumerate(tensors):
+            progress(number, len(tensors))
+            if tensor.name not in done.reports:
+                updates = read_updates(tensor, inputs)
+                done.add(_looked_at(tensor, updates))
+    progress(len(tensors), len(tensors))
+    reports = [done.reports[tensor.name] for tensor in tensors]
+    return Inspection(
+        recipe=recipe.name,
+        method=config.merge_method,
+        base=str(config.base_model),
+        inputs=tuple(map(str, inputs)),
+        lora=all(model.lora for model in inputs),
+        weights=tuple(weight for report in reports for weight in report.weights),
+        others=tuple(report.other for report in reports if report.other),
+        unchanged=tuple(r.name for r in reports if not r.weights and not r.other),
+        left_out=len(examined.plan) - len(tensors),
+    )
+
+
+def _examined(recipe: Path, options: MergeOptions) -> Examined:
+    report, examined = examine(recipe, options, Path())
+    if examined is None:
+        first = next((f for f in report.findings if f.severity == "error"), None)
+        first = first or next(iter(report.findings))
+        raise MergeError(f"{recipe}: {first.message} See `mergekit-spectral check {recipe}`.")
+    if examined.config.base_model is None:
+        raise MergeError(
+            f"{recipe} names no base model, so there are no updates to look at; set `base_model` "
+            "to the model that the inputs were fine-tuned from."
+        )
+    return examined
+
+
+def _looked_at(tensor: PlannedTensor, updates: Updates) -> TensorReport:
+    if len(updates.deltas[0].shape) < 2 or tensor.vocabulary:
+        norms = tuple(float(f"{delta.matrix.norm:.4g}") for delta in updates.deltas)
+        other = OtherReport(tensor.name, norms) if any(norms) else None
+        return TensorReport(tensor.name, (), other)
+    found = (
+        inspect_weight(name, [delta.matrix for delta in deltas], updates.base_norm)
+        for name, deltas in matrices(updates)
+    )
+    return TensorReport(tensor.name, tuple(filter(None, found)), None)
+
+
+def _fingerprint(recipe: Path, examined: Examined) -> str:
+    """Return what changes when the recipe or a file of its models does."""
+    digest = hashlib.sha256(recipe.read_bytes())
+    for model in examined.models.values():
+        for file in model.files:
+            state = file.stat()
+            digest.update(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+class _Record:
+    """A file with a line for each tensor that has been looked at.
+
+    Args:
+        path: of the file; one of another recipe, or of other models, is begun anew.
+        fingerprint: of recipe and models.
+    """
+
+    def __init__(self, path: Path, fingerprint: str):
+        self._path = path
+        self.reports: dict[str, TensorReport] = {}
+        lines = list(_complete_lines(path))
+        if lines and lines[0] == json.dumps(fingerprint):
+            for line in lines[1:]:
+                report = TypeAdapter(TensorReport).validate_json(line)
+                self.reports[report.name] = report
+            lines = lines[: 1 + len(self.reports)]
+        else:
+            lines = [json.dumps(fingerprint)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in lines))
+
+    def add(self, report: TensorReport) -> None:
+        """Remember one tensor."""
+        self.reports[report.name] = report
+        with self._path.open("a") as file:
+            file.write(json.dumps(asdict(report)) + "\n")
+
+
+def _complete_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file but for the last if it was cut off."""
+    if path.exists():
+        for line in path.read_text().splitlines(keepends=True):
+            if line.endswith("\n"):
+                yield line.rstrip("\n")

@@ -1,0 +1,80 @@
+"""One page for a person to look at, with everything in it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mergekit_spectral.inspecting.inspection import Inspection
+from mergekit_spectral.inspecting.plots import Plot
+from mergekit_spectral.inspecting.summary import mean_over_weights, short_names, total_norms
+from mergekit_spectral.inspecting.takeaways import suggestions, takeaways
+
+HEADER = (
+    "input",
+    "norm",
+    "effective rank",
+    "stable rank",
+    "rank at η = 40",
+    "share of joint directions",
+    "pruned",
+    "pruned without renormalization",
+)
+
+
+def write_page(inspection: Inspection, plots: Sequence[Plot], path: Path) -> None:
+    """Write the page; it needs no other file, and no network."""
+    environment = Environment(
+        loader=PackageLoader("mergekit_spectral.inspecting", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+    )
+    page = environment.get_template("page.html.jinja").render(
+        title=f"{inspection.recipe}: {len(inspection.inputs)} inputs of {inspection.method}",
+        facts=_facts(inspection),
+        takeaways=takeaways(inspection),
+        suggestions=suggestions(inspection),
+        plots=[
+            {
+                "title": plot.title,
+                "text": plot.text,
+                "data": base64.b64encode(plot.path.read_bytes()).decode(),
+            }
+            for plot in plots
+        ],
+        header=HEADER,
+        rows=input_rows(inspection),
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def input_rows(inspection: Inspection) -> list[tuple[str, ...]]:
+    """Return a row of text for each input, as in `HEADER`: means over all weights."""
+    if not inspection.weights:
+        return []
+    columns = (
+        [f"{norm:.3g}" for norm in total_norms(inspection)],
+        [f"{x:.1f}" for x in mean_over_weights(inspection, lambda w: w.effective_ranks)],
+        [f"{x:.1f}" for x in mean_over_weights(inspection, lambda w: w.stable_ranks)],
+        [f"{x:.1f}" for x in mean_over_weights(inspection, lambda w: w.kept_ranks[40])],
+        [f"{x:.0%}" for x in mean_over_weights(inspection, lambda w: w.norm_shares)],
+        [f"{x:.0%}" for x in mean_over_weights(inspection, lambda w: w.pruned)],
+        [f"{x:.0%}" for x in mean_over_weights(inspection, lambda w: w.pruned_unrenormalized)],
+    )
+    return list(zip(short_names(inspection.inputs), *columns, strict=True))
+
+
+def _facts(inspection: Inspection) -> str:
+    kind = "LoRA adapters" if inspection.lora else "models"
+    facts = [
+        f"{kind} on {inspection.base}: {', '.join(inspection.inputs)}",
+        f"{len(inspection.weights)} matrices changed",
+        f"{len(inspection.others)} vectors and embeddings changed",
+        f"{len(inspection.unchanged)} tensors unchanged",
+    ]
+    if inspection.left_out:
+        facts.append(f"{inspection.left_out} tensors not looked at")
+    return "; ".join(facts) + "."

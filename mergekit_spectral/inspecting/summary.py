@@ -1,0 +1,87 @@
+"""An inspection in numbers that a person can take in: by input, by pair, by layer and kind."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from mergekit_spectral.inspecting.inputs import kind_of, layer_of
+from mergekit_spectral.inspecting.inspection import Inspection
+from mergekit_spectral.inspecting.weights import WeightReport
+
+Array = npt.NDArray[np.float64]
+
+
+def short_names(inputs: Sequence[str]) -> list[str]:
+    """Return the last parts of models' names, as many of them as tell all apart."""
+    parts = [PurePosixPath(name.rpartition("+")[2]).parts for name in inputs]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(inputs)
+
+
+def mean_over_weights(
+    inspection: Inspection, value: Callable[[WeightReport], Sequence[float]]
+) -> Array:
+    """Return the mean over all weights of a value of each input, [T]."""
+    means: Array = np.mean([value(weight) for weight in inspection.weights], axis=0)
+    return means
+
+
+def mean_pairs(inspection: Inspection, value: Callable[[WeightReport], object]) -> Array:
+    """Return the mean over all weights of a value of each pair of inputs, [T, T]."""
+    means: Array = np.mean([np.asarray(value(weight)) for weight in inspection.weights], axis=0)
+    return means
+
+
+def between(pairs: Array) -> Array:
+    """Return the values of the pairs of different inputs, each pair once."""
+    values: Array = pairs[np.triu_indices(len(pairs), k=1)]
+    return values
+
+
+def total_norms(inspection: Inspection) -> Array:
+    """Return the norm of each input's whole update, [T]."""
+    squares = [np.square(weight.norms) for weight in inspection.weights]
+    squares += [np.square(other.norms) for other in inspection.others]
+    total: Array = np.sqrt(np.sum(squares, axis=0))
+    return total
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A value by layer and kind of weight, of each input.
+
+    Attributes:
+        layers: the rows' numbers.
+        kinds: the columns' names, such as ``self_attn.q_proj``.
+        values: [T, layers, kinds]; NaN where there is no such weight.
+    """
+
+    layers: tuple[int, ...]
+    kinds: tuple[str, ...]
+    values: Array
+
+
+def grid(inspection: Inspection, value: Callable[[WeightReport], Sequence[float]]) -> Grid | None:
+    """Lay out a value of all weights in layers, or return None if none is of a layer."""
+    cells: dict[tuple[int, str], list[Sequence[float]]] = defaultdict(list)
+    for weight in inspection.weights:
+        layer = layer_of(weight.name)
+        if layer is not None:
+            cells[layer, kind_of(weight.name).partition("[")[0]].append(value(weight))
+    if not cells:
+        return None
+    layers = sorted({layer for layer, _ in cells})
+    kinds = list(dict.fromkeys(kind for _, kind in cells))
+    values = np.full((len(inspection.inputs), len(layers), len(kinds)), np.nan)
+    for (layer, kind), found in cells.items():
+        values[:, layers.index(layer), kinds.index(kind)] = np.mean(found, axis=0)
+    return Grid(tuple(layers), tuple(kinds), values)

@@ -1,0 +1,213 @@
+"""What a reader should take away from an inspection, in words that its numbers decide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+
+from mergekit_spectral.inspecting.inspection import Inspection
+from mergekit_spectral.inspecting.summary import (
+    Array,
+    between,
+    mean_over_weights,
+    mean_pairs,
+    short_names,
+    total_norms,
+)
+from mergekit_spectral.inspecting.weights import SUBSPACE
+
+OUTLIER = 10
+"""An update this many times as large as the median is called an outlier."""
+UNEVEN = 2
+"""Updates that differ by this factor are called uneven."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A parameter to start from.
+
+    Attributes:
+        name: in a recipe.
+        value: as a recipe would have it.
+        reason: in a sentence.
+    """
+
+    name: str
+    value: str
+    reason: str
+
+
+def takeaways(inspection: Inspection) -> list[str]:
+    """Return sentences, the most important first."""
+    if not inspection.weights:
+        return ["No input changes any matrix, so a merge is the base model."]
+    told = [_sizes(inspection)]
+    if len(inspection.inputs) > 1:
+        told += [_directions(inspection), _subspaces(inspection), _signs(inspection)]
+    told += [_ranks(inspection), _pruning(inspection), _unchanged(inspection)]
+    return [sentence for sentence in told if sentence]
+
+
+def suggestions(inspection: Inspection) -> list[Suggestion]:
+    """Return parameters to start from, with the reasons."""
+    if not inspection.weights or len(inspection.inputs) < 2:
+        return []
+    made = []
+    norms = total_norms(inspection)
+    names = short_names(inspection.inputs)
+    if norms.min() > 0 and norms.max() / norms.min() >= UNEVEN:
+        weights = np.round(np.median(norms) / norms, 2)
+        listed = ", ".join(f"{w:g} for {n}" for w, n in zip(weights, names, strict=True))
+        made.append(
+            Suggestion(
+                "weight",
+                listed,
+                f"The updates' norms differ by a factor of {norms.max() / norms.min():.1f}; these "
+                "make them equal, so that the largest does not decide all signs.",
+            )
+        )
+    cosine = float(between(mean_pairs(inspection, lambda w: w.cosines)).mean())
+    count = len(inspection.inputs)
+    kept = (1 + (count - 1) * max(cosine, 0.0)) / count
+    made.append(
+        Suggestion(
+            "lambda",
+            f"{min(1 / kept, 3):.1f} for star, 1.0 for drm and knots_ties",
+            f"A mean of {count} updates whose cosines are {cosine:.2f} keeps {kept:.0%} of each; "
+            "a disjoint mean keeps more, because it leaves out the inputs that vote otherwise.",
+        )
+    )
+    ranks = mean_over_weights(inspection, lambda w: w.kept_ranks[40])
+    made.append(
+        Suggestion(
+            "eta",
+            "40",
+            f"STAR's own keeps {ranks.mean():.1f} of {_rank(inspection):.0f} directions here; "
+            "what it drops is made up for by the rescaling.",
+        )
+    )
+    return made
+
+
+def _sizes(inspection: Inspection) -> str:
+    norms = total_norms(inspection)
+    names = short_names(inspection.inputs)
+    largest, median = int(norms.argmax()), float(np.median(norms))
+    if len(norms) > 1 and norms[largest] >= OUTLIER * median:
+        return (
+            f"{names[largest]} is an outlier: its update is {norms[largest] / median:.0f} times as "
+            "large as the median, so it decides nearly all signs; give it a smaller weight, or "
+            "look whether it is of this base at all."
+        )
+    if len(norms) > 1 and norms.min() > 0 and norms[largest] >= UNEVEN * norms.min():
+        return (
+            f"The updates are of uneven size: that of {names[largest]} is "
+            f"{norms[largest] / norms.min():.1f} times that of {names[int(norms.argmin())]}, which "
+            "it will outvote."
+        )
+    relative = [weight.relative_norms for weight in inspection.weights if weight.relative_norms]
+    share = f", about {np.mean(relative):.1%} of the base's weights" if relative else ""
+    spread = f", within a factor of {norms.max() / norms.min():.1f}" if norms.min() > 0 else ""
+    return f"The updates are of about the same size{spread}{share}."
+
+
+def _directions(inspection: Inspection) -> str:
+    cosines = mean_pairs(inspection, lambda weight: weight.cosines)
+    mean = float(between(cosines).mean())
+    pair = _extreme(cosines, inspection)
+    if mean > 0.3:
+        return (
+            f"The updates point much the same way: their mean cosine is {mean:.2f}, so they add up "
+            f"rather than conflict; the least alike are {pair}."
+        )
+    if between(cosines).min() < -0.1:
+        return (
+            f"Some updates pull apart: {pair} have a mean cosine of {between(cosines).min():.2f}."
+        )
+    return (
+        f"As vectors the updates are nearly orthogonal, with a mean cosine of {mean:.2f}: they "
+        f"neither add up nor cancel; the least alike are {pair}."
+    )
+
+
+def _subspaces(inspection: Inspection) -> str:
+    out = float(between(mean_pairs(inspection, lambda weight: weight.overlap_out)).mean())
+    into = float(between(mean_pairs(inspection, lambda weight: weight.overlap_in)).mean())
+    chance_out, chance_in = (
+        fmean(min(SUBSPACE, w.shape[side]) / w.shape[side] for w in inspection.weights)
+        for side in (0, 1)
+    )
+    hint = ""
+    if inspection.lora and into > 0.6 and into > 2 * out:
+        hint = (
+            " Adapters that read the same directions were usually trained from the same random A; "
+            "`direction: vertical` shares that side."
+        )
+    return (
+        f"They write to {_often(out, chance_out)} directions (overlap of the leading {SUBSPACE}: "
+        f"{out:.2f}, by chance {chance_out:.2f}) and read from {_often(into, chance_in)} ones "
+        f"({into:.2f}, by chance {chance_in:.2f}).{hint}"
+    )
+
+
+def _often(value: float, chance: float) -> str:
+    if value > 0.6:
+        return "mostly the same"
+    return "partly the same" if value > 2 * chance else "different"
+
+
+def _signs(inspection: Inspection) -> str:
+    plain = float(between(mean_pairs(inspection, lambda weight: weight.agreement)).mean())
+    joint = float(between(mean_pairs(inspection, lambda weight: weight.joint_agreement)).mean())
+    raised = joint > plain + 0.01
+    change = "the joint space raises that to" if raised else "in the joint space it is"
+    return (
+        f"Two updates have the same sign in {plain:.0%} of the weights, where half is chance; "
+        f"{change} {joint:.0%}."
+    )
+
+
+def _ranks(inspection: Inspection) -> str:
+    effective = mean_over_weights(inspection, lambda weight: weight.effective_ranks).mean()
+    kept = mean_over_weights(inspection, lambda weight: weight.kept_ranks[40]).mean()
+    return (
+        f"The updates' effective rank is {effective:.1f} of {_rank(inspection):.0f} on average; "
+        f"{kept:.1f} directions hold 40% of the nuclear norm."
+    )
+
+
+def _pruning(inspection: Inspection) -> str:
+    with_it = mean_over_weights(inspection, lambda weight: weight.pruned)
+    without = mean_over_weights(inspection, lambda weight: weight.pruned_unrenormalized)
+    names = short_names(inspection.inputs)
+    worst = int(without.argmax())
+    if without[worst] - with_it[worst] < 0.02:
+        return (
+            "Renormalization changes little here: at density 0.2 DRM would prune every input about "
+            f"alike without it too ({without.min():.0%} to {without.max():.0%} of its entries)."
+        )
+    return (
+        f"Without DRM's renormalization {names[worst]} would lose {without[worst]:.0%} of its "
+        f"entries at density 0.2; with it, {with_it[worst]:.0%}."
+    )
+
+
+def _unchanged(inspection: Inspection) -> str:
+    if not inspection.unchanged:
+        return ""
+    count = len(inspection.unchanged)
+    names = ", ".join(inspection.unchanged[:3]) + (", …" if count > 3 else "")
+    return f"No input changes {count} tensor{'s' if count > 1 else ''}: {names}"[:300] + "."
+
+
+def _rank(inspection: Inspection) -> float:
+    return float(np.mean([np.mean([len(s) for s in w.spectra]) for w in inspection.weights]))
+
+
+def _extreme(pairs: Array, inspection: Inspection) -> str:
+    names = short_names(inspection.inputs)
+    masked = pairs + np.where(np.tri(len(pairs), dtype=bool), np.inf, 0)
+    i, j = np.unravel_index(int(masked.argmin()), masked.shape)
+    return f"{names[int(i)]} and {names[int(j)]}"

@@ -1,0 +1,177 @@
+"""What can be said of one weight and its inputs' updates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mergekit_spectral.inspecting.pruned_rows import pruned_shares
+from mergekit_spectral.inspecting.spectra import effective_rank, stable_rank
+from mergekit_spectral.inspecting.subspaces import Subspaces, inner_products, overlap
+from mergekit_spectral.inspecting.unrenormalized import UnrenormalizedCoordinates
+from mergekit_spectral.spectral import (
+    Delta,
+    Entries,
+    RenormalizedCoordinates,
+    above_tolerance,
+    joint_decomposition,
+    kept_rank,
+)
+
+ETAS = (20, 40, 60, 80)
+SUBSPACE = 16
+"""Directions that overlaps are measured in, at most."""
+RANK_TOLERANCE = 0.01
+DENSITY = 0.2
+"""DRM's own, at which the pruned shares are told."""
+SAMPLED_ROWS = 256
+SHOWN_VALUES = 48
+
+Pairs = tuple[tuple[float, ...], ...]
+"""A number for each pair of inputs, [T, T]."""
+
+
+@dataclass(frozen=True)
+class WeightReport:
+    """One matrix of the model. Lists have a value for each input, in the recipe's order.
+
+    Attributes:
+        name: of the tensor.
+        shape: [out, in].
+        norms: Frobenius norms of the updates.
+        relative_norms: the same over the base's norm; None where the base was not read.
+        spectra: leading singular values, relative to the largest.
+        effective_ranks: see `effective_rank`; 0 for an input that changes nothing.
+        stable_ranks: see `stable_rank`; likewise.
+        kept_ranks: the rank that STAR keeps, by η.
+        cosines: of the updates as vectors.
+        overlap_out: of the leading subspaces of the output space, up to `SUBSPACE` dimensions.
+        overlap_in: of the input space.
+        agreement: share of places where two updates that are not zero have the same sign, in the
+            weights, on up to `SAMPLED_ROWS` rows.
+        joint_agreement: the same of DRM's coordinates in the joint space.
+        directions: of the joint space.
+        norm_shares: each input's mean share of the norm budget of the leading joint directions,
+            up to `SUBSPACE`.
+        pruned: share of each input's entries that DRM prunes at `DENSITY`.
+        pruned_unrenormalized: share that it would prune without renormalization.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    norms: tuple[float, ...]
+    relative_norms: tuple[float, ...] | None
+    spectra: tuple[tuple[float, ...], ...]
+    effective_ranks: tuple[float, ...]
+    stable_ranks: tuple[float, ...]
+    kept_ranks: dict[int, tuple[int, ...]]
+    cosines: Pairs
+    overlap_out: Pairs
+    overlap_in: Pairs
+    agreement: Pairs
+    joint_agreement: Pairs
+    directions: int
+    norm_shares: tuple[float, ...]
+    pruned: tuple[float, ...]
+    pruned_unrenormalized: tuple[float, ...]
+
+
+def inspect_weight(
+    name: str, deltas: Sequence[Delta], base_norm: float | None
+) -> WeightReport | None:
+    """Look at one weight.
+
+    Args:
+        name: of the tensor.
+        deltas: of T inputs, [out, in].
+        base_norm: the base's Frobenius norm, or None if it is not known.
+
+    Returns:
+        None if no input changes it.
+    """
+    if all(delta.is_zero() for delta in deltas):
+        return None
+    products = inner_products(deltas)
+    norms = products.diagonal().clamp(min=0).sqrt()
+    own = [joint_decomposition([delta], _leading, few=True) for delta in deltas]
+    spaces = [Subspaces.of(part, delta) for part, delta in zip(own, deltas, strict=True)]
+    joint = joint_decomposition(deltas, above_tolerance(RANK_TOLERANCE))
+    coordinates = RenormalizedCoordinates(joint, deltas)
+    spectra = [part.spectrum for part in own]
+    return WeightReport(
+        name=name,
+        shape=deltas[0].shape,
+        norms=_rounded(norms),
+        relative_norms=None if not base_norm else _rounded(norms / base_norm),
+        spectra=tuple(_shown(spectrum) for spectrum in spectra),
+        effective_ranks=tuple(round(effective_rank(s), 2) if s.any() else 0.0 for s in spectra),
+        stable_ranks=tuple(round(stable_rank(s), 2) if s.any() else 0.0 for s in spectra),
+        kept_ranks={
+            eta: tuple(kept_rank(s, eta) if s.any() else 0 for s in spectra) for eta in ETAS
+        },
+        cosines=_pairs(products / torch.outer(norms, norms).clamp(min=1e-300)),
+        overlap_out=_pairs(_overlaps([space.left for space in spaces])),
+        overlap_in=_pairs(_overlaps([space.right for space in spaces])),
+        agreement=_pairs(_agreement(_sampled(deltas))),
+        joint_agreement=_pairs(_agreement(_all(coordinates))),
+        directions=joint.basis.shape[1],
+        norm_shares=_rounded(_norm_shares(coordinates, joint.spectrum)),
+        pruned=_rounded(pruned_shares(coordinates, DENSITY).mean(dim=1)),
+        pruned_unrenormalized=_rounded(
+            pruned_shares(UnrenormalizedCoordinates(joint, deltas), DENSITY).mean(dim=1)
+        ),
+    )
+
+
+def _leading(spectrum: Tensor) -> int:
+    return min(SUBSPACE, int((spectrum > RANK_TOLERANCE * spectrum[0]).sum()))
+
+
+def _overlaps(bases: Sequence[Tensor]) -> Tensor:
+    return torch.tensor([[overlap(one, other) for other in bases] for one in bases])
+
+
+def _sampled(deltas: Sequence[Delta]) -> Tensor:
+    """Return rows of all inputs, evenly spaced: [T, entries]."""
+    rows = deltas[0].shape[0]
+    step = max(1, rows // SAMPLED_ROWS)
+    return torch.stack([delta.rows(slice(0, rows, step)).to_dense().flatten() for delta in deltas])
+
+
+def _all(entries: Entries) -> Tensor:
+    return torch.stack([values.flatten() for values in entries.take(slice(None)).values])
+
+
+def _agreement(values: Tensor) -> Tensor:
+    """Return the shares of places, of those where both are not zero, with one sign: [T, T]."""
+    signs = values.sign()
+    present = signs.abs()
+    both = (present @ present.T).double()
+    return torch.where(both > 0, ((signs @ signs.T).double() / both.clamp(min=1) + 1) / 2, 0.5)
+
+
+def _norm_shares(coordinates: RenormalizedCoordinates, spectrum: Tensor) -> Tensor:
+    units = coordinates.take(slice(None)).units
+    assert units is not None
+    lengths = torch.cat(units, dim=1).double() / spectrum[: coordinates.shape[0], None]
+    # Over all directions the shares of inputs of one rank would be equal, whatever these are.
+    return (lengths[:SUBSPACE] ** 2).mean(dim=0)
+
+
+def _shown(spectrum: Tensor) -> tuple[float, ...]:
+    """Return the singular values relative to the largest, at most `SHOWN_VALUES` of them."""
+    if not spectrum.any():
+        return ()
+    places = torch.linspace(0, len(spectrum) - 1, min(len(spectrum), SHOWN_VALUES)).round().long()
+    return _rounded(spectrum[places] / spectrum[0])
+
+
+def _rounded(values: Tensor) -> tuple[float, ...]:
+    return tuple(float(f"{value:.4g}") for value in values.tolist())
+
+
+def _pairs(values: Tensor) -> Pairs:
+    return tuple(_rounded(row) for row in values)
