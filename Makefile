@@ -18,8 +18,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: $(VENV)/.demo
 	@$(BIN)/mergekit-spectral demo
 
+# Without Chromium one test has nothing to look at the page of `inspect` with.
+NO_BROWSER := $(if $(shell command -v chromium || command -v google-chrome),,-m "not browser")
+
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS)
+	@$(if $(NO_BROWSER),echo "No Chromium: the page of inspect is not looked at")
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) $(NO_BROWSER)
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from mergekit_spectral.inspecting.inspection import Inspection
 from mergekit_spectral.inspecting.plots import Plot
@@ -32,6 +33,7 @@ def write_page(inspection: Inspection, plots: Sequence[Plot], path: Path) -> Non
         autoescape=True,
         undefined=StrictUndefined,
     )
+    environment.filters["code"] = _code
     page = environment.get_template("page.html.jinja").render(
         title=f"{inspection.recipe}: {len(inspection.inputs)} inputs of {inspection.method}",
         facts=_facts(inspection),
@@ -67,10 +69,20 @@ def input_rows(inspection: Inspection) -> list[tuple[str, ...]]:
     return list(zip(short_names(inspection.inputs), *columns, strict=True))
 
 
+def _code(text: str) -> Markup:
+    """Turn what stands in backticks into code."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(parts)
+    )
+
+
 def _facts(inspection: Inspection) -> str:
     kind = "LoRA adapters" if inspection.lora else "models"
+    names = [name.rpartition("+")[2] for name in inspection.inputs]
     facts = [
-        f"{kind} on {inspection.base}: {', '.join(inspection.inputs)}",
+        f"{kind} on {inspection.base}: {', '.join(names)}",
         f"{len(inspection.weights)} matrices changed",
         f"{len(inspection.others)} vectors and embeddings changed",
         f"{len(inspection.unchanged)} tensors unchanged",

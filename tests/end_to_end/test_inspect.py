@@ -1,0 +1,244 @@
+"""`mergekit-spectral inspect` on real files: its numbers, its files, and that it goes on."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from end_to_end import checkpoints
+from end_to_end.by_peft import merged_by_peft
+from end_to_end.checkpoints import Family
+from end_to_end.recipe_builders import recipe as plain_recipe
+from mergekit.options import MergeOptions
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mergekit_spectral.command_line.main import main
+from mergekit_spectral.errors import MergeError
+from mergekit_spectral.inspecting import inspection as module
+from mergekit_spectral.inspecting.inspection import Inspection, inspect
+from mergekit_spectral.inspecting.weights import ETAS, WeightReport
+
+PNG = b"\x89PNG"
+WEIGHT = "model.layers.1.mlp.down_proj.weight"
+
+
+def write(recipe: dict[str, Any], folder: Path) -> Path:
+    path = folder / "recipe.yml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    return path
+
+
+def looked_at(recipe: dict[str, Any], folder: Path, **choice: Any) -> Inspection:
+    choice = {"pattern": None, "sample": None, "progress": lambda done, of: None, **choice}
+    return inspect(write(recipe, folder), folder / "report", MergeOptions(), **choice)
+
+
+def weight_called(inspection: Inspection, name: str) -> WeightReport:
+    return next(weight for weight in inspection.weights if weight.name == name)
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """A base and two adapters on it."""
+    folder = tmp_path_factory.mktemp("lora")
+    base = checkpoints.llama()
+    base.save_pretrained(folder / "base")
+    for seed in (1, 2):
+        targets = ["q_proj", "down_proj"]
+        checkpoints.write_adapter(folder / f"adapter-{seed}", base, seed, targets, rank=3)
+    return Family(folder / "base", (folder / "adapter-1", folder / "adapter-2"))
+
+
+def lora_recipe(lora: Family, method: str = "knots_ties") -> dict[str, Any]:
+    models = [{"model": f"{lora.base}+{path}"} for path in lora.tuned]
+    return {**plain_recipe(method, lora), "models": models}
+
+
+@pytest.fixture(scope="module")
+def adapted(lora: Family) -> dict[Path, dict[str, Tensor]]:
+    """What peft makes of the adapters."""
+    return {path: merged_by_peft(lora.base, path) for path in lora.tuned}
+
+
+def differences(base: Path, tuned: list[dict[str, Tensor]], name: str) -> list[Tensor]:
+    before = checkpoints.tensors(base)[name].double()
+    return [after[name].double() - before for after in tuned]
+
+
+def assert_described(weight: WeightReport, deltas: list[Tensor], rank: int) -> None:
+    """Compare with plain decompositions in float64."""
+    assert weight.norms == pytest.approx([float(d.norm()) for d in deltas], rel=1e-3)
+    for t, delta in enumerate(deltas):
+        s = torch.linalg.svdvals(delta)[:rank]
+        shares = s / s.sum()
+        assert weight.spectra[t] == pytest.approx((s / s[0]).tolist(), rel=2e-3, abs=1e-4)
+        entropy = float(-(shares * shares.log()).sum())
+        assert weight.effective_ranks[t] == pytest.approx(torch.e**entropy, abs=0.02)
+        assert weight.stable_ranks[t] == pytest.approx(float((s**2).sum() / s[0] ** 2), abs=0.01)
+        for eta in ETAS:
+            reached = (s.cumsum(0) / s.sum() >= eta / 100).nonzero()[0]
+            assert weight.kept_ranks[eta][t] == int(reached) + 1
+    for i, j in combinations(range(len(deltas)), 2):
+        one, other = deltas[i].flatten(), deltas[j].flatten()
+        cosine = float(one @ other / (one.norm() * other.norm()))
+        assert weight.cosines[i][j] == weight.cosines[j][i] == pytest.approx(cosine, abs=2e-3)
+        same = float((one.sign() == other.sign()).double().mean())
+        assert weight.agreement[i][j] == pytest.approx(same, abs=2e-3)
+
+
+def test_full_fine_tunes(llama: Family, tmp_path: Path):
+    found = looked_at(plain_recipe("ties", llama, weight=1.0), tmp_path)
+    assert (found.lora, found.left_out, found.unchanged) == (False, 0, ())
+    assert found.inputs == tuple(map(str, llama.tuned))
+    names = {weight.name for weight in found.weights}
+    tensors = checkpoints.tensors(llama.base)
+    assert names == {name for name in tensors if name.endswith("_proj.weight")}
+    assert {o.name for o in found.others} == tensors.keys() - names
+    weight = weight_called(found, WEIGHT)
+    deltas = differences(llama.base, [checkpoints.tensors(path) for path in llama.tuned], WEIGHT)
+    assert_described(weight, deltas, rank=min(deltas[0].shape))
+    base = float(tensors[WEIGHT].double().norm())
+    expected = [float(delta.norm()) / base for delta in deltas]
+    assert weight.relative_norms == pytest.approx(expected, rel=1e-3)
+
+
+def test_adapters(lora: Family, adapted: dict[Path, dict[str, Tensor]], tmp_path: Path):
+    found = looked_at(lora_recipe(lora), tmp_path)
+    assert found.lora
+    assert found.others == ()
+    weight = weight_called(found, WEIGHT)
+    deltas = differences(lora.base, [adapted[path] for path in lora.tuned], WEIGHT)
+    assert_described(weight, deltas, rank=3)
+    assert weight.relative_norms is None
+    assert weight.directions == 6
+    assert sum(weight.norm_shares) == pytest.approx(1, abs=1e-3)
+    untouched = checkpoints.tensors(lora.base).keys() - {w.name for w in found.weights}
+    assert set(found.unchanged) == untouched
+
+
+def test_overlaps_are_those_of_the_subspaces(tmp_path: Path):
+    """Two adapters that share B share the output side; by A nothing."""
+    base = checkpoints.llama()
+    base.save_pretrained(tmp_path / "base")
+    for seed in (1, 2):
+        checkpoints.write_adapter(tmp_path / str(seed), base, seed, ["v_proj"], rank=2)
+    first, second = (tmp_path / str(seed) / "adapter_model.safetensors" for seed in (1, 2))
+    ours, theirs = load_file(first), load_file(second)
+    shared = {k: (v if ".lora_B." in k else theirs[k]) for k, v in ours.items()}
+    save_file(shared, second, metadata={"format": "pt"})
+    found = looked_at(
+        lora_recipe(Family(tmp_path / "base", (tmp_path / "1", tmp_path / "2"))), tmp_path
+    )
+    for weight in found.weights:
+        assert weight.overlap_out[0][1] == pytest.approx(1, abs=1e-3)
+        name = weight.name.removesuffix(".weight")
+        rows = [f[f"base_model.model.{name}.lora_A.weight"].double() for f in (ours, theirs)]
+        Q, P = (torch.linalg.qr(A.T).Q for A in rows)
+        expected = float((Q.T @ P).square().sum()) / 2
+        assert weight.overlap_in[0][1] == pytest.approx(expected, abs=2e-3)
+
+
+def test_tensors_are_chosen(llama: Family, tmp_path: Path):
+    recipe = plain_recipe("drm", llama)
+    chosen = looked_at(recipe, tmp_path, pattern="*.mlp.*", sample=2)
+    names = {weight.name for weight in chosen.weights}
+    kinds = ("gate_proj", "up_proj", "down_proj")
+    assert names == {f"model.layers.{i}.mlp.{k}.weight" for i in (0, 2) for k in kinds}
+    assert chosen.left_out == len(checkpoints.tensors(llama.base)) - 6
+    with pytest.raises(MergeError, match="no tensor that all inputs have is called like xyz"):
+        looked_at(recipe, tmp_path, pattern="xyz")
+
+
+def test_an_inspection_that_was_stopped_goes_on(
+    llama: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = plain_recipe("drm", llama)
+    whole = looked_at(recipe, tmp_path)
+    record = tmp_path / "report" / "tensors.jsonl"
+    lines = record.read_text().splitlines(keepends=True)
+    record.write_text("".join(lines[:6]) + lines[6][:20])  # stopped while it wrote
+    read: list[str] = []
+    original = module.read_updates
+    monkeypatch.setattr(
+        module,
+        "read_updates",
+        lambda tensor, inputs: read.append(tensor.name) or original(tensor, inputs),
+    )
+    assert looked_at(recipe, tmp_path) == whole
+    assert len(read) == len(checkpoints.tensors(llama.base)) - 5
+    read.clear()
+    looked_at(plain_recipe("star", llama), tmp_path)  # another recipe begins anew
+    assert len(read) == len(checkpoints.tensors(llama.base))
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(main, ["inspect", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_the_report(kind: str, llama: Family, lora: Family, tmp_path: Path):
+    recipe = plain_recipe("drm", llama) if kind == "full" else lora_recipe(lora)
+    result = run(write(recipe, tmp_path), "--out", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    page = (tmp_path / "report" / "index.html").read_text()
+    pictures = sorted((tmp_path / "report").glob("*.png"))
+    assert [picture.stem for picture in pictures] == [
+        "effective-ranks",
+        "norm-shares",
+        "pairs",
+        "pruned",
+        "sizes",
+        "spectra",
+    ]
+    assert all(picture.read_bytes().startswith(PNG) for picture in pictures)
+    assert page.count("data:image/png;base64,") == len(pictures)
+    assert "http" not in page.replace("http-equiv", "")
+    for sentence in report["takeaways"]:
+        assert f"- {sentence}" in result.output
+    assert report["suggestions"]
+    for name in ("tuned-1", "tuned-2") if kind == "full" else ("adapter-1", "adapter-2"):
+        assert f"<td>{name}</td>" in page
+
+
+def test_one_input(llama: Family, tmp_path: Path):
+    recipe = plain_recipe("drm", llama)
+    recipe = {**recipe, "models": recipe["models"][:1]}
+    result = run(write(recipe, tmp_path), "--out", tmp_path / "report", "--quiet")
+    assert result.exit_code == 0, result.output
+    assert "pairs" not in {path.stem for path in (tmp_path / "report").iterdir()}
+
+
+def test_inputs_that_change_nothing(llama: Family, tmp_path: Path):
+    recipe = plain_recipe("drm", Family(llama.base, (llama.base,)))
+    copy = tmp_path / "copy"
+    copy.symlink_to(llama.base)
+    recipe = {**recipe, "models": [{"model": str(copy)}]}
+    result = run(write(recipe, tmp_path), "--out", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    assert "No input changes any matrix" in result.output
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"merge_method": "drn"}, "there is no merge method drn; did you mean drm?"),
+        ({"merge_method": "linear", "base_model": None}, "names no base model"),
+    ],
+)
+def test_recipes_that_cannot_be_inspected(
+    change: dict[str, Any], told: str, llama: Family, tmp_path: Path
+):
+    recipe = {**plain_recipe("drm", llama, weight=1.0), **change}
+    result = run(write(recipe, tmp_path), "--out", tmp_path / "report")
+    assert result.exit_code == 1
+    assert told in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "report").exists()
