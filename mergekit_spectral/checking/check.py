@@ -115,7 +115,7 @@ def examine(recipe: Path, options: MergeOptions, out: Path) -> tuple[Report, Exa
         plan = _plan(config, models, options, findings)
         if plan is not None:
             check_tensors(config, method, plan, models, findings)
-            costs = costs_of(config, plan, models, copied, out, findings)
+            costs = costs_of(config, method, plan, models, copied, options, out, findings)
     why = "until the errors are mended" if findings.failed else "until all models are here"
     unchecked = None if costs else why
     report = Report(tuple(findings.all), config.merge_method, costs, unchecked)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
-from collections.abc import Iterable, Mapping
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from mergekit.common import ModelReference, dtype_from_name
 from mergekit.config import MergeConfiguration
+from mergekit.merge_methods.base import MergeMethod
+from mergekit.options import MergeOptions
 
 from mergekit_spectral.checking.findings import Findings
+from mergekit_spectral.checking.memory import MemoryPeak, memory_peak
 from mergekit_spectral.checking.models import CheckedModel
 from mergekit_spectral.checking.plan import PlannedTensor
+from mergekit_spectral.checking.timing import measure, seconds, work_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,9 @@ class Costs:
         output_bytes: of the merged model's weights.
         copy_bytes: of the merged copies that mergekit makes of LoRA inputs first.
         free_bytes: on the disk that the merged model goes to.
+        memory: at its peak.
+        decompositions: of matrices.
+        seconds: about how long it runs.
     """
 
     parameters: int
@@ -35,23 +45,30 @@ class Costs:
     output_bytes: int
     copy_bytes: int
     free_bytes: int
+    memory: MemoryPeak
+    decompositions: int
+    seconds: float
 
 
 def costs_of(
     config: MergeConfiguration,
-    plan: Iterable[PlannedTensor],
+    method: MergeMethod,
+    plan: Sequence[PlannedTensor],
     models: Mapping[ModelReference, CheckedModel],
-    copied: Iterable[ModelReference],
+    copied: Collection[ModelReference],
+    options: MergeOptions,
     out: Path,
     findings: Findings,
 ) -> Costs:
-    """Add up what a merge reads and writes, and compare that to the disk.
+    """Tell what a merge takes, and compare that to the disk.
 
     Args:
         config: the recipe.
+        method: of it.
         plan: of all tensors.
         models: all that the recipe names.
         copied: those that mergekit merges into a copy of their base first.
+        options: the merge's.
         out: where the merged model goes, if that is known; it need not be there.
         findings: gets an error if the disk is too small.
     """
@@ -60,15 +77,21 @@ def costs_of(
         for tensor in plan
         if (value := next((v for v in tensor.inputs.values() if v is not None), None)) is not None
     ]
-    files = {file for model in models.values() for file in model.checkpoint.weights}
+    read = sum(file.stat().st_size for file in {f for m in models.values() for f in m.files})
+    written = sum(count * dtype.itemsize for count, dtype in merged)
+    work = work_of(method, plan, models, read, written)
+    inputs = max(sum(m != tensor.base_model for m in tensor.inputs) for tensor in plan)
+    startup = time.process_time()  # of a process that has imported what a merge imports
     costs = Costs(
         parameters=sum(count for count, _ in merged),
         tensors=len(merged),
-        input_bytes=sum(file.stat().st_size for file in files)
-        + sum(model.adapter_bytes for model in models.values()),
-        output_bytes=sum(count * dtype.itemsize for count, dtype in merged),
+        input_bytes=read,
+        output_bytes=written,
         copy_bytes=sum(models[reference].checkpoint.bytes for reference in copied),
         free_bytes=shutil.disk_usage(_existing(out)).free,
+        memory=memory_peak(config, method, plan, models, copied, options, resident_bytes()),
+        decompositions=work.decompositions,
+        seconds=round(seconds(work, measure(method, inputs), startup, len(copied)), 1),
     )
     if costs.output_bytes > costs.free_bytes:
         findings.error(
@@ -76,6 +99,12 @@ def costs_of(
             f"{gigabytes(costs.free_bytes)} left; make room, or write it elsewhere."
         )
     return costs
+
+
+def resident_bytes() -> int:
+    """Return the main memory that this process has had at most."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def gigabytes(count: int) -> str:

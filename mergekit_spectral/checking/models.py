@@ -70,11 +70,6 @@ class CheckedModel:
         own = self.checkpoint.weights
         return (*own, self.adapter_files.weights) if self.adapter_files else own
 
-    @property
-    def adapter_bytes(self) -> int:
-        """The size of the adapter's weights, 0 without one."""
-        return self.adapter_files.weights.stat().st_size if self.adapter_files else 0
-
 
 class HeaderLoader:
     """Stands in for mergekit's loader; its tensors have a shape and a dtype, and no entries.

@@ -18,6 +18,13 @@ from mergekit_spectral.command_line.command import Command
     default=Path("."),
     help="Where the merged model would go, to look for room on that disk.  [default: here]",
 )
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where the merge would run, for what it holds there; the time is that of this CPU.",
+)
 @click.option("--lora-merge-cache", help="As it would be given to mergekit-yaml.")
 @click.option("--allow-crimes", is_flag=True, help="As it would be given to mergekit-yaml.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that the models bring.")
@@ -27,6 +34,7 @@ def check(
     ctx: click.Context,
     recipe: Path,
     out: Path,
+    device: str,
     lora_merge_cache: str | None,
     allow_crimes: bool,
     trust_remote_code: bool,
@@ -51,6 +59,7 @@ def check(
         lora_merge_cache=lora_merge_cache,
         allow_crimes=allow_crimes,
         trust_remote_code=trust_remote_code,
+        device=device,
         as_json=as_json,
     )
     ctx.exit(1 if failed else 0)

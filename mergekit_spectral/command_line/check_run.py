@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import transformers
 from mergekit.options import MergeOptions
 
 from mergekit_spectral.checking.check import Report, check
-from mergekit_spectral.checking.costs import gigabytes
+from mergekit_spectral.checking.costs import Costs, gigabytes
 from mergekit_spectral.checking.findings import Severity
 from mergekit_spectral.command_line.command import is_quiet
 
@@ -26,6 +27,7 @@ def check_and_print(
     lora_merge_cache: str | None,
     allow_crimes: bool,
     trust_remote_code: bool,
+    device: str,
     as_json: bool,
 ) -> bool:
     """Check a recipe, print what is found, and return whether the merge would fail."""
@@ -35,6 +37,7 @@ def check_and_print(
         lora_merge_cache=lora_merge_cache,
         allow_crimes=allow_crimes,
         trust_remote_code=trust_remote_code,
+        device=device,
     )
     report = check(recipe, options, out)
     if as_json:
@@ -54,17 +57,36 @@ def _print(recipe: Path, report: Report) -> None:
     if is_quiet():
         return
     if report.costs:
-        costs = report.costs
-        click.echo(
-            f"{recipe}: {report.method}, {costs.parameters / 1e6:,.1f} million parameters in "
-            f"{costs.tensors} tensors; reads {gigabytes(costs.input_bytes)}, writes "
-            f"{gigabytes(costs.output_bytes)} of {gigabytes(costs.free_bytes)} that are free."
-        )
-        if costs.copy_bytes:
-            click.echo(f"{recipe}: merged copies take {gigabytes(costs.copy_bytes)} more.")
+        for line in _costs(report.method, report.costs):
+            click.echo(f"{recipe}: {line}")
     if report.failed:
         click.echo(f"{recipe}: fails.")
     elif report.unchecked:
         click.echo(f"{recipe}: no error so far; tensors and sizes wait {report.unchecked}.")
     else:
         click.echo(f"{recipe}: runs.")
+
+
+def _costs(method: str | None, costs: Costs) -> Iterator[str]:
+    yield (
+        f"{method}, {costs.parameters / 1e6:,.1f} million parameters in {costs.tensors} tensors, "
+        f"{costs.decompositions} decompositions; about {_duration(costs.seconds)} on this machine."
+    )
+    yield (
+        f"reads {gigabytes(costs.input_bytes)}, writes {gigabytes(costs.output_bytes)} of "
+        f"{gigabytes(costs.free_bytes)} that are free."
+    )
+    if costs.copy_bytes:
+        yield f"merged copies take {gigabytes(costs.copy_bytes)} of disk more."
+    memory = costs.memory
+    device = f", {gigabytes(memory.device)} of device memory" if memory.device else ""
+    yield (
+        f"takes up to {gigabytes(memory.host)} of memory, {gigabytes(memory.mapped)} of it pages "
+        f"of the inputs' files that the system can take back{device}."
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -443,9 +443,14 @@ def test_the_command_tells_lines_and_sizes(written: Path, workshop: Workshop):
     merged = checkpoints.tensors(workshop.family.base)
     count = sum(tensor.numel() for tensor in merged.values())
     size = (workshop.family.base / "model.safetensors").stat().st_size
-    assert f"drm, {count / 1e6:,.1f} million parameters in {len(merged)} tensors; " in lines[2]
-    assert f"reads {4 * size / 1e6:.1f} MB, writes {4 * count / 1e6:.1f} MB of " in lines[2]
-    assert lines[3] == f"{written}: runs."
+    matrices = [name for name in merged if name.endswith("_proj.weight")]
+    assert (
+        f"drm, {count / 1e6:,.1f} million parameters in {len(merged)} tensors, {len(matrices)} "
+        "decompositions; about " in lines[2]
+    )
+    assert f"reads {4 * size / 1e6:.1f} MB, writes {4 * count / 1e6:.1f} MB of " in lines[3]
+    assert "takes up to " in lines[4]
+    assert lines[5] == f"{written}: runs."
 
 
 def test_json_tells_the_same(written: Path, workshop: Workshop):
@@ -499,6 +504,41 @@ def test_copies_are_counted(workshop: Workshop):
     ours = checked(workshop.lora_recipe("drm"), workshop.folder).costs
     assert ours is not None
     assert ours.copy_bytes == 0
+
+
+def test_memory_is_what_is_mapped_and_held(workshop: Workshop):
+    costs = {
+        method: checked(workshop.recipe(method, weight=1.0), workshop.folder).costs
+        for method in ("ties", "drm", "star")
+    }
+    tensors = checkpoints.tensors(workshop.family.base)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    for found in costs.values():
+        assert found is not None
+        assert found.memory.mapped == 4 * size
+        assert found.memory.device == 0
+    on_device = checked(workshop.recipe(), workshop.folder, device="cuda").costs
+    assert on_device is not None
+    assert 0 < on_device.memory.device < on_device.memory.host
+
+
+def test_shards_are_mapped_one_at_a_time(workshop: Workshop):
+    model = checkpoints.llama()
+    family = checkpoints.write_family(workshop.folder, model, max_shard_size="20KB")
+    shards = sorted(path.stat().st_size for path in family.base.glob("*.safetensors"))
+    assert len(shards) > 3
+    costs = checked(plain_recipe("drm", family), workshop.folder).costs
+    assert costs is not None
+    assert costs.memory.mapped <= 4 * shards[-1]
+
+
+@pytest.mark.parametrize(("method", "times"), [("ties", 0), ("knots_ties", 1), ("star", 3)])
+def test_decompositions_are_counted(method: str, times: int, workshop: Workshop):
+    costs = checked(workshop.recipe(method, weight=1.0), workshop.folder).costs
+    assert costs is not None
+    matrices = [n for n in checkpoints.tensors(workshop.family.base) if n.endswith("_proj.weight")]
+    assert costs.decompositions == times * len(matrices)
+    assert costs.seconds > 0
 
 
 def test_a_full_disk(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
