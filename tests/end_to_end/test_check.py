@@ -515,7 +515,8 @@ def test_memory_is_what_is_mapped_and_held(workshop: Workshop):
     size = sum(tensor.nbytes for tensor in tensors.values())
     for found in costs.values():
         assert found is not None
-        assert found.memory.mapped == 4 * size
+        # All but what comes after the last matrix.
+        assert 3.8 * size < found.memory.mapped <= 4 * size
         assert found.memory.device == 0
     on_device = checked(workshop.recipe(), workshop.folder, device="cuda").costs
     assert on_device is not None
