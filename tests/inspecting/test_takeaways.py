@@ -1,0 +1,128 @@
+"""What is said of inputs that were made to be so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pytest
+import torch
+from matrices import gaussian
+from torch import Tensor
+
+from mergekit_spectral.inspecting.inspection import Inspection
+from mergekit_spectral.inspecting.takeaways import suggestions, takeaways
+from mergekit_spectral.inspecting.weights import inspect_weight
+from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta
+
+SHAPE = (40, 56)
+
+
+def inspection(*weights: Sequence[Delta], lora: bool = False) -> Inspection:
+    count = len(weights[0])
+    found = (
+        inspect_weight(f"model.layers.{number}.mlp.up_proj.weight", deltas, 100.0)
+        for number, deltas in enumerate(weights)
+    )
+    inputs = tuple(f"lab/input-{name}" for name in "abcdef"[:count])
+    return Inspection(
+        recipe="recipe.yml",
+        method="drm",
+        base="lab/base",
+        inputs=inputs,
+        lora=lora,
+        weights=tuple(weight for weight in found if weight),
+        others=(),
+        unchanged=("model.norm.weight",),
+        left_out=0,
+    )
+
+
+def dense(*matrices: Tensor) -> list[Delta]:
+    return [DenseDelta(matrix.float()) for matrix in matrices]
+
+
+def low_rank(*pairs: tuple[Tensor, Tensor]) -> list[Delta]:
+    return [FactoredDelta(B.float(), A.float()) for B, A in pairs]
+
+
+def test_inputs_alike_and_orthogonal():
+    first, *others = takeaways(inspection(dense(*gaussian(SHAPE, 3))))
+    assert first.startswith("The updates are of about the same size, within a factor of 1.")
+    assert "of the base's weights." in first
+    assert any("nearly orthogonal" in sentence for sentence in others)
+    (signs,) = [sentence for sentence in others if "same sign" in sentence]
+    assert re.match(r"Two updates have the same sign in (49|50|51)% of the weights", signs)
+    assert others[-1] == "No input changes 1 tensor: model.norm.weight."
+
+
+@pytest.mark.parametrize(
+    ("factor", "told"),
+    [
+        (30, "input-b is an outlier: its update is "),
+        (3, "The updates are of uneven size: that of input-b is 3."),
+    ],
+)
+def test_an_input_that_is_larger(factor: float, told: str):
+    a, b, c = gaussian(SHAPE, 3)
+    found = inspection(dense(a, factor * b, c))
+    assert takeaways(found)[0].startswith(told)
+    weight = next(s for s in suggestions(found) if s.name == "weight")
+    assert "input-b" in weight.value
+    shares = [float(part.split(" for ")[0]) for part in weight.value.split(", ")]
+    assert shares[1] == pytest.approx(1 / factor, rel=0.3)
+
+
+def test_inputs_that_agree():
+    shared, *own = gaussian(SHAPE, 4)
+    found = inspection(dense(*(2 * shared + noise for noise in own)))
+    assert any("point much the same way: their mean cosine is 0.8" in s for s in takeaways(found))
+    scale = next(s for s in suggestions(found) if s.name == "lambda")
+    assert scale.value.startswith("1.2 for star")
+
+
+def test_inputs_that_fight():
+    a, b, c = gaussian(SHAPE, 3)
+    found = inspection(dense(a, b, c - a))
+    (told,) = [s for s in takeaways(found) if "pull apart" in s]
+    assert told.startswith("Some updates pull apart: input-a and input-c have a mean cosine of -0.")
+
+
+def test_adapters_of_one_random_start():
+    Bs, (A,) = gaussian((SHAPE[0], 4), 3), gaussian((4, SHAPE[1]), 1)
+    (told,) = [
+        sentence
+        for sentence in takeaways(inspection(low_rank(*((B, A) for B in Bs)), lora=True))
+        if "They write to" in sentence
+    ]
+    assert "read from mostly the same ones (1.00" in told
+    assert "`direction: vertical`" in told
+
+
+def test_renormalization_where_one_input_has_most_of_the_norm():
+    a, b = gaussian(SHAPE, 2)
+    (told,) = [s for s in takeaways(inspection(dense(a, 0.1 * b))) if "renormalization" in s]
+    # Of the entries that are kept hardly any would be its own.
+    assert re.match(r"Without DRM's renormalization input-b would lose (9\d|100)%", told)
+    assert told.endswith("with it, 80%.")
+
+
+def test_one_input_alone():
+    found = inspection(dense(*gaussian(SHAPE, 1)))
+    assert suggestions(found) == []
+    assert not any("Two updates" in sentence for sentence in takeaways(found))
+
+
+def test_inputs_that_change_nothing():
+    zero = torch.zeros(SHAPE)
+    assert takeaways(inspection(dense(zero, zero))) == [
+        "No input changes any matrix, so a merge is the base model."
+    ]
+
+
+def test_an_input_that_leaves_a_weight_alone():
+    a, b = gaussian(SHAPE, 2)
+    found = inspection(dense(a, torch.zeros(SHAPE)), dense(a, b))
+    assert found.weights[0].effective_ranks[1] == 0
+    assert found.weights[0].spectra[1] == ()
+    assert takeaways(found)
