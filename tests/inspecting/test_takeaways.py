@@ -104,7 +104,7 @@ def test_renormalization_where_one_input_has_most_of_the_norm():
     (told,) = [s for s in takeaways(inspection(dense(a, 0.1 * b))) if "renormalization" in s]
     # Of the entries that are kept hardly any would be its own.
     assert re.match(r"Without DRM's renormalization input-b would lose (9\d|100)%", told)
-    assert told.endswith("with it, 80%.")
+    assert re.search(r"with it, (79|80|81)%\.$", told)
 
 
 def test_one_input_alone():
