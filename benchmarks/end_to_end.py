@@ -25,7 +25,7 @@ disk that is.
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
 import statistics
 import subprocess
@@ -48,6 +48,16 @@ from mergekit_spectral.tables import print_table
 
 # mergekit-yaml, as the package installs it.
 COMMAND = [sys.executable, "-m", "mergekit.scripts.run_yaml"]
+# Linux counts to a process what the one that starts it has in memory, so a small one starts it.
+LAUNCHER = [
+    sys.executable,
+    "-c",
+    "import json, resource, subprocess, sys\n"
+    "silent = subprocess.DEVNULL\n"
+    "status = subprocess.run(sys.argv[1:], stdout=silent, stderr=silent).returncode\n"
+    "usage = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+    "print(json.dumps([status, usage.ru_maxrss, usage.ru_inblock, usage.ru_oublock]))",
+]
 LINUX = sys.platform == "linux"
 HEADER = (
     "method",
@@ -141,19 +151,19 @@ def run(case: Case, models: Sequence[Path], out: Path, device: str) -> Run:
     cold = drop_from_cache([*models, *copies])
     command = [*COMMAND, str(case.recipe), str(out), *options]
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _pid, status, usage = os.wait4(process.pid, 0)
+    result = subprocess.run([*LAUNCHER, *command], capture_output=True, text=True, check=True)
     seconds = time.perf_counter() - start
+    status, largest, read, written = json.loads(result.stdout)
     if status:
         raise click.ClickException(f"{case.label} failed: {' '.join(command)}")
     left = size_of(files_in(out)) + (size_of(files_in(case.cache)) - before if case.cache else 0)
     return Run(
         seconds,
         # In kilobytes under Linux, in bytes under macOS.
-        usage.ru_maxrss * (1024 if LINUX else 1),
+        largest * (1024 if LINUX else 1),
         # Linux counts in units of 512 bytes, whatever the disk's own.
-        usage.ru_inblock * 512 if LINUX and cold else None,
-        usage.ru_oublock * 512 if LINUX else None,
+        read * 512 if LINUX and cold else None,
+        written * 512 if LINUX else None,
         left,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import shutil
-import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,9 +101,12 @@ def costs_of(
 
 
 def resident_bytes() -> int:
-    """Return the main memory that this process has had at most."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    """Return the main memory that this process has."""
+    state = Path("/proc/self/statm")
+    if state.exists():
+        return int(state.read_text().split()[1]) * resource.getpagesize()
+    # At its most, and in bytes under macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def gigabytes(count: int) -> str:

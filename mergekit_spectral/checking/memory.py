@@ -22,7 +22,7 @@ from mergekit_spectral.checking.plan import PlannedTensor
 from mergekit_spectral.methods import KnOTS, SpectralMethod
 from mergekit_spectral.methods.direction import shared_side
 
-BLOCKS = 96 * 2**20
+BLOCKS = 48 * 2**20
 """What our methods hold besides, in blocks of a fixed size."""
 
 
@@ -166,7 +166,7 @@ def _working(
     if method.is_elementwise(shape, tensor.vocabulary, dict(tensor.shared)):
         return BLOCKS
     if thin:
-        return BLOCKS + entries * 8
+        return BLOCKS + entries * 2
     side = shared_length(shape, tensor.shared)
     per_input = 1.2 * inputs if isinstance(method, KnOTS) else 0.0
     return int(BLOCKS + entries * (4 + per_input) + side**2 * (8 + 2 * inputs))

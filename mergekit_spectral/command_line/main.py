@@ -25,3 +25,7 @@ def main() -> None:
 
 for command in (adapter, check, demo, inspect, methods):
     main.add_command(command)
+
+
+if __name__ == "__main__":
+    main(prog_name="mergekit-spectral")
