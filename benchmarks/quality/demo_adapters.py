@@ -22,8 +22,8 @@ RANK = 4
 CARD = """\
 # {task}
 
-An adapter of rank {full_rank} for {base}, trained by `python -m benchmarks.quality train`, at the
-rank {rank} that comes closest to it, in bfloat16.
+An adapter for {base}, trained at rank {full_rank} by
+`python -m benchmarks.quality train`; this is the rank {rank} that comes closest to it, in bfloat16.
 """
 
 

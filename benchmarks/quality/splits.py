@@ -15,8 +15,7 @@ VALIDATION_EXAMPLES = 60
 class Split:
     """Examples of one task; no two sides share a key.
 
-    ``test`` is the task's held-out side. The adapters that come with the demo were trained on
-    ``validation`` too.
+    ``test`` is the task's held-out side.
     """
 
     train: tuple[Example, ...]
