@@ -201,8 +201,8 @@ def _pairs(inspection: Inspection, folder: Path) -> Plot:
         path,
         "Pairs",
         "Cosine: whether two updates add up (1), ignore each other (0) or cancel (-1). Overlap: "
-        f"how much of the leading {SUBSPACE} directions two inputs share on either side. Same "
-        "sign: at which share of places two inputs pull the same way; half is chance.",
+        f"how much of their leading directions, up to {SUBSPACE}, two inputs share on either side. "
+        "Same sign: at which share of places two inputs pull the same way; half is chance.",
     )
 
 

@@ -16,7 +16,7 @@ from mergekit_spectral.inspecting.summary import (
     short_names,
     total_norms,
 )
-from mergekit_spectral.inspecting.weights import SUBSPACE
+from mergekit_spectral.inspecting.weights import RANK_TOLERANCE, SUBSPACE, WeightReport
 
 OUTLIER = 10
 """An update this many times as large as the median is called an outlier."""
@@ -136,8 +136,7 @@ def _subspaces(inspection: Inspection) -> str:
     out = float(between(mean_pairs(inspection, lambda weight: weight.overlap_out)).mean())
     into = float(between(mean_pairs(inspection, lambda weight: weight.overlap_in)).mean())
     chance_out, chance_in = (
-        fmean(min(SUBSPACE, w.shape[side]) / w.shape[side] for w in inspection.weights)
-        for side in (0, 1)
+        fmean(_dimensions(w) / w.shape[side] for w in inspection.weights) for side in (0, 1)
     )
     hint = ""
     if inspection.lora and into > 0.6 and into > 2 * out:
@@ -146,16 +145,22 @@ def _subspaces(inspection: Inspection) -> str:
             "`direction: vertical` shares that side."
         )
     return (
-        f"They write to {_often(out, chance_out)} directions (overlap of the leading {SUBSPACE}: "
+        f"They write to {_often(out, chance_out)} directions (overlap of the leading ones "
         f"{out:.2f}, by chance {chance_out:.2f}) and read from {_often(into, chance_in)} ones "
         f"({into:.2f}, by chance {chance_in:.2f}).{hint}"
     )
 
 
+def _dimensions(weight: WeightReport) -> int:
+    """Return how many directions the overlaps of a weight are measured in."""
+    ranks = [sum(value > RANK_TOLERANCE for value in spectrum) for spectrum in weight.spectra]
+    return min(SUBSPACE, max(ranks))
+
+
 def _often(value: float, chance: float) -> str:
     if value > 0.6:
         return "mostly the same"
-    return "partly the same" if value > 2 * chance else "different"
+    return "partly the same" if value > max(0.15, 2 * chance) else "different"
 
 
 def _signs(inspection: Inspection) -> str:
@@ -186,7 +191,7 @@ def _pruning(inspection: Inspection) -> str:
     if without[worst] - with_it[worst] < 0.02:
         return (
             "Renormalization changes little here: at density 0.2 DRM would prune every input about "
-            f"alike without it too ({without.min():.0%} to {without.max():.0%} of its entries)."
+            f"alike without it too, {without.mean():.0%} of its entries."
         )
     return (
         f"Without DRM's renormalization {names[worst]} would lose {without[worst]:.0%} of its "
@@ -198,8 +203,9 @@ def _unchanged(inspection: Inspection) -> str:
     if not inspection.unchanged:
         return ""
     count = len(inspection.unchanged)
-    names = ", ".join(inspection.unchanged[:3]) + (", …" if count > 3 else "")
-    return f"No input changes {count} tensor{'s' if count > 1 else ''}: {names}"[:300] + "."
+    names = ", ".join(inspection.unchanged[:2])
+    others = f" and {count - 2} more" if count > 2 else ""
+    return f"No input changes {count} tensor{'s' if count > 1 else ''}: {names}{others}."
 
 
 def _rank(inspection: Inspection) -> float:
