@@ -43,6 +43,28 @@ def by_size(
     )
 
 
+def against(
+    merges: Iterable[MergeOutcome], setting: Setting, other: str
+) -> dict[tuple[Kind, str, int], list[float]]:
+    """Return the differences of methods to one of them, each on the same tasks.
+
+    The accuracy of the tasks themselves differs far more than that of the methods, and goes out.
+
+    Returns:
+        By kind, method and number of tasks, a difference of mean normalized accuracies for each
+        subset; of methods with several seeds, of the mean over these.
+    """
+    means: dict[tuple[Kind, str, tuple[str, ...]], list[float]] = defaultdict(list)
+    for merge in merges:
+        means[merge.kind, merge.method, merge.tasks].append(merge.mean(setting))
+    differences: dict[tuple[Kind, str, int], list[float]] = defaultdict(list)
+    for (kind, method, tasks), values in means.items():
+        if method != other and (kind, other, tasks) in means:
+            difference = fmean(values) - fmean(means[kind, other, tasks])
+            differences[kind, method, len(tasks)].append(difference)
+    return differences
+
+
 def by_task(
     merges: Iterable[MergeOutcome], setting: Setting
 ) -> dict[tuple[Kind, str, str], Summary]:

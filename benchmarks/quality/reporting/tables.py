@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -11,6 +11,7 @@ import click
 
 from benchmarks.quality.reporting.aggregation import (
     Summary,
+    against,
     base_by_task,
     by_size,
     by_task,
@@ -34,6 +35,7 @@ def print_report(outcomes: Outcomes) -> None:
     for kind in outcomes.planned.kinds:
         if any(merge.kind == kind for merge in outcomes.merges):
             _print_by_size(outcomes, kind)
+            _print_against(outcomes, kind)
             _print_by_task(outcomes, kind)
             _print_scales(outcomes, kind)
     for line in (
@@ -105,6 +107,40 @@ def _print_by_size(outcomes: Outcomes, kind: Kind) -> None:
                 "subsets.",
             ),
         )
+
+
+def _print_against(outcomes: Outcomes, kind: Kind, other: str = "ties") -> None:
+    for setting in SETTINGS:
+        found = {
+            (method, size): differences
+            for (own, method, size), differences in against(outcomes.merges, setting, other).items()
+            if own == kind
+        }
+        sizes = sorted({size for _, size in found})
+        rows = []
+        for method in outcomes.planned.methods:
+            own = [found.get((method, size), []) for size in sizes]
+            together = [difference for differences in own for difference in differences]
+            if together:
+                rows.append((method, *map(_difference, [*own, together])))
+        if rows:
+            print_table(
+                f"The same less {other}, {TITLES[kind]} {AT[setting]}",
+                ("method", *map(str, sizes), "all"),
+                rows,
+                words=("method",),
+                notes=(
+                    f"Points that a method has more than {other} on the same tasks: mean, and on "
+                    "how many subsets it has more.",
+                ),
+            )
+
+
+def _difference(differences: Sequence[float]) -> str:
+    if not differences:
+        return NONE
+    better = sum(difference > 0 for difference in differences)
+    return f"{100 * fmean(differences):+.1f} ({better}/{len(differences)})"
 
 
 def _print_by_task(outcomes: Outcomes, kind: Kind) -> None:

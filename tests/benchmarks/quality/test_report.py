@@ -10,7 +10,13 @@ from quality_records import MACHINE, VERSIONS, write_merge, write_training
 
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.merging.methods import METHODS
-from benchmarks.quality.reporting.aggregation import Summary, base_by_task, by_size, by_task
+from benchmarks.quality.reporting.aggregation import (
+    Summary,
+    against,
+    base_by_task,
+    by_size,
+    by_task,
+)
 from benchmarks.quality.reporting.outcomes import Outcomes, read_lines
 from benchmarks.quality.tasks import TASKS
 
@@ -87,6 +93,26 @@ def test_tables_and_what_is_missing(cache: Path):
     (of_lora,) = (row for row in rows if "lora merges" in row)
     assert "della 7" in of_lora
     assert "star 6" in of_lora
+
+
+def test_methods_are_compared_on_the_same_tasks(cache: Path):
+    pairs = {"clock": (0.5, 0.6), "cities": (0.9, 0.8)}
+    for second, (drm, ties) in pairs.items():
+        for method, share in (("drm", drm), ("ties", ties), ("dare_ties", ties)):
+            shares = {"sums": share, second: share}
+            write_merge(cache, "lora", method, shares, shares)
+    shares = {"sums": 1.0, "cities": 1.0}
+    write_merge(cache, "lora", "dare_ties", shares, shares, seed=1)  # mean over seeds: 0.9
+    outcomes = collected(cache)
+    differences = against(outcomes.merges, "published", "ties")
+    assert differences["lora", "drm", 2] == pytest.approx([0.1, -0.1])  # in the records' order
+    assert differences["lora", "dare_ties", 2] == pytest.approx([0.1, 0.0])
+    assert not any(method == "della" for _, method, _ in differences)  # ties has not its tasks
+    rows = [
+        " ".join(line.split())
+        for line in report("--cache", cache, "--json", cache / "m.json").splitlines()
+    ]
+    assert "| dare_ties | +5.0 (1/2) | +5.0 (1/2) |" in rows
 
 
 def test_a_file_tells_what_the_cache_does(cache: Path):
