@@ -70,9 +70,10 @@ def _loaders(config: MergeConfiguration, cache: LoaderCache) -> dict[ModelRefere
 
 
 def name_tensors_of_adapted_models(module: ModuleType) -> None:
-    """Let mergekit infer architectures that it does not know also from ``base+adapter`` inputs.
+    """Let mergekit infer architectures that it does not know from the loaders that there are.
 
-    It looks for files of the reference itself, and those with an adapter have none.
+    It looks for files of the reference itself, and ``base+adapter`` has none; for a model of the
+    hub it asks the hub.
 
     Args:
         module: the module ``mergekit.architecture.auto``.
@@ -87,7 +88,7 @@ def _tensor_names(
     kwargs: dict[str, Any],
 ) -> list[str]:
     model = args[0] if args else kwargs["model"]
-    if model.lora and model in LoaderCache.loaders:
+    if model in LoaderCache.loaders:
         return list(LoaderCache.loaders[model].index.tensor_paths)
     return of_files(*args, **kwargs)
 

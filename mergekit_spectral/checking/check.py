@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from mergekit.merge_methods import registered_methods
 from mergekit.merge_methods.base import BasePolicy, MergeMethod
 from mergekit.options import MergeOptions
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from mergekit_spectral.checking.costs import Costs, costs_of, gigabytes
 from mergekit_spectral.checking.findings import Finding, Findings
@@ -23,7 +25,7 @@ from mergekit_spectral.checking.layers import check_architectures, check_layers
 from mergekit_spectral.checking.models import CheckedModel, by_headers, open_models, references
 from mergekit_spectral.checking.parameters import check_parameters
 from mergekit_spectral.checking.plan import PlannedTensor, planned
-from mergekit_spectral.checking.recipe_text import Key, RecipeText, dotted
+from mergekit_spectral.checking.recipe_text import NOTHING, Key, RecipeText, dotted
 from mergekit_spectral.checking.spelling import meant
 from mergekit_spectral.checking.tensors import check_tensors
 from mergekit_spectral.errors import MergeError, first_line
@@ -79,10 +81,13 @@ def check(recipe: Path, options: MergeOptions, out: Path) -> Report:
     return examine(recipe, options, out)[0]
 
 
-def examine(recipe: Path, options: MergeOptions, out: Path) -> tuple[Report, Examined | None]:
+def examine(
+    recipe: Path, options: MergeOptions, out: Path | None
+) -> tuple[Report, Examined | None]:
     """Check a recipe, and return with the report what it was made from.
 
-    That is None if there is an error, or a model is not here.
+    That is None if there is an error, or a model is not here. What the merge takes is not told if
+    `out` is None.
     """
     text, findings = _read(recipe)
     if text is None:
@@ -115,7 +120,8 @@ def examine(recipe: Path, options: MergeOptions, out: Path) -> tuple[Report, Exa
         plan = _plan(config, models, options, findings)
         if plan is not None:
             check_tensors(config, method, plan, models, findings)
-            costs = costs_of(config, method, plan, models, copied, options, out, findings)
+            if out is not None:
+                costs = costs_of(config, method, plan, models, copied, options, out, findings)
     why = "until the errors are mended" if findings.failed else "until all models are here"
     unchecked = None if costs else why
     report = Report(tuple(findings.all), config.merge_method, costs, unchecked)
@@ -153,6 +159,10 @@ def _read(recipe: Path) -> tuple[RecipeText | None, Findings]:
         line = mark.line + 1 if mark else None
         what = " ".join(filter(None, (error.context, error.problem)))
         findings.all.append(Finding("error", f"{recipe} is not YAML: {what}.", "", line))
+    except (yaml.YAMLError, ValueError) as error:
+        findings.error(f"{recipe} is not YAML: {first_line(error)}.")
+    except RecursionError:
+        findings.error(f"{recipe} is nested too deeply, or in itself.")
     return findings.text, findings
 
 
@@ -160,28 +170,28 @@ def _parsed(text: RecipeText, findings: Findings) -> MergeConfiguration | None:
     try:
         return MergeConfiguration.model_validate(text.values)
     except ValidationError as error:
+        found: dict[Key, list[str]] = defaultdict(list)
         for one in error.errors():
-            key = _there(text, one["loc"])
-            got = "" if one["type"] == "missing" else f", got {one['input']!r}"
-            findings.error(f"`{dotted(key) or 'the recipe'}`: {one['msg']}{got}.", key)
+            found[_there(text, one)].append(one["msg"])
+        for key, messages in found.items():
+            value = text.at(key)
+            told = messages[0] if len(messages) == 1 else "is of no form that mergekit reads"
+            got = "" if value is NOTHING else f", got {'nothing' if value is None else repr(value)}"
+            findings.error(f"`{dotted(key) or 'the recipe'}`: {told}{got}.", key)
     except RuntimeError as error:
         findings.error(f"{first_line(error)}.")
     return None
 
 
-def _there(text: RecipeText, loc: tuple[int | str, ...]) -> Key:
+def _there(text: RecipeText, error: ErrorDetails) -> Key:
     """Return where pydantic found an error, without the names of types that it tried."""
-    key: list[int | str] = []
-    values = text.values
-    for number, part in enumerate(loc):
-        try:
-            values = values[part]
-        except (KeyError, IndexError, TypeError):
-            if number + 1 == len(loc) and isinstance(values, dict):
-                key.append(part)
-            continue
-        key.append(part)
-    return tuple(key)
+    key: Key = ()
+    for part in error["loc"]:
+        if text.at((*key, part)) is NOTHING:
+            # What is missing has no place but its own.
+            return (*key, part) if error["type"] == "missing" and part == error["loc"][-1] else key
+        key = (*key, part)
+    return key
 
 
 def _method(config: MergeConfiguration, findings: Findings) -> MergeMethod | None:
@@ -198,16 +208,18 @@ def _check_base(config: MergeConfiguration, method: MergeMethod, findings: Findi
         slices = [*(config.slices or [])]
         slices += [part for m in (config.modules or {}).values() for part in m.slices or []]
         if not slices or any(part.base_model is None for part in slices):
-            findings.error(
-                f"{method.spec.name} merges differences to a base model: set `base_model` to the "
-                "model that the inputs were fine-tuned from."
+            which = (
+                "one of the two models"
+                if method.spec.contract.max_inputs == 2
+                else "the model that the inputs were fine-tuned from"
             )
+            findings.error(f"{method.spec.name} needs a base model: set `base_model` to {which}.")
     if method.spec.contract.base == BasePolicy.FORBIDDEN and config.base_model is not None:
         findings.error(f"{method.spec.name} takes no base model; leave it out.", ("base_model",))
     if method.spec.contract.base == BasePolicy.IGNORED and config.base_model is not None:
         findings.note(
-            f"{method.spec.name} does not look at a base model; mergekit takes the configuration "
-            "and the tokenizer of it, and adds it to the inputs.",
+            f"{method.spec.name} does not compare to a base model; mergekit takes the "
+            "configuration and the tokenizer of it, and merges it like the others.",
             ("base_model",),
         )
 
@@ -247,8 +259,9 @@ def _check_copies(
         size = gigabytes(models[reference].checkpoint.bytes)
         message = f"mergekit merges {reference} into a copy of its base first, of {size}"
         if options.lora_merge_cache is None:
-            findings.warning(
-                f"{message}, and needs --lora-merge-cache FOLDER for it.", named[reference]
+            findings.error(
+                f"{message}, and needs --lora-merge-cache FOLDER for it, also here.",
+                named[reference],
             )
         else:
             findings.note(f"{message}, in {options.lora_merge_cache}.", named[reference])

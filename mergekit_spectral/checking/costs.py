@@ -19,7 +19,7 @@ from mergekit_spectral.checking.findings import Findings
 from mergekit_spectral.checking.memory import MemoryPeak, memory_peak
 from mergekit_spectral.checking.models import CheckedModel
 from mergekit_spectral.checking.plan import PlannedTensor
-from mergekit_spectral.checking.timing import measure, seconds, work_of
+from mergekit_spectral.checking.timing import measure, merged_inputs, seconds, work_of
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def costs_of(
     read = sum(file.stat().st_size for file in {f for m in models.values() for f in m.files})
     written = sum(count * dtype.itemsize for count, dtype in merged)
     work = work_of(method, plan, models, read, written)
-    inputs = max(sum(m != tensor.base_model for m in tensor.inputs) for tensor in plan)
+    inputs = max((len(merged_inputs(method, tensor)) for tensor in plan), default=0)
     startup = time.process_time()  # of a process that has imported what a merge imports
     costs = Costs(
         parameters=sum(count for count, _ in merged),
@@ -90,7 +90,7 @@ def costs_of(
         free_bytes=shutil.disk_usage(_existing(out)).free,
         memory=memory_peak(config, method, plan, models, copied, options, resident_bytes()),
         decompositions=work.decompositions,
-        seconds=round(seconds(work, measure(method, inputs), startup, len(copied)), 1),
+        seconds=round(seconds(work, measure(method, max(1, inputs)), startup, len(copied)), 1),
     )
     if costs.output_bytes > costs.free_bytes:
         findings.error(

@@ -87,11 +87,26 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
                 path.path, revision=path.revision, local_files_only=True
             )
         )
-    except (HFValidationError, LocalEntryNotFoundError):
-        at = f" at revision {path.revision}" if path.revision else ""
-        raise NotDownloadedError(
-            f"{what} {path.path}{at} is neither a folder here nor downloaded{beside or _HUB}."
+    except HFValidationError:
+        raise MergeError(
+            f"{what} {path.path} is neither a folder here, seen from {Path.cwd()}, nor a name that "
+            "the hub can have, as in organization/name."
         ) from None
+    except LocalEntryNotFoundError:
+        raise not_downloaded(path, what, beside) from None
+
+
+def not_downloaded(path: ModelPath, what: str, beside: str = "") -> NotDownloadedError:
+    """Say that files are not here, though the hub may have them."""
+    at = f" at revision {path.revision}" if path.revision else ""
+    return NotDownloadedError(
+        f"{what} {path.path}{at} is neither a folder here nor downloaded{beside or _HUB}."
+    )
+
+
+def is_local(path: ModelPath) -> bool:
+    """Tell whether a model is a folder here, rather than the hub's."""
+    return Path(path.path).exists()
 
 
 def open_checkpoint(path: ModelPath, recipe_folder: Path) -> Checkpoint:
@@ -106,6 +121,8 @@ def open_checkpoint(path: ModelPath, recipe_folder: Path) -> Checkpoint:
         MergeError: it is not a model that mergekit reads, or a file is missing or damaged.
     """
     folder = find_folder(path, "Model", recipe_folder)
+    if not is_local(path) and not (folder / "config.json").is_file():
+        raise not_downloaded(path, "Model")
     if not (folder / "config.json").is_file():
         if (folder / ADAPTER_CONFIG).is_file():
             raise MergeError(
@@ -117,7 +134,9 @@ def open_checkpoint(path: ModelPath, recipe_folder: Path) -> Checkpoint:
         index = ShardedTensorIndex.from_disk(str(folder))
     except SafetensorError as error:
         raise _damaged(path, error) from error
-    except (RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file may raise any
+        if not is_local(path):
+            raise not_downloaded(path, "Model") from error
         others = sorted(p.suffix for p in folder.iterdir() if p.suffix in (".gguf", ".pt", ".pth"))
         hint = f"; {others[0]} files are not read" if others else ""
         raise MergeError(
@@ -125,7 +144,10 @@ def open_checkpoint(path: ModelPath, recipe_folder: Path) -> Checkpoint:
             "needs model.safetensors or pytorch_model.bin, or the shards of one of them."
         ) from error
     weights = tuple(sorted({folder / name for name in index.tensor_paths.values()}))
-    if missing := [file.name for file in weights if not file.is_file()]:
+    missing = [file.name for file in weights if not file.is_file()]
+    if missing and not is_local(path):
+        raise not_downloaded(path, "Model")
+    if missing:
         raise MergeError(
             f"Model {path} lacks {', '.join(missing)}, which its index names; copy or download it "
             "again."

@@ -11,8 +11,9 @@ from mergekit_spectral.checking.findings import Findings
 from mergekit_spectral.checking.models import CheckedModel
 from mergekit_spectral.checking.recipe_text import Key
 
-SAMPLE = 4096
-SAMPLES = 16
+SAMPLE = 512
+STEP = 1 << 20
+SAMPLES = 1 << 13
 
 
 def check_identity(
@@ -23,7 +24,7 @@ def check_identity(
 ) -> None:
     """Warn of inputs whose files are those of the base or of another input.
 
-    Files of one size are compared by their beginning and by samples all over them.
+    Files of one size are compared by samples a megabyte apart, or by `SAMPLES` of them.
     """
     seen: dict[ModelReference, tuple[Path, ...]] = {}
     # The base first, so that it is the input that is named.
@@ -34,13 +35,13 @@ def check_identity(
             seen[reference] = files
         elif twin in bases:
             findings.warning(
-                f"{reference} has the same weights as the base model {twin}, so it adds nothing to "
-                "the merge.",
+                f"{reference} seems to have the same weights as the base model {twin}, so it adds "
+                "nothing to the merge.",
                 keys[reference],
             )
         else:
             findings.warning(
-                f"{reference} has the same weights as {twin}, so these count twice.",
+                f"{reference} seems to have the same weights as {twin}, so these count twice.",
                 keys[reference],
             )
 
@@ -55,9 +56,9 @@ def _same(one: Path, other: Path) -> bool:
     size = one.stat().st_size
     if size != other.stat().st_size:
         return False
-    step = max(1, (size - SAMPLE) // (SAMPLES - 1)) if size > SAMPLE else size
+    step = max(STEP, size // SAMPLES)
     with one.open("rb") as first, other.open("rb") as second:
-        for start in range(0, size, max(1, step)):
+        for start in (*range(0, size, step), max(0, size - SAMPLE)):
             first.seek(start)
             second.seek(start)
             if first.read(SAMPLE) != second.read(SAMPLE):

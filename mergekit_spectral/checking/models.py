@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import mergekit.merge
 import torch
 from mergekit.common import ModelPath, ModelReference
 from mergekit.config import MergeConfiguration
@@ -24,12 +25,14 @@ from mergekit_spectral.adapters import (
     StoredWeights,
     find_adapter,
 )
-from mergekit_spectral.adapters.files import AdapterFiles
+from mergekit_spectral.adapters.files import CONFIG_NAME, WEIGHTS_NAMES, AdapterFiles
 from mergekit_spectral.checking.files import (
     Checkpoint,
     Header,
     NotDownloadedError,
     find_folder,
+    is_local,
+    not_downloaded,
     open_checkpoint,
 )
 from mergekit_spectral.checking.findings import Findings
@@ -162,6 +165,8 @@ def references(config: MergeConfiguration) -> dict[ModelReference, Key]:
 @contextmanager
 def by_headers(models: dict[ModelReference, CheckedModel], options: MergeOptions) -> Iterator[None]:
     """Have mergekit see nothing but headers within this context."""
+    # To ask for it has mergekit ask loaders for names of tensors, where it was not wrapped yet.
+    _ = mergekit.merge.run_merge
     with loader_cache(options) as cache:
         stand_ins: dict[ModelReference, Any] = {r: HeaderLoader(m) for r, m in models.items()}
         cache.loaders.update(stand_ins)
@@ -169,8 +174,15 @@ def by_headers(models: dict[ModelReference, CheckedModel], options: MergeOptions
 
 
 def _adapter_files(path: ModelPath, recipe_folder: Path) -> AdapterFiles:
-    find_folder(path, "Adapter", recipe_folder)
+    folder = find_folder(path, "Adapter", recipe_folder)
+    if not is_local(path) and not all(any(map(Path.is_file, some)) for some in _needed(folder)):
+        raise not_downloaded(path, "Adapter")
     return find_adapter(path.path, path.revision)
+
+
+def _needed(folder: Path) -> list[list[Path]]:
+    """Return the files of an adapter, each as those of which one will do."""
+    return [[folder / CONFIG_NAME], [folder / name for name in WEIGHTS_NAMES]]
 
 
 def _read(
@@ -197,8 +209,8 @@ def _read(
     if files is None:
         return CheckedModel(reference, checkpoint, config, None, index, headers)
     base = reference.model_copy(update={"lora": None})
-    ties = tied_weights(base, options.trust_remote_code)
     try:
+        ties = tied_weights(base, options.trust_remote_code)
         stored = StoredWeights(LazyTensorLoader(index))
         loader = AdaptedLoader(base, stored, LoraAdapter(files), ties)
     except NotAProductError as refusal:
@@ -208,6 +220,8 @@ def _read(
             key,
         )
         return CheckedModel(reference, checkpoint, config, None, index, headers, files)
+    except RuntimeError as error:
+        raise MergeError(f"{reference}: {first_line(error)}.") from error
     for remark in remarks(loader, base):
         findings.warning(remark, key)
     headers = {name: _header(loader, checkpoint, name) for name in loader.index.tensor_paths}

@@ -67,7 +67,7 @@ def planned(
         saved = [task for task in planner.plan_to_disk("") if isinstance(task, SaveTensor)]
     except MergeError:
         raise
-    except (RuntimeError, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise MergeError(f"mergekit cannot plan this merge: {first_line(error)}.") from error
     tasks = [task.tensor_task for task in saved]
     return [_planned(task) for task in tasks if isinstance(task, ExecuteMergeMethodTask)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,9 @@ from yaml import MappingNode, Node, SequenceNode
 
 Key = tuple[str | int, ...]
 """Where something stands in a recipe, as in ("models", 0, "parameters", "weight")."""
+
+NOTHING = object()
+"""What stands where there is nothing."""
 
 
 class RecipeText:
@@ -23,11 +27,23 @@ class RecipeText:
 
     Raises:
         yaml.YAMLError: it is not YAML, or more than one document.
+        ValueError: it holds something that is none, or that is in itself.
     """
 
     def __init__(self, text: str):
         self.values: Any = yaml.safe_load(text)
+        json.dumps(self.values, default=str, skipkeys=True)  # refuses what is in itself
         self._root = yaml.compose(text, Loader=yaml.SafeLoader)
+
+    def at(self, key: Key) -> Any:
+        """Return what stands at a key, or `NOTHING`."""
+        value = self.values
+        for part in key:
+            try:
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                return NOTHING
+        return value
 
     def line(self, key: Key) -> int | None:
         """Return the line, from 1, of a key or list entry, or of the closest that is there."""
@@ -45,7 +61,7 @@ class RecipeText:
     def repeated(self) -> Iterator[tuple[Key, int]]:
         """Yield keys that stand twice in one mapping, of which YAML takes the last, with lines."""
         if self._root is not None:
-            yield from _repeated(self._root, ())
+            yield from _repeated(self._root, (), set())
 
 
 def dotted(key: Key) -> str:
@@ -64,10 +80,13 @@ def _parts(node: Node) -> Iterator[tuple[str | int, Node, Node]]:
             yield number, value, value
 
 
-def _repeated(node: Node, key: Key) -> Iterator[tuple[Key, int]]:
+def _repeated(node: Node, key: Key, visited: set[int]) -> Iterator[tuple[Key, int]]:
+    if id(node) in visited:  # an alias, which may be of what it is in
+        return
+    visited.add(id(node))
     seen = set()
     for part, where, value in _parts(node):
         if part in seen:
             yield (*key, part), where.start_mark.line + 1
         seen.add(part)
-        yield from _repeated(value, (*key, part))
+        yield from _repeated(value, (*key, part), visited)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
-from mergekit.merge_methods.base import MergeMethod
+from mergekit.merge_methods.base import BasePolicy, MergeMethod
 
 from mergekit_spectral.checking.findings import Findings
 from mergekit_spectral.checking.models import CheckedModel
@@ -23,7 +23,7 @@ def check_tensors(
     findings: Findings,
 ) -> None:
     """Check all tensors of a plan."""
-    _check_presence(plan, findings)
+    _check_presence(method, plan, findings)
     _check_shapes(plan, findings)
     _check_left_out(plan, models, findings)
     _check_filters(config, plan, findings)
@@ -35,17 +35,19 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} tensors, the first is {names[0]}"
 
 
-def _check_presence(plan: Iterable[PlannedTensor], findings: Findings) -> None:
+def _check_presence(method: MergeMethod, plan: Iterable[PlannedTensor], findings: Findings) -> None:
+    needs_base = method.spec.contract.base == BasePolicy.REQUIRED
     required: dict[ModelReference, list[str]] = defaultdict(list)
     optional: dict[ModelReference, list[str]] = defaultdict(list)
     for tensor in plan:
         for model, value in tensor.inputs.items():
             if value is None:
-                (optional if tensor.optional else required)[model].append(tensor.names[model])
+                spared = tensor.optional and not (needs_base and model == tensor.base_model)
+                (optional if spared else required)[model].append(tensor.names[model])
     for model, names in required.items():
         findings.error(
-            f"{model} lacks {listed(names)}, which its architecture needs; copy or download it "
-            "again."
+            f"{model} lacks {listed(names)}, which the merge needs; copy or download it "
+            "again, or take another base."
         )
     for model, names in optional.items():
         findings.warning(

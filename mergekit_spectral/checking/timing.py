@@ -89,7 +89,7 @@ def work_of(
     for tensor in plan:
         there = {m: value for m, value in tensor.inputs.items() if value is not None}
         if there:
-            inputs = [m for m in there if m != tensor.base_model]
+            inputs = merged_inputs(method, tensor)
             shape = next(iter(there.values())).shape
             total.update(_operations(method, tensor, shape, inputs, models))
     return Work(
@@ -99,6 +99,13 @@ def work_of(
         total["entries"],
         read + written,
     )
+
+
+def merged_inputs(method: MergeMethod, tensor: PlannedTensor) -> list[ModelReference]:
+    """Return the inputs of a tensor, without the base if that is not one of them."""
+    alike = method.spec.contract.base == BasePolicy.IGNORED
+    there = (model for model, value in tensor.inputs.items() if value is not None)
+    return [model for model in there if alike or model != tensor.base_model]
 
 
 def seconds(work: Work, speeds: Speeds, startup: float, copies: int) -> float:

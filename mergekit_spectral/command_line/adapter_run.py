@@ -66,7 +66,10 @@ def merge_into_adapter(
     Raises:
         MergeError: if the recipe or an adapter is not fit for it; nothing is written then.
     """
-    text = recipe.read_text(encoding="utf-8")
+    try:
+        text = recipe.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise MergeError(f"{recipe} is not text in UTF-8.") from error
     config = _parsed(text, recipe)
     merge = AdapterMerge(config, options)
     base = merge.base.model

@@ -28,7 +28,7 @@ class Command(click.Command):
                 is_flag=True,
                 expose_value=False,
                 callback=_remember_quiet,
-                help="Print results and errors, no progress.",
+                help="Print no progress and no remarks.",
             ),
             click.Option(
                 ["-v", "--verbose"],

@@ -51,7 +51,7 @@ def chosen(
     pattern: str | None,
     sample: int | None,
 ) -> list[PlannedTensor]:
-    """Return the tensors to look at: those that all inputs have, and that the pattern is of.
+    """Return the tensors to look at: those of one shape that the base and all inputs have.
 
     Args:
         plan: of all tensors.
@@ -62,8 +62,7 @@ def chosen(
     there = [
         tensor
         for tensor in plan
-        if all(tensor.inputs.get(model) is not None for model in inputs)
-        and (pattern is None or fnmatch(tensor.name, pattern))
+        if _comparable(tensor, inputs) and (pattern is None or fnmatch(tensor.name, pattern))
     ]
     if sample is None:
         return there
@@ -76,6 +75,16 @@ def chosen(
         for place in torch.linspace(0, len(own) - 1, min(sample, len(own))).round()
     }
     return [tensor for tensor in there if tensor.name in kept]
+
+
+def _comparable(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> bool:
+    """Tell whether the base and all inputs have a tensor, in one shape."""
+    if tensor.base_model is None:
+        return False
+    values = [tensor.inputs.get(model) for model in (tensor.base_model, *inputs)]
+    return len({None if value is None else value.shape for value in values} | {None}) == 2 and all(
+        value is not None for value in values
+    )
 
 
 def layer_of(name: str) -> int | None:

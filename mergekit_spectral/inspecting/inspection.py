@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mergekit.io.lazy_tensor_loader import LazyTensorLoader
 from mergekit.options import MergeOptions
 from pydantic import TypeAdapter
 
+from mergekit_spectral import __version__
+from mergekit_spectral.adapters.files import CONFIG_NAME
 from mergekit_spectral.checking.check import Examined, examine
 from mergekit_spectral.checking.plan import PlannedTensor
 from mergekit_spectral.errors import MergeError
@@ -22,6 +26,7 @@ from mergekit_spectral.inspecting.inputs import (
     read_updates,
 )
 from mergekit_spectral.inspecting.weights import WeightReport, inspect_weight
+from mergekit_spectral.loader_cache import loader_cache
 from mergekit_spectral.lora_inputs import factored_lora_inputs
 
 Progress = Callable[[int, int], None]
@@ -109,9 +114,10 @@ def inspect(
     inputs = inputs_of(config)
     tensors = chosen(examined.plan, inputs, pattern, sample)
     if not tensors:
-        raise MergeError(f"{recipe}: no tensor that all inputs have is called like {pattern}.")
+        called = f" and whose name is like {pattern}" if pattern else ""
+        raise MergeError(f"{recipe}: there is no tensor that all inputs and the base have{called}.")
     done = _Record(folder / "tensors.jsonl", _fingerprint(recipe, examined))
-    with factored_lora_inputs(config, options):
+    with from_files(examined, options), factored_lora_inputs(config, options):
         for number, tensor in enumerate(tensors):
             progress(number, len(tensors))
             if tensor.name not in done.reports:
@@ -132,11 +138,22 @@ def inspect(
     )
 
 
+@contextmanager
+def from_files(examined: Examined, options: MergeOptions) -> Iterator[None]:
+    """Have mergekit read the files that were examined, without asking the hub for them."""
+    with loader_cache(options) as cache:
+        for reference, model in examined.models.items():
+            whole = reference.model_copy(update={"lora": None})
+            cache.loaders[whole] = LazyTensorLoader(model.checkpoint.index)
+        yield
+
+
 def _examined(recipe: Path, options: MergeOptions) -> Examined:
-    report, examined = examine(recipe, options, Path())
+    report, examined = examine(recipe, options, None)
     if examined is None:
-        first = next((f for f in report.findings if f.severity == "error"), None)
-        first = first or next(iter(report.findings))
+        errors = [finding for finding in report.findings if finding.severity == "error"]
+        absent = [finding for finding in report.findings if "nor downloaded" in finding.message]
+        first = (*errors, *absent)[0]
         raise MergeError(f"{recipe}: {first.message} See `mergekit-spectral check {recipe}`.")
     if examined.config.base_model is None:
         raise MergeError(
@@ -151,18 +168,23 @@ def _looked_at(tensor: PlannedTensor, updates: Updates) -> TensorReport:
         norms = tuple(float(f"{delta.matrix.norm:.4g}") for delta in updates.deltas)
         other = OtherReport(tensor.name, norms) if any(norms) else None
         return TensorReport(tensor.name, (), other)
+    direction = str(tensor.shared.get("direction", "auto"))
     found = (
-        inspect_weight(name, [delta.matrix for delta in deltas], updates.base_norm)
+        inspect_weight(name, [delta.matrix for delta in deltas], updates.base_norm, direction)
         for name, deltas in matrices(updates)
     )
     return TensorReport(tensor.name, tuple(filter(None, found)), None)
 
 
 def _fingerprint(recipe: Path, examined: Examined) -> str:
-    """Return what changes when the recipe or a file of its models does."""
+    """Return what changes when the recipe, a file of its models or this program does."""
     digest = hashlib.sha256(recipe.read_bytes())
+    digest.update(f"{__version__} {TypeAdapter(TensorReport).json_schema()}".encode())
     for model in examined.models.values():
-        for file in model.files:
+        configs = [model.checkpoint.folder / "config.json"]
+        if model.adapter_files:
+            configs.append(model.adapter_files.weights.parent / CONFIG_NAME)
+        for file in (*model.files, *configs):
             state = file.stat()
             digest.update(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
     return digest.hexdigest()

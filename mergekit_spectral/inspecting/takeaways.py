@@ -16,10 +16,9 @@ from mergekit_spectral.inspecting.summary import (
     short_names,
     total_norms,
 )
-from mergekit_spectral.inspecting.weights import RANK_TOLERANCE, SUBSPACE, WeightReport
 
 OUTLIER = 10
-"""An update this many times as large as the median is called an outlier."""
+"""An update this many times as large as the others' median is called an outlier."""
 UNEVEN = 2
 """Updates that differ by this factor are called uneven."""
 
@@ -42,7 +41,12 @@ class Suggestion:
 def takeaways(inspection: Inspection) -> list[str]:
     """Return sentences, the most important first."""
     if not inspection.weights:
-        return ["No input changes any matrix, so a merge is the base model."]
+        looked = "" if not inspection.left_out else " that was looked at"
+        others = len(inspection.others)
+        if others:
+            return [f"No input changes any matrix{looked}, but {others} vectors or embeddings."]
+        end = "." if looked else ", so a merge is the base model."
+        return [f"No input changes any tensor{looked}{end}"]
     told = [_sizes(inspection)]
     if len(inspection.inputs) > 1:
         told += [_directions(inspection), _subspaces(inspection), _signs(inspection)]
@@ -58,8 +62,8 @@ def suggestions(inspection: Inspection) -> list[Suggestion]:
     norms = total_norms(inspection)
     names = short_names(inspection.inputs)
     if norms.min() > 0 and norms.max() / norms.min() >= UNEVEN:
-        weights = np.round(np.median(norms) / norms, 2)
-        listed = ", ".join(f"{w:g} for {n}" for w, n in zip(weights, names, strict=True))
+        weights = norms.min() / norms
+        listed = ", ".join(f"{w:.2g} for {n}" for w, n in zip(weights, names, strict=True))
         made.append(
             Suggestion(
                 "weight",
@@ -94,14 +98,17 @@ def suggestions(inspection: Inspection) -> list[Suggestion]:
 def _sizes(inspection: Inspection) -> str:
     norms = total_norms(inspection)
     names = short_names(inspection.inputs)
-    largest, median = int(norms.argmax()), float(np.median(norms))
-    if len(norms) > 1 and norms[largest] >= OUTLIER * median:
+    if len(norms) == 1:
+        return ""
+    largest = int(norms.argmax())
+    others = float(np.median(np.delete(norms, largest)))
+    if others and norms[largest] >= OUTLIER * others:
         return (
-            f"{names[largest]} is an outlier: its update is {norms[largest] / median:.0f} times as "
-            "large as the median, so it decides nearly all signs; give it a smaller weight, or "
-            "look whether it is of this base at all."
+            f"{names[largest]} is an outlier: its update is {norms[largest] / others:.0f} times as "
+            "large as the others' median, so it decides nearly all signs; give it a smaller "
+            "weight, or look whether it is of this base at all."
         )
-    if len(norms) > 1 and norms.min() > 0 and norms[largest] >= UNEVEN * norms.min():
+    if norms.min() > 0 and norms[largest] >= UNEVEN * norms.min():
         return (
             f"The updates are of uneven size: that of {names[largest]} is "
             f"{norms[largest] / norms.min():.1f} times that of {names[int(norms.argmin())]}, which "
@@ -136,7 +143,7 @@ def _subspaces(inspection: Inspection) -> str:
     out = float(between(mean_pairs(inspection, lambda weight: weight.overlap_out)).mean())
     into = float(between(mean_pairs(inspection, lambda weight: weight.overlap_in)).mean())
     chance_out, chance_in = (
-        fmean(_dimensions(w) / w.shape[side] for w in inspection.weights) for side in (0, 1)
+        fmean(w.overlap_dimensions / w.shape[side] for w in inspection.weights) for side in (0, 1)
     )
     hint = ""
     if inspection.lora and into > 0.6 and into > 2 * out:
@@ -149,12 +156,6 @@ def _subspaces(inspection: Inspection) -> str:
         f"{out:.2f}, by chance {chance_out:.2f}) and read from {_often(into, chance_in)} ones "
         f"({into:.2f}, by chance {chance_in:.2f}).{hint}"
     )
-
-
-def _dimensions(weight: WeightReport) -> int:
-    """Return how many directions the overlaps of a weight are measured in."""
-    ranks = [sum(value > RANK_TOLERANCE for value in spectrum) for spectrum in weight.spectra]
-    return min(SUBSPACE, max(ranks))
 
 
 def _often(value: float, chance: float) -> str:
@@ -209,7 +210,7 @@ def _unchanged(inspection: Inspection) -> str:
 
 
 def _rank(inspection: Inspection) -> float:
-    return float(np.mean([np.mean([len(s) for s in w.spectra]) for w in inspection.weights]))
+    return float(np.mean([weight.ranks for weight in inspection.weights]))
 
 
 def _extreme(pairs: Array, inspection: Inspection) -> str:

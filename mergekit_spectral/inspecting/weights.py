@@ -12,6 +12,7 @@ from mergekit_spectral.inspecting.pruned_rows import pruned_shares
 from mergekit_spectral.inspecting.spectra import effective_rank, stable_rank
 from mergekit_spectral.inspecting.subspaces import Subspaces, inner_products, overlap
 from mergekit_spectral.inspecting.unrenormalized import UnrenormalizedCoordinates
+from mergekit_spectral.methods.direction import shared_side
 from mergekit_spectral.spectral import (
     Delta,
     Entries,
@@ -28,6 +29,7 @@ RANK_TOLERANCE = 0.01
 DENSITY = 0.2
 """DRM's own, at which the pruned shares are told."""
 SAMPLED_ROWS = 256
+SAMPLED_COLUMNS = 2048
 SHOWN_VALUES = 48
 
 Pairs = tuple[tuple[float, ...], ...]
@@ -43,7 +45,10 @@ class WeightReport:
         shape: [out, in].
         norms: Frobenius norms of the updates.
         relative_norms: the same over the base's norm; None where the base was not read.
-        spectra: leading singular values, relative to the largest.
+        spectra: singular values relative to the largest, up to `SHOWN_VALUES` of them, evenly
+            over all.
+        ranks: how many singular values there are.
+        overlap_dimensions: that overlaps are measured in.
         effective_ranks: see `effective_rank`; 0 for an input that changes nothing.
         stable_ranks: see `stable_rank`; likewise.
         kept_ranks: the rank that STAR keeps, by η.
@@ -52,7 +57,8 @@ class WeightReport:
         overlap_in: of the input space.
         agreement: share of places where two updates that are not zero have the same sign, in the
             weights, on up to `SAMPLED_ROWS` rows.
-        joint_agreement: the same of DRM's coordinates in the joint space.
+        joint_agreement: the same of DRM's coordinates in the joint space, on up to
+            `SAMPLED_COLUMNS` columns, as all that follows.
         directions: of the joint space.
         norm_shares: each input's mean share of the norm budget of the leading joint directions,
             up to `SUBSPACE`.
@@ -65,6 +71,8 @@ class WeightReport:
     norms: tuple[float, ...]
     relative_norms: tuple[float, ...] | None
     spectra: tuple[tuple[float, ...], ...]
+    ranks: tuple[int, ...]
+    overlap_dimensions: int
     effective_ranks: tuple[float, ...]
     stable_ranks: tuple[float, ...]
     kept_ranks: dict[int, tuple[int, ...]]
@@ -80,7 +88,7 @@ class WeightReport:
 
 
 def inspect_weight(
-    name: str, deltas: Sequence[Delta], base_norm: float | None
+    name: str, deltas: Sequence[Delta], base_norm: float | None, direction: str = "auto"
 ) -> WeightReport | None:
     """Look at one weight.
 
@@ -88,6 +96,7 @@ def inspect_weight(
         name: of the tensor.
         deltas: of T inputs, [out, in].
         base_norm: the base's Frobenius norm, or None if it is not known.
+        direction: the recipe's, for the joint space.
 
     Returns:
         None if no input changes it.
@@ -98,8 +107,11 @@ def inspect_weight(
     norms = products.diagonal().clamp(min=0).sqrt()
     own = [joint_decomposition([delta], _leading, few=True) for delta in deltas]
     spaces = [Subspaces.of(part, delta) for part, delta in zip(own, deltas, strict=True)]
-    joint = joint_decomposition(deltas, above_tolerance(RANK_TOLERANCE))
-    coordinates = RenormalizedCoordinates(joint, deltas)
+    horizontal = shared_side(direction, deltas[0].shape) == "horizontal"
+    sharing = deltas if horizontal else [delta.T for delta in deltas]
+    joint = joint_decomposition(sharing, above_tolerance(RANK_TOLERANCE))
+    some = [delta.columns(_evenly(delta.shape[1], SAMPLED_COLUMNS)) for delta in sharing]
+    coordinates = RenormalizedCoordinates(joint, some)
     spectra = [part.spectrum for part in own]
     return WeightReport(
         name=name,
@@ -107,6 +119,8 @@ def inspect_weight(
         norms=_rounded(norms),
         relative_norms=None if not base_norm else _rounded(norms / base_norm),
         spectra=tuple(_shown(spectrum) for spectrum in spectra),
+        ranks=tuple(len(s) if s.any() else 0 for s in spectra),
+        overlap_dimensions=max(part.basis.shape[1] for part in own),
         effective_ranks=tuple(round(effective_rank(s), 2) if s.any() else 0.0 for s in spectra),
         stable_ranks=tuple(round(stable_rank(s), 2) if s.any() else 0.0 for s in spectra),
         kept_ranks={
@@ -118,10 +132,10 @@ def inspect_weight(
         agreement=_pairs(_agreement(_sampled(deltas))),
         joint_agreement=_pairs(_agreement(_all(coordinates))),
         directions=joint.basis.shape[1],
-        norm_shares=_rounded(_norm_shares(coordinates, joint.spectrum)),
+        norm_shares=_rounded(_norm_shares(coordinates)),
         pruned=_rounded(pruned_shares(coordinates, DENSITY).mean(dim=1)),
         pruned_unrenormalized=_rounded(
-            pruned_shares(UnrenormalizedCoordinates(joint, deltas), DENSITY).mean(dim=1)
+            pruned_shares(UnrenormalizedCoordinates(joint, some), DENSITY).mean(dim=1)
         ),
     )
 
@@ -134,11 +148,15 @@ def _overlaps(bases: Sequence[Tensor]) -> Tensor:
     return torch.tensor([[overlap(one, other) for other in bases] for one in bases])
 
 
+def _evenly(length: int, count: int) -> slice:
+    """Return at most `count` places of `length`, evenly spaced."""
+    return slice(0, length, -(-length // count))
+
+
 def _sampled(deltas: Sequence[Delta]) -> Tensor:
-    """Return rows of all inputs, evenly spaced: [T, entries]."""
-    rows = deltas[0].shape[0]
-    step = max(1, rows // SAMPLED_ROWS)
-    return torch.stack([delta.rows(slice(0, rows, step)).to_dense().flatten() for delta in deltas])
+    """Return some rows of all inputs: [T, entries]."""
+    rows = _evenly(deltas[0].shape[0], SAMPLED_ROWS)
+    return torch.stack([delta.rows(rows).to_dense().flatten() for delta in deltas])
 
 
 def _all(entries: Entries) -> Tensor:
@@ -153,12 +171,12 @@ def _agreement(values: Tensor) -> Tensor:
     return torch.where(both > 0, ((signs @ signs.T).double() / both.clamp(min=1) + 1) / 2, 0.5)
 
 
-def _norm_shares(coordinates: RenormalizedCoordinates, spectrum: Tensor) -> Tensor:
-    units = coordinates.take(slice(None)).units
-    assert units is not None
-    lengths = torch.cat(units, dim=1).double() / spectrum[: coordinates.shape[0], None]
+def _norm_shares(coordinates: RenormalizedCoordinates) -> Tensor:
     # Over all directions the shares of inputs of one rank would be equal, whatever these are.
-    return (lengths[:SUBSPACE] ** 2).mean(dim=0)
+    units = coordinates.take(slice(0, min(SUBSPACE, coordinates.shape[0]))).units
+    assert units is not None
+    squares = torch.cat(units, dim=1).double() ** 2
+    return (squares / squares.sum(dim=1, keepdim=True).clamp(min=1e-300)).mean(dim=0)
 
 
 def _shown(spectrum: Tensor) -> tuple[float, ...]:

@@ -113,6 +113,12 @@ def removed(copy: Path, name: str) -> Path:
     return copy
 
 
+def with_garbage(shop: Workshop) -> Path:
+    copy = removed(shop.copied(shop.family.tuned[0]), "model.safetensors")
+    (copy / "pytorch_model.bin").write_bytes(b"garbage")
+    return copy
+
+
 def of_another_vocabulary(shop: Workshop) -> Recipe:
     checkpoints.llama(vocab_size=40).save_pretrained(shop.folder / "larger")
     return shop.with_model(shop.folder / "larger")
@@ -151,6 +157,20 @@ def repacked(shop: Workshop, change: Callable[[dict[str, Any]], None]) -> Recipe
 # What is wrong, how a recipe becomes so, and the finding: severity, message, key.
 BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
     "not YAML": (lambda w: "merge_method: [drm\n", "error", "is not YAML: ", ""),
+    "a control character": (lambda w: "merge_method: \x07drm\n", "error", "is not YAML: ", ""),
+    "no date": (lambda w: "merge_method: 2024-13-45\n", "error", "is not YAML: ", ""),
+    "a list in itself": (
+        lambda w: "merge_method: drm\nmodels: &a [*a]\n",
+        "error",
+        "is not YAML: Circular reference",
+        "",
+    ),
+    "a null": (
+        lambda w: w.recipe(density=None),
+        "error",
+        "`parameters.density`: is of no form that mergekit reads, got nothing.",
+        "parameters.density",
+    ),
     "not a mapping": (lambda w: "- drm\n", "error", "is not a mapping", ""),
     "a key twice": (
         lambda w: yaml.safe_dump(w.recipe()) + "merge_method: star\n",
@@ -269,7 +289,7 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
     "no base": (
         lambda w: without(w.recipe(), "base_model"),
         "error",
-        "set `base_model` to the model that the inputs were fine-tuned from",
+        "drm needs a base model: set `base_model` to the model that the inputs were fine-tuned",
         "",
     ),
     "a dtype": (
@@ -332,6 +352,18 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
         "copy or download it again",
         "models[3].model",
     ),
+    "weights that are none": (
+        lambda w: w.with_model(with_garbage(w)),
+        "error",
+        "has no weights that mergekit reads",
+        "models[3].model",
+    ),
+    "no base, of two models": (
+        lambda w: without(w.recipe("slerp", t=0.5), "base_model"),
+        "error",
+        "slerp needs a base model: set `base_model` to one of the two models.",
+        "",
+    ),
     "another architecture": (of_another_architecture, "error", "of different architectures", ""),
     "more layers": (of_more_layers, "error", "must have one number of layers", "models"),
     "another width": (of_another_width, "error", "has other shapes than", ""),
@@ -339,7 +371,7 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
     "a tensor that is missing": (
         lambda w: repacked(w, lambda tensors: tensors.pop("model.norm.weight")),
         "error",
-        "lacks model.norm.weight, which its architecture needs",
+        "lacks model.norm.weight, which the merge needs",
         "",
     ),
     "a tensor that only one has": (
@@ -380,14 +412,14 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
     ),
     "an adapter under mergekit's own method": (
         lambda w: first_input(w.lora_recipe("ties"), weight=1.0),
-        "warning",
+        "error",
         "into a copy of its base first, of ",
         "models[0].model",
     ),
     "the base as an input": (
         lambda w: w.with_model(w.copied(w.family.base)),
         "warning",
-        "has the same weights as the base model",
+        "seems to have the same weights as the base model",
         "models[3].model",
     ),
     "an input twice": (
@@ -496,7 +528,7 @@ def test_crimes_and_copies_can_be_allowed(workshop: Workshop):
 
 def test_copies_are_counted(workshop: Workshop):
     recipe = first_input(workshop.lora_recipe("ties"), weight=1.0)
-    costs = checked(recipe, workshop.folder).costs
+    costs = checked(recipe, workshop.folder, lora_merge_cache="copies").costs
     base = (workshop.family.base / "model.safetensors").stat().st_size
     adapter = (workshop.adapter / "adapter_model.safetensors").stat().st_size
     assert costs is not None
@@ -561,6 +593,43 @@ def test_a_revision_that_is_not_downloaded(workshop: Workshop, monkeypatch: pyte
     hub.store(workshop.folder / "hub", "lab/model", "main", workshop.copied(workshop.family.base))
     (told,) = checked(workshop.with_model("lab/model@v2"), workshop.folder).findings
     assert "lab/model at revision v2 is neither a folder here nor downloaded" in told.message
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub, which cannot be reached."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+def test_what_is_downloaded_in_part_is_not_an_error(workshop: Workshop, hub_cache: Path):
+    part = removed(workshop.copied(workshop.family.base), "model.safetensors")
+    hub.store(hub_cache, "lab/model", "main", part)
+    (told,) = checked(workshop.with_model("lab/model"), workshop.folder).findings
+    assert told.severity == "warning"
+    assert "lab/model is neither a folder here nor downloaded; if the hub has it" in told.message
+
+
+def test_models_of_the_hub_that_mergekit_has_to_look_into(workshop: Workshop, hub_cache: Path):
+    family = checkpoints.write_family(workshop.folder / "opt", checkpoints.opt(), count=1)
+    for name, path in (("base", family.base), ("tuned", family.tuned[0])):
+        hub.store(hub_cache, f"lab/{name}", "main", path)
+    recipe = {"merge_method": "drm", "base_model": "lab/base", "models": [{"model": "lab/tuned"}]}
+    report = checked(recipe, workshop.folder)
+    assert report.findings == ()
+    assert report.costs is not None
+
+
+@pytest.mark.parametrize("method", ["passthrough", "drm", "karcher"])
+def test_the_base_alone(method: str, workshop: Workshop):
+    """As in a model that is grown out of its own layers."""
+    recipe = workshop.slices([0, 2], method=method)
+    recipe["slices"] *= 2
+    report = checked(recipe, workshop.folder)
+    assert [f for f in report.findings if f.severity != "note"] == []
+    assert report.costs is not None
+    assert report.costs.seconds > 0
 
 
 RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes").rglob("*.yml"))

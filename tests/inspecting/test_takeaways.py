@@ -73,6 +73,20 @@ def test_an_input_that_is_larger(factor: float, told: str):
     assert shares[1] == pytest.approx(1 / factor, rel=0.3)
 
 
+def test_of_two_inputs_one_can_be_an_outlier():
+    a, b = gaussian(SHAPE, 2)
+    found = inspection(dense(a, 20 * b))
+    assert takeaways(found)[0].startswith("input-b is an outlier: its update is ")
+    (weight,) = [s for s in suggestions(found) if s.name == "weight"]
+    assert re.fullmatch(r"1 for input-a, 0\.0\d+ for input-b", weight.value)
+
+
+def test_ranks_are_counted_whole():
+    found = inspection(dense(*gaussian((120, 200), 2)))
+    (told,) = [sentence for sentence in takeaways(found) if "effective rank" in sentence]
+    assert " of 120 on average" in told
+
+
 def test_inputs_that_agree():
     shared, *own = gaussian(SHAPE, 4)
     found = inspection(dense(*(2 * shared + noise for noise in own)))
@@ -116,7 +130,7 @@ def test_one_input_alone():
 def test_inputs_that_change_nothing():
     zero = torch.zeros(SHAPE)
     assert takeaways(inspection(dense(zero, zero))) == [
-        "No input changes any matrix, so a merge is the base model."
+        "No input changes any tensor, so a merge is the base model."
     ]
 
 
