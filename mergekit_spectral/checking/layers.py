@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
-from mergekit.architecture import ModelArchitecture
+from mergekit.architecture import ModelArchitecture, arch_info_for_config
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration, OutputSliceDefinition
 
@@ -15,16 +15,18 @@ from mergekit_spectral.checking.recipe_text import Key
 
 
 def check_architectures(models: Mapping[ModelReference, CheckedModel], findings: Findings) -> None:
-    """Check that all models are of one architecture, which mergekit insists on."""
+    """Check that all models are of one architecture, where mergekit knows those of all."""
+    known = [arch_info_for_config(model.config) for model in models.values()]
+    if None in known or all(info == known[0] for info in known):
+        return
     kinds: dict[str, list[str]] = defaultdict(list)
     for reference, model in models.items():
         kinds[", ".join(model.config.architectures or [])].append(str(reference))
-    if len(kinds) > 1:
-        listed = "; ".join(f"{kind} in {', '.join(names)}" for kind, names in kinds.items())
-        findings.error(
-            f"the models are of different architectures, which mergekit merges only with "
-            f"--allow-crimes: {listed}."
-        )
+    listed = "; ".join(f"{kind} in {', '.join(names)}" for kind, names in kinds.items())
+    findings.error(
+        "the models are of different architectures, which mergekit merges only with "
+        f"--allow-crimes: {listed}."
+    )
 
 
 def check_layers(
@@ -41,8 +43,10 @@ def check_layers(
         }
         module = (config.modules or {}).get(name)
         key: Key = ("modules", name) if module else ()
-        if config.models or (module and module.models):
-            _check_counts(counts, findings, (*key, "models"))
+        if side_by_side := config.models or (module and module.models):
+            inputs = {config.base_model, *(each.model for each in side_by_side)}
+            own = {reference: count for reference, count in counts.items() if reference in inputs}
+            _check_counts(own, findings, (*key, "models"))
         slices = (module.slices if module else config.slices) or []
         for number, part in enumerate(slices):
             _check_slice(part, counts, findings, (*key, "slices", number))

@@ -200,10 +200,11 @@ def _read(
             f"Model {reference.model}: transformers cannot read its config.json "
             f"({first_line(error)})."
         ) from error
-    if not config.architectures:
+    if not isinstance(config.architectures, list) or len(config.architectures) != 1:
         raise MergeError(
-            f"Model {reference.model} names no architecture in its config.json, which mergekit "
-            'goes by; add `architectures`, as in ["LlamaForCausalLM"].'
+            f"Model {reference.model} names no single architecture in its config.json, which "
+            'mergekit goes by; `architectures` must be as in ["LlamaForCausalLM"], got '
+            f"{config.architectures!r}."
         )
     index, headers = checkpoint.index, checkpoint.headers
     if files is None:

@@ -94,9 +94,8 @@ def layer_of(name: str) -> int | None:
 
 
 def kind_of(name: str) -> str:
-    """Return what a tensor is besides its layer, as in ``self_attn.q_proj``."""
-    after = re.split(r"\.\d+\.", name, maxsplit=1)[-1]
-    return after.removesuffix(".weight")
+    """Return what a tensor is besides its layer, as in ``model.layers.self_attn.q_proj``."""
+    return re.sub(r"\.\d+\.", ".", name, count=1).removesuffix(".weight")
 
 
 def read_updates(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> Updates:

@@ -11,9 +11,15 @@ from markupsafe import Markup, escape
 
 from mergekit_spectral.inspecting.inspection import Inspection
 from mergekit_spectral.inspecting.plots import Plot
-from mergekit_spectral.inspecting.summary import mean_over_weights, short_names, total_norms
+from mergekit_spectral.inspecting.summary import (
+    mean_over_weights,
+    short_names,
+    total_norms,
+    worst_conflicts,
+)
 from mergekit_spectral.inspecting.takeaways import suggestions, takeaways
 
+CONFLICTS = 8
 HEADER = (
     "input",
     "norm",
@@ -47,10 +53,24 @@ def write_page(inspection: Inspection, plots: Sequence[Plot], path: Path) -> Non
             }
             for plot in plots
         ],
+        conflicts=conflict_rows(inspection),
         header=HEADER,
         rows=input_rows(inspection),
     )
     path.write_text(page, encoding="utf-8")
+
+
+def conflict_rows(inspection: Inspection) -> list[tuple[str, str, str]]:
+    """Return where two inputs pull apart most: both, the weight, the cosine of their updates."""
+    names = short_names(inspection.inputs)
+    return [
+        (
+            " and ".join(names[number] for number in sorted(conflict.inputs)),
+            conflict.weight,
+            f"{conflict.cosine:.2f}",
+        )
+        for conflict in worst_conflicts(inspection, CONFLICTS)
+    ]
 
 
 def input_rows(inspection: Inspection) -> list[tuple[str, ...]]:

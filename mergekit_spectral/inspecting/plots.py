@@ -79,11 +79,34 @@ def _grids(inspection: Inspection, folder: Path) -> list[Plot]:
             True,
         ),
         (
+            "stable-ranks",
+            "Stable rank of the updates",
+            "The squared norm over that of the largest singular value: near 1 where one direction "
+            "is nearly all there is.",
+            lambda w: w.stable_ranks,
+            True,
+        ),
+        (
+            "kept-ranks",
+            "Rank that STAR keeps at η = 40",
+            "How many directions hold 40% of the nuclear norm.",
+            lambda w: w.kept_ranks[40],
+            True,
+        ),
+        (
             "norm-shares",
             f"Share of the {SUBSPACE} leading joint directions",
             "How much of the norm of the leading joint directions is each input's. Where one has "
             "nearly all, the joint space is its own, and DRM's renormalization matters most.",
             lambda w: w.norm_shares,
+            several,
+        ),
+        (
+            "pruned-unrenormalized",
+            f"Entries pruned at density {DENSITY:g} without renormalization",
+            "With it every cell would be at the same value. Bright cells are where an input would "
+            "nearly vanish.",
+            lambda w: w.pruned_unrenormalized,
             several,
         ),
     ]
@@ -115,7 +138,7 @@ def _heat_maps(cells: Grid, inspection: Inspection, title: str, path: Path) -> N
         panel.set_title(name, fontsize=9)
         panel.set_xticks(
             range(len(cells.kinds)),
-            [kind.rpartition(".")[2] for kind in cells.kinds],
+            cells.kinds,
             rotation=60,
             ha="right",
             fontsize=8,

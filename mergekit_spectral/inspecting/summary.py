@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +18,17 @@ Array = npt.NDArray[np.float64]
 
 def short_names(inputs: Sequence[str]) -> list[str]:
     """Return the last parts of models' names, as many of them as tell all apart."""
-    parts = [PurePosixPath(name.rpartition("+")[2]).parts for name in inputs]
+    return endings([name.rpartition("+")[2] for name in inputs], "/")
+
+
+def endings(names: Sequence[str], separator: str) -> list[str]:
+    """Return the last parts of names, as many of them as tell all apart."""
+    parts = [name.strip(separator).split(separator) for name in names]
     for count in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-count:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return list(inputs)
+        short = [separator.join(part[-count:]) for part in parts]
+        if len(set(short)) == len(short):
+            return short
+    return list(names)
 
 
 def mean_over_weights(
@@ -61,7 +65,7 @@ class Grid:
 
     Attributes:
         layers: the rows' numbers.
-        kinds: the columns' names, such as ``self_attn.q_proj``.
+        kinds: the columns' names, such as ``q_proj``.
         values: [T, layers, kinds]; NaN where there is no such weight.
     """
 
@@ -84,4 +88,39 @@ def grid(inspection: Inspection, value: Callable[[WeightReport], Sequence[float]
     values = np.full((len(inspection.inputs), len(layers), len(kinds)), np.nan)
     for (layer, kind), found in cells.items():
         values[:, layers.index(layer), kinds.index(kind)] = np.mean(found, axis=0)
-    return Grid(tuple(layers), tuple(kinds), values)
+    return Grid(tuple(layers), tuple(endings(kinds, ".")), values)
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two inputs' updates of one weight.
+
+    Attributes:
+        weight: its name.
+        inputs: their numbers.
+        cosine: of the two updates.
+    """
+
+    weight: str
+    inputs: tuple[int, int]
+    cosine: float
+
+
+def worst_conflicts(inspection: Inspection, count: int) -> list[Conflict]:
+    """Return where two updates pull apart most, the worst first; those below zero alone."""
+    found = [
+        Conflict(weight.name, (i, j), weight.cosines[i][j])
+        for weight in inspection.weights
+        for i in range(len(inspection.inputs))
+        for j in range(i)
+        if weight.cosines[i][j] < 0
+    ]
+    return sorted(found, key=lambda conflict: conflict.cosine)[:count]
+
+
+def unchanged_layers(inspection: Inspection) -> list[int]:
+    """Return the layers that no input changes."""
+    changed = [weight.name for weight in inspection.weights]
+    changed += [other.name for other in inspection.others]
+    layers = set(map(layer_of, inspection.unchanged)) - set(map(layer_of, changed))
+    return sorted(layer for layer in layers if layer is not None)

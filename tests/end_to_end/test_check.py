@@ -337,7 +337,7 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
     "no architecture": (
         lambda w: w.with_model(w.configured(w.family.tuned[0], architectures=None)),
         "error",
-        "names no architecture",
+        "names no single architecture",
         "models[3].model",
     ),
     "no weights": (

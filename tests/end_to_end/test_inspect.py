@@ -217,11 +217,14 @@ def test_the_report(kind: str, llama: Family, lora: Family, tmp_path: Path):
     pictures = sorted((tmp_path / "report").glob("*.png"))
     assert [picture.stem for picture in pictures] == [
         "effective-ranks",
+        "kept-ranks",
         "norm-shares",
         "pairs",
+        "pruned-unrenormalized",
         "pruned",
         "sizes",
         "spectra",
+        "stable-ranks",
     ]
     assert all(picture.read_bytes().startswith(PNG) for picture in pictures)
     assert page.count("data:image/png;base64,") == len(pictures)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from matrices import gaussian
 from torch import Tensor
 
 from mergekit_spectral.inspecting.inspection import Inspection
+from mergekit_spectral.inspecting.summary import worst_conflicts
 from mergekit_spectral.inspecting.takeaways import suggestions, takeaways
 from mergekit_spectral.inspecting.weights import inspect_weight
 from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta
@@ -24,7 +26,7 @@ def inspection(*weights: Sequence[Delta], lora: bool = False) -> Inspection:
         inspect_weight(f"model.layers.{number}.mlp.up_proj.weight", deltas, 100.0)
         for number, deltas in enumerate(weights)
     )
-    inputs = tuple(f"lab/input-{name}" for name in "abcdef"[:count])
+    inputs = tuple(f"lab/input-{name}" for name in "abcdefgh"[:count])
     return Inspection(
         recipe="recipe.yml",
         method="drm",
@@ -81,6 +83,12 @@ def test_of_two_inputs_one_can_be_an_outlier():
     assert re.fullmatch(r"1 for input-a, 0\.0\d+ for input-b", weight.value)
 
 
+@pytest.mark.parametrize(("count", "scale"), [(3, "1.0"), (8, "0.5")])
+def test_many_inputs_are_merged_with_a_smaller_scale(count: int, scale: str):
+    found = suggestions(inspection(dense(*gaussian(SHAPE, count))))
+    assert [s.value for s in found if s.name == "lambda"] == [scale]
+
+
 def test_ranks_are_counted_whole():
     found = inspection(dense(*gaussian((120, 200), 2)))
     (told,) = [sentence for sentence in takeaways(found) if "effective rank" in sentence]
@@ -91,8 +99,6 @@ def test_inputs_that_agree():
     shared, *own = gaussian(SHAPE, 4)
     found = inspection(dense(*(2 * shared + noise for noise in own)))
     assert any("point much the same way: their mean cosine is 0.8" in s for s in takeaways(found))
-    scale = next(s for s in suggestions(found) if s.name == "lambda")
-    assert scale.value.startswith("1.2 for star")
 
 
 def test_inputs_that_fight():
@@ -100,6 +106,22 @@ def test_inputs_that_fight():
     found = inspection(dense(a, b, c - a))
     (told,) = [s for s in takeaways(found) if "pull apart" in s]
     assert told.startswith("Some updates pull apart: input-a and input-c have a mean cosine of -0.")
+
+
+def test_where_inputs_fight_is_told():
+    a, b = gaussian(SHAPE, 2)
+    found = inspection(dense(a, b), dense(a, b - 2 * a), dense(a, b))
+    (worst, *_) = worst_conflicts(found, 3)
+    assert worst.weight == "model.layers.1.mlp.up_proj.weight"
+    assert worst.inputs == (1, 0)
+    assert worst.cosine < -0.8
+
+
+def test_layers_that_nobody_changes():
+    found = inspection(dense(*gaussian(SHAPE, 2)))
+    names = ("model.layers.0.norm.weight", "model.layers.4.norm.weight", "model.norm.weight")
+    told = takeaways(replace(found, unchanged=names))
+    assert told[-1] == "No input changes layer 4."
 
 
 def test_adapters_of_one_random_start():
