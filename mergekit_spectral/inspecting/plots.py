@@ -28,6 +28,8 @@ from mergekit_spectral.inspecting.weights import DENSITY, ETAS, SUBSPACE, Weight
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = "osD^vP*X"
 SCALE = "viridis"
+LEAST_SPAN = 0.1
+"""Of a heat map's colours, relative to its largest value."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _grids(inspection: Inspection, folder: Path) -> list[Plot]:
         ),
         (
             "norm-shares",
-            f"Share of the {SUBSPACE} leading joint directions",
+            "Share of the leading joint directions",
             "How much of the norm of the leading joint directions is each input's. Where one has "
             "nearly all, the joint space is its own, and DRM's renormalization matters most.",
             lambda w: w.norm_shares,
@@ -130,6 +132,9 @@ def _heat_maps(cells: Grid, inspection: Inspection, title: str, path: Path) -> N
     figure.suptitle(title)
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     low, high = np.nanmin(cells.values), np.nanmax(cells.values)
+    # Values that hardly differ shall not look as if they did.
+    slack = max(0.0, LEAST_SPAN * abs(high) - (high - low)) / 2
+    low, high = low - slack, high + slack
     image = None
     for panel, values, name in zip(panels.flat, cells.values, names, strict=False):
         image = panel.imshow(

@@ -61,7 +61,7 @@ class WeightReport:
             `SAMPLED_COLUMNS` columns, as all that follows.
         directions: of the joint space.
         norm_shares: each input's mean share of the norm budget of the leading joint directions,
-            up to `SUBSPACE`.
+            half of them and up to `SUBSPACE`.
         pruned: share of each input's entries that DRM prunes at `DENSITY`.
         pruned_unrenormalized: share that it would prune without renormalization.
     """
@@ -173,7 +173,8 @@ def _agreement(values: Tensor) -> Tensor:
 
 def _norm_shares(coordinates: RenormalizedCoordinates) -> Tensor:
     # Over all directions the shares of inputs of one rank would be equal, whatever these are.
-    units = coordinates.take(slice(0, min(SUBSPACE, coordinates.shape[0]))).units
+    leading = max(1, min(SUBSPACE, coordinates.shape[0] // 2))
+    units = coordinates.take(slice(0, leading)).units
     assert units is not None
     squares = torch.cat(units, dim=1).double() ** 2
     return (squares / squares.sum(dim=1, keepdim=True).clamp(min=1e-300)).mean(dim=0)
