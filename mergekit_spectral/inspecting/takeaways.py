@@ -75,15 +75,7 @@ def suggestions(inspection: Inspection) -> list[Suggestion]:
                 "make them equal, so that the largest does not decide all signs.",
             )
         )
-    few = len(inspection.inputs) < MANY
-    made.append(
-        Suggestion(
-            "lambda",
-            "1.0" if few else "0.5",
-            "Of two to five inputs the best was measured between 0.7 and 1.7, of ten between 0.4 "
-            "and 0.7 (docs/choosing.md).",
-        )
-    )
+    made.append(_scale(inspection))
     ranks = mean_over_weights(inspection, lambda w: w.kept_ranks[40])
     made.append(
         Suggestion(
@@ -94,6 +86,19 @@ def suggestions(inspection: Inspection) -> list[Suggestion]:
         )
     )
     return made
+
+
+def _scale(inspection: Inspection) -> Suggestion:
+    """Return the λ that was measured to serve inputs of this kind and number (docs/choosing.md)."""
+    few = len(inspection.inputs) < MANY
+    if inspection.lora:
+        chosen = "between 0.7 and 1.7 of two to five adapters" if few else "0.4 to 0.7 of ten"
+        return Suggestion("lambda", "1.0" if few else "0.5", f"The best was measured {chosen}.")
+    return Suggestion(
+        "lambda",
+        "1.7 for drm and knots_ties, 1.0 for star",
+        "The best was measured there of five and of ten full fine-tunes; of two, 1.0 does as well.",
+    )
 
 
 def _sizes(inspection: Inspection) -> str:

@@ -83,9 +83,12 @@ def test_of_two_inputs_one_can_be_an_outlier():
     assert re.fullmatch(r"1 for input-a, 0\.0\d+ for input-b", weight.value)
 
 
-@pytest.mark.parametrize(("count", "scale"), [(3, "1.0"), (8, "0.5")])
-def test_many_inputs_are_merged_with_a_smaller_scale(count: int, scale: str):
-    found = suggestions(inspection(dense(*gaussian(SHAPE, count))))
+@pytest.mark.parametrize(
+    ("count", "lora", "scale"),
+    [(3, True, "1.0"), (8, True, "0.5"), (3, False, "1.7 for drm and knots_ties, 1.0 for star")],
+)
+def test_the_scale_is_what_was_measured(count: int, lora: bool, scale: str):
+    found = suggestions(inspection(dense(*gaussian(SHAPE, count)), lora=lora))
     assert [s.value for s in found if s.name == "lambda"] == [scale]
 
 
