@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -14,6 +14,20 @@ from mergekit_spectral.adapters.adapted import AdaptedTensor, Update
 from mergekit_spectral.adapters.base_weights import BaseWeights
 from mergekit_spectral.adapters.fitting import fitted
 from mergekit_spectral.adapters.lora import LoraAdapter, Product
+
+
+def name_among(
+    known: Collection[str], key: str, aliases: Sequence[str] | None, raise_on_missing: bool
+) -> str | None:
+    """Return the name that a tensor asked for by `key` or its aliases has, as mergekit's loaders.
+
+    Raises:
+        KeyError: if it has none and `raise_on_missing`.
+    """
+    name = next((name for name in (key, *(aliases or ())) if name in known), None)
+    if name is None and raise_on_missing:
+        raise KeyError(key)
+    return name
 
 
 class AdaptedLoader:
@@ -63,10 +77,8 @@ class AdaptedLoader:
         Raises:
             KeyError: if there is no such tensor and `raise_on_missing`.
         """
-        name = next((k for k in [key, *(aliases or [])] if k in self.index.tensor_paths), None)
+        name = name_among(self.index.tensor_paths, key, aliases, raise_on_missing)
         if name is None:
-            if raise_on_missing:
-                raise KeyError(key)
             return None
         where = torch.device(device)
         if name in self.adapter.replacements:

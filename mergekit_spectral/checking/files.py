@@ -18,12 +18,15 @@ from mergekit_spectral.errors import MergeError, first_line
 
 Header = tuple[tuple[int, ...], torch.dtype]
 
-
 _HUB = "; if the hub has it, the merge will download it first"
 
 
 class NotDownloadedError(MergeError):
     """What is named is not on this machine, but may be on the hub."""
+
+
+class _IncompleteError(MergeError):
+    """A folder lacks files; of one in the hub's cache these are only not downloaded."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,6 @@ class Checkpoint:
     def bytes(self) -> int:
         """The size of its weights."""
         return sum(path.stat().st_size for path in self.weights)
-
-    @property
-    def parameters(self) -> int:
-        """The number of its weights' entries."""
-        return sum(torch.Size(shape).numel() for shape, _ in self.headers.values())
 
 
 def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
@@ -121,34 +119,36 @@ def open_checkpoint(path: ModelPath, recipe_folder: Path) -> Checkpoint:
         MergeError: it is not a model that mergekit reads, or a file is missing or damaged.
     """
     folder = find_folder(path, "Model", recipe_folder)
-    if not is_local(path) and not (folder / "config.json").is_file():
-        raise not_downloaded(path, "Model")
+    try:
+        return _opened(path, folder)
+    except _IncompleteError as error:
+        if is_local(path):
+            raise
+        raise not_downloaded(path, "Model") from error
+
+
+def _opened(path: ModelPath, folder: Path) -> Checkpoint:
     if not (folder / "config.json").is_file():
         if (folder / ADAPTER_CONFIG).is_file():
-            raise MergeError(
+            raise _IncompleteError(
                 f"{path} is an adapter; as an input it is written base+adapter, so put the model "
                 f"that it was trained on before it, as in <base>+{path}."
             )
-        raise MergeError(f"Model {path} has no config.json; copy or download it again.")
+        raise _IncompleteError(f"Model {path} has no config.json; copy or download it again.")
     try:
         index = ShardedTensorIndex.from_disk(str(folder))
     except SafetensorError as error:
         raise _damaged(path, error) from error
     except Exception as error:  # a damaged file may raise any
-        if not is_local(path):
-            raise not_downloaded(path, "Model") from error
         others = sorted(p.suffix for p in folder.iterdir() if p.suffix in (".gguf", ".pt", ".pth"))
         hint = f"; {others[0]} files are not read" if others else ""
-        raise MergeError(
+        raise _IncompleteError(
             f"Model {path} has no weights that mergekit reads ({first_line(error)}){hint}; it "
             "needs model.safetensors or pytorch_model.bin, or the shards of one of them."
         ) from error
     weights = tuple(sorted({folder / name for name in index.tensor_paths.values()}))
-    missing = [file.name for file in weights if not file.is_file()]
-    if missing and not is_local(path):
-        raise not_downloaded(path, "Model")
-    if missing:
-        raise MergeError(
+    if missing := [file.name for file in weights if not file.is_file()]:
+        raise _IncompleteError(
             f"Model {path} lacks {', '.join(missing)}, which its index names; copy or download it "
             "again."
         )

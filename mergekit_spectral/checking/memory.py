@@ -49,12 +49,15 @@ class TensorMemory:
 
     Attributes:
         inputs: of the copies in another dtype that mergekit makes of inputs.
+        moved: of what mergekit moves to the device, if there is one; under a method of ours what is
+            dense stays in main memory.
         working: of what the method holds, on the device if there is one.
         output: of the merged tensor.
         mapped: of each file, what its inputs have there; an adapter's input has what the base has.
     """
 
     inputs: int
+    moved: int
     working: int
     output: int
     mapped: Mapping[Path, int]
@@ -94,7 +97,7 @@ def memory_peak(
         shard += taken.output
         pages = sum(mapped.values())
         host = process + pages + shard + taken.inputs + (0 if on_device else taken.working)
-        device = taken.inputs + taken.working + taken.output if on_device else 0
+        device = taken.moved + taken.working + taken.output if on_device else 0
         if host > peak.host:
             peak = MemoryPeak(host, pages, max(device, peak.device), tensor.name)
         elif device > peak.device:
@@ -112,7 +115,7 @@ def _of_tensor(
 ) -> TensorMemory:
     there = {m: value for m, value in tensor.inputs.items() if value is not None}
     if not there:
-        return TensorMemory(0, 0, 0, {})
+        return TensorMemory(0, 0, 0, 0, {})
     first = next(iter(there.values()))
     entries, wanted = first.numel(), dtype_from_name(config.dtype)
     item = (wanted or first.dtype).itemsize
@@ -128,7 +131,8 @@ def _of_tensor(
     inputs = sum(model != tensor.base_model for model in there)
     working = _working(method, tensor, first.shape, inputs, item, len(factored) == inputs)
     out = dtype_from_name(config.out_dtype) or wanted or first.dtype
-    return TensorMemory(converted, working, entries * out.itemsize, mapped)
+    moved = 0 if isinstance(method, SpectralMethod) else entries * item * len(there)
+    return TensorMemory(converted, moved, working, entries * out.itemsize, mapped)
 
 
 def _stored(

@@ -26,6 +26,7 @@ from mergekit_spectral.adapters import (
     find_adapter,
 )
 from mergekit_spectral.adapters.files import CONFIG_NAME, WEIGHTS_NAMES, AdapterFiles
+from mergekit_spectral.adapters.loader import name_among
 from mergekit_spectral.checking.files import (
     Checkpoint,
     Header,
@@ -40,6 +41,7 @@ from mergekit_spectral.checking.recipe_text import Key
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.loader_cache import loader_cache
 from mergekit_spectral.lora_inputs import remarks, tied_weights
+from mergekit_spectral.recipe_check import sections
 
 T = TypeVar("T")
 
@@ -97,13 +99,11 @@ class HeaderLoader:
         Raises:
             KeyError: if there is no such tensor and `raise_on_missing`.
         """
-        name = next((k for k in [key, *(aliases or [])] if k in self._headers), None)
-        if name is not None:
-            shape, dtype = self._headers[name]
-            return torch.empty(shape, dtype=dtype, device="meta")
-        if raise_on_missing:
-            raise KeyError(key)
-        return None
+        name = name_among(self._headers, key, aliases, raise_on_missing)
+        if name is None:
+            return None
+        shape, dtype = self._headers[name]
+        return torch.empty(shape, dtype=dtype, device="meta")
 
     def flush(self) -> None:
         """Do nothing: no file is open."""
@@ -142,23 +142,12 @@ def _found(read: Callable[[], T], findings: Findings, key: Key) -> T | None:
 def references(config: MergeConfiguration) -> dict[ModelReference, Key]:
     """Return the models that a recipe names, each with the place where it does so first."""
     found: dict[ModelReference, Key] = {}
-
-    def add(reference: ModelReference | None, *key: str | int) -> None:
-        if reference is not None:
-            found.setdefault(reference, key)
-
-    def add_inputs(section: Any, *key: str | int) -> None:
-        for number, model in enumerate(section.models or []):
-            add(model.model, *key, "models", number, "model")
-        for number, part in enumerate(section.slices or []):
-            add(part.base_model, *key, "slices", number, "base_model")
-            for place, source in enumerate(part.sources):
-                add(source.model, *key, "slices", number, "sources", place, "model")
-
-    add(config.base_model, "base_model")
-    add_inputs(config)
-    for name, module in (config.modules or {}).items():
-        add_inputs(module, "modules", name)
+    for section in sections(config):
+        place = section.key[:-1]
+        if section.model is not None:
+            found.setdefault(section.model, (*place, "model"))
+        elif section.base_model is not None:
+            found.setdefault(section.base_model, (*place, "base_model"))
     return found
 
 

@@ -75,7 +75,6 @@ def planned(
 
 def _planned(task: ExecuteMergeMethodTask) -> PlannedTensor:
     gather = task.gather_tensors
-    remade = isinstance(gather, PermutedVocabulary | TruncatedVocabulary)
     if isinstance(gather, PermutedVocabulary | TruncatedVocabulary):
         gather = gather.gather_tensors
     assert isinstance(gather, GatherTensors)
@@ -85,7 +84,7 @@ def _planned(task: ExecuteMergeMethodTask) -> PlannedTensor:
         name=task.output_weight.name,
         optional=task.output_weight.optional,
         vocabulary=task.output_weight.vocabulary_axis is not None,
-        remade=remade,
+        remade=gather is not task.gather_tensors,
         inputs={model: _loaded(loads[model]) for model in task.model_order},
         names={model: weights[model].name for model in task.model_order},
         loads=loads,

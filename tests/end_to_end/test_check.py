@@ -555,6 +555,16 @@ def test_memory_is_what_is_mapped_and_held(workshop: Workshop):
     assert 0 < on_device.memory.device < on_device.memory.host
 
 
+def test_inputs_of_mergekits_own_methods_go_to_the_device(workshop: Workshop):
+    recipe = workshop.recipe("ties", weight=1.0)
+    costs = checked(recipe, workshop.folder, device="cuda").costs
+    assert costs is not None
+    largest = max(t.nbytes for t in checkpoints.tensors(workshop.family.base).values())
+    # Base, three inputs and result, besides what the method holds.
+    assert costs.memory.device > 5 * largest
+    assert costs.memory.device == (5 + 3 * 3) * largest + 12 * largest // 4
+
+
 def test_shards_are_mapped_one_at_a_time(workshop: Workshop):
     model = checkpoints.llama()
     family = checkpoints.write_family(workshop.folder, model, max_shard_size="20KB")
