@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from mergekit.architecture import get_architecture_info
 from mergekit.common import ModelReference, dtype_from_name
 from mergekit.config import MergeConfiguration
 from mergekit.merge_methods import registered_methods
 from mergekit.merge_methods.base import BasePolicy, MergeMethod
 from mergekit.options import MergeOptions
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from mergekit_spectral.checking.costs import Costs, costs_of, gigabytes
 from mergekit_spectral.checking.findings import Finding, Findings
 from mergekit_spectral.checking.identity import check_identity
-from mergekit_spectral.checking.keys import check_keys
 from mergekit_spectral.checking.layers import check_architectures, check_layers
 from mergekit_spectral.checking.models import CheckedModel, by_headers, open_models, references
 from mergekit_spectral.checking.parameters import check_parameters
-from mergekit_spectral.checking.plan import PlannedTensor, planned
-from mergekit_spectral.checking.recipe_text import NOTHING, Key, RecipeText, dotted
+from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor, planned
+from mergekit_spectral.checking.reading import read_recipe
+from mergekit_spectral.checking.recipe_text import Key
 from mergekit_spectral.checking.spelling import meant
 from mergekit_spectral.checking.tensors import check_tensors
 from mergekit_spectral.errors import MergeError, first_line
@@ -55,21 +51,6 @@ class Report:
         return any(finding.severity == "error" for finding in self.findings)
 
 
-@dataclass(frozen=True)
-class Examined:
-    """A recipe that a check has been through without an error.
-
-    Attributes:
-        config: as mergekit reads it.
-        models: by their headers.
-        plan: of all tensors.
-    """
-
-    config: MergeConfiguration
-    models: Mapping[ModelReference, CheckedModel]
-    plan: tuple[PlannedTensor, ...]
-
-
 def check(recipe: Path, options: MergeOptions, out: Path) -> Report:
     """Check a recipe, reading nothing but configurations and the headers of files.
 
@@ -83,23 +64,13 @@ def check(recipe: Path, options: MergeOptions, out: Path) -> Report:
 
 def examine(
     recipe: Path, options: MergeOptions, out: Path | None
-) -> tuple[Report, Examined | None]:
-    """Check a recipe, and return with the report what it was made from.
+) -> tuple[Report, PlannedMerge | None]:
+    """Check a recipe, and return with the report mergekit's plan of it.
 
     That is None if there is an error, or a model is not here. What the merge takes is not told if
     `out` is None.
     """
-    text, findings = _read(recipe)
-    if text is None:
-        return Report(tuple(findings.all)), None
-    for key, line in text.repeated():
-        told = f"`{dotted(key)}` stands here for the second time, and only the last counts."
-        findings.all.append(Finding("warning", told, dotted(key), line))
-    if not isinstance(text.values, dict):
-        findings.error("the recipe is not a mapping of keys to values.")
-        return Report(tuple(findings.all)), None
-    check_keys(text.values, findings)
-    config = _parsed(text, findings)
+    config, findings = read_recipe(recipe)
     if config is None:
         return Report(tuple(findings.all)), None
     method = _method(config, findings)
@@ -115,19 +86,18 @@ def examine(
     _check_copies(copied, models, options, named, findings)
     if not options.allow_crimes:
         check_architectures(models, findings)
-    costs, plan, missing = None, None, len(models) < len(named)
+    costs, merge, missing = None, None, len(models) < len(named)
     if method is not None and not findings.failed and not missing:
-        plan = _plan(config, models, options, findings)
-        if plan is not None:
-            check_tensors(config, method, plan, models, findings)
+        tensors = _plan(config, models, options, findings)
+        if tensors is not None:
+            merge = PlannedMerge(config, method, models, copied, tensors, options)
+            check_tensors(merge, findings)
             if out is not None:
-                costs = costs_of(config, method, plan, models, copied, options, out, findings)
+                costs = costs_of(merge, out, findings)
     why = "until the errors are mended" if findings.failed else "until all models are here"
     unchecked = None if costs else why
     report = Report(tuple(findings.all), config.merge_method, costs, unchecked)
-    if plan is None or findings.failed:
-        return report, None
-    return report, Examined(config, models, tuple(plan))
+    return report, None if findings.failed else merge
 
 
 def _plan(
@@ -146,52 +116,6 @@ def _plan(
         except (RuntimeError, ValueError) as error:
             findings.error(f"mergekit refuses these models: {first_line(error)}.")
     return None
-
-
-def _read(recipe: Path) -> tuple[RecipeText | None, Findings]:
-    findings = Findings(None)
-    try:
-        findings.text = RecipeText(recipe.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        findings.error(f"{recipe} is not text in UTF-8.")
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = mark.line + 1 if mark else None
-        what = " ".join(filter(None, (error.context, error.problem)))
-        findings.all.append(Finding("error", f"{recipe} is not YAML: {what}.", "", line))
-    except (yaml.YAMLError, ValueError) as error:
-        findings.error(f"{recipe} is not YAML: {first_line(error)}.")
-    except RecursionError:
-        findings.error(f"{recipe} is nested too deeply, or in itself.")
-    return findings.text, findings
-
-
-def _parsed(text: RecipeText, findings: Findings) -> MergeConfiguration | None:
-    try:
-        return MergeConfiguration.model_validate(text.values)
-    except ValidationError as error:
-        found: dict[Key, list[str]] = defaultdict(list)
-        for one in error.errors():
-            found[_there(text, one)].append(one["msg"])
-        for key, messages in found.items():
-            value = text.at(key)
-            told = messages[0] if len(messages) == 1 else "is of no form that mergekit reads"
-            got = "" if value is NOTHING else f", got {'nothing' if value is None else repr(value)}"
-            findings.error(f"`{dotted(key) or 'the recipe'}`: {told}{got}.", key)
-    except RuntimeError as error:
-        findings.error(f"{first_line(error)}.")
-    return None
-
-
-def _there(text: RecipeText, error: ErrorDetails) -> Key:
-    """Return where pydantic found an error, without the names of types that it tried."""
-    key: Key = ()
-    for part in error["loc"]:
-        if text.at((*key, part)) is NOTHING:
-            # What is missing has no place but its own.
-            return (*key, part) if error["type"] == "missing" and part == error["loc"][-1] else key
-        key = (*key, part)
-    return key
 
 
 def _method(config: MergeConfiguration, findings: Findings) -> MergeMethod | None:

@@ -5,20 +5,16 @@ from __future__ import annotations
 import resource
 import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from mergekit.common import ModelReference, dtype_from_name
+from mergekit.common import dtype_from_name
 from mergekit.config import MergeConfiguration
-from mergekit.merge_methods.base import MergeMethod
-from mergekit.options import MergeOptions
 
 from mergekit_spectral.checking.findings import Findings
 from mergekit_spectral.checking.memory import MemoryPeak, memory_peak
-from mergekit_spectral.checking.models import CheckedModel
-from mergekit_spectral.checking.plan import PlannedTensor
+from mergekit_spectral.checking.plan import PlannedMerge
 from mergekit_spectral.checking.timing import measure, merged_inputs, seconds, work_of
 
 
@@ -49,37 +45,24 @@ class Costs:
     seconds: float
 
 
-def costs_of(
-    config: MergeConfiguration,
-    method: MergeMethod,
-    plan: Sequence[PlannedTensor],
-    models: Mapping[ModelReference, CheckedModel],
-    copied: Collection[ModelReference],
-    options: MergeOptions,
-    out: Path,
-    findings: Findings,
-) -> Costs:
+def costs_of(merge: PlannedMerge, out: Path, findings: Findings) -> Costs:
     """Tell what a merge takes, and compare that to the disk.
 
     Args:
-        config: the recipe.
-        method: of it.
-        plan: of all tensors.
-        models: all that the recipe names.
-        copied: those that mergekit merges into a copy of their base first.
-        options: the merge's.
+        merge: as planned.
         out: where the merged model goes, if that is known; it need not be there.
         findings: gets an error if the disk is too small.
     """
+    models, copied = merge.models, merge.copied
     merged = [
-        (value.shape.numel(), _out_dtype(config, value.dtype))
-        for tensor in plan
+        (value.shape.numel(), _out_dtype(merge.config, value.dtype))
+        for tensor in merge.tensors
         if (value := next((v for v in tensor.inputs.values() if v is not None), None)) is not None
     ]
     read = sum(file.stat().st_size for file in {f for m in models.values() for f in m.files})
     written = sum(count * dtype.itemsize for count, dtype in merged)
-    work = work_of(method, plan, models, read, written)
-    inputs = max((len(merged_inputs(method, tensor)) for tensor in plan), default=0)
+    work = work_of(merge, read + written)
+    inputs = max((len(merged_inputs(merge.method, tensor)) for tensor in merge.tensors), default=0)
     startup = time.process_time()  # of a process that has imported what a merge imports
     costs = Costs(
         parameters=sum(count for count, _ in merged),
@@ -88,9 +71,11 @@ def costs_of(
         output_bytes=written,
         copy_bytes=sum(models[reference].checkpoint.bytes for reference in copied),
         free_bytes=shutil.disk_usage(_existing(out)).free,
-        memory=memory_peak(config, method, plan, models, copied, options, resident_bytes()),
+        memory=memory_peak(merge, resident_bytes()),
         decompositions=work.decompositions,
-        seconds=round(seconds(work, measure(method, max(1, inputs)), startup, len(copied)), 1),
+        seconds=round(
+            seconds(work, measure(merge.method, max(1, inputs)), startup, len(copied)), 1
+        ),
     )
     if costs.output_bytes > costs.free_bytes:
         findings.error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from mergekit_spectral.checking.recipe_text import Key, RecipeText, dotted
@@ -26,6 +27,10 @@ class Finding:
     message: str
     key: str = ""
     line: int | None = None
+
+    def place(self, recipe: Path) -> str:
+        """Return where it is, as in ``recipe.yml:8``."""
+        return f"{recipe}:{self.line}" if self.line else str(recipe)
 
 
 @dataclass
@@ -53,9 +58,14 @@ class Findings:
         self._add("note", message, key)
 
     @property
+    def errors(self) -> list[Finding]:
+        """The errors alone."""
+        return [finding for finding in self.all if finding.severity == "error"]
+
+    @property
     def failed(self) -> bool:
         """Whether there is an error."""
-        return any(finding.severity == "error" for finding in self.all)
+        return bool(self.errors)
 
     def _add(self, severity: Severity, message: str, key: Key) -> None:
         line = self.text.line(key) if self.text else None

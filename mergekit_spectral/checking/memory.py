@@ -7,18 +7,16 @@ fitted to what `benchmarks/merge_speed.py` measures, in bytes for each entry of 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from mergekit.common import ModelReference, dtype_from_name
-from mergekit.config import MergeConfiguration
 from mergekit.merge_methods.base import MergeMethod
-from mergekit.options import MergeOptions
 
 from mergekit_spectral.checking.models import CheckedModel
-from mergekit_spectral.checking.plan import PlannedTensor
+from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.methods import KnOTS, SpectralMethod
 from mergekit_spectral.methods.direction import shared_side
 
@@ -63,36 +61,23 @@ class TensorMemory:
     mapped: Mapping[Path, int]
 
 
-def memory_peak(
-    config: MergeConfiguration,
-    method: MergeMethod,
-    plan: Sequence[PlannedTensor],
-    models: Mapping[ModelReference, CheckedModel],
-    copied: Collection[ModelReference],
-    options: MergeOptions,
-    process: int,
-) -> MemoryPeak:
+def memory_peak(merge: PlannedMerge, process: int) -> MemoryPeak:
     """Go through a plan and return the peak.
 
     Args:
-        config: the recipe.
-        method: of it.
-        plan: of all tensors, in the order in which they are merged.
-        models: all that the recipe names.
-        copied: those that mergekit has merged into copies of their bases.
-        options: the merge's; its device decides what is held where.
+        merge: as planned; the device in its options decides what is held where.
         process: bytes that Python, PyTorch and mergekit take without any model.
     """
-    on_device = torch.device(options.device or "cpu").type != "cpu"
+    on_device = torch.device(merge.options.device or "cpu").type != "cpu"
     mapped: dict[Path, int] = {}
     shard, peak = 0, MemoryPeak(process, 0, 0, "")
-    for tensor in plan:
-        taken = _of_tensor(config, method, tensor, models, copied, options)
+    for tensor in merge.tensors:
+        taken = _of_tensor(merge, tensor)
         for file, size in taken.mapped.items():
             # mergekit closes the shard before.
             mapped = {other: of for other, of in mapped.items() if _goes_on(other, file)}
             mapped[file] = mapped.get(file, 0) + size
-        if shard and shard + taken.output > options.out_shard_size:
+        if shard and shard + taken.output > merge.options.out_shard_size:
             shard = 0
         shard += taken.output
         pages = sum(mapped.values())
@@ -105,14 +90,8 @@ def memory_peak(
     return peak
 
 
-def _of_tensor(
-    config: MergeConfiguration,
-    method: MergeMethod,
-    tensor: PlannedTensor,
-    models: Mapping[ModelReference, CheckedModel],
-    copied: Collection[ModelReference],
-    options: MergeOptions,
-) -> TensorMemory:
+def _of_tensor(merge: PlannedMerge, tensor: PlannedTensor) -> TensorMemory:
+    config, method, models = merge.config, merge.method, merge.models
     there = {m: value for m, value in tensor.inputs.items() if value is not None}
     if not there:
         return TensorMemory(0, 0, 0, 0, {})
@@ -123,9 +102,9 @@ def _of_tensor(
     converted = 0
     mapped = {}
     for m in there.keys() - factored:
-        stored = _stored(models[m], tensor.names[m], first.dtype, m in copied, options)
+        stored = _stored(merge, m, tensor.names[m], first.dtype)
         converted += entries * item if wanted not in (None, stored) else 0
-        folder = Path(f"copy of {m}") if m in copied else models[m].checkpoint.folder
+        folder = Path(f"copy of {m}") if m in merge.copied else models[m].checkpoint.folder
         file = folder / models[m].index.tensor_paths.get(tensor.names[m], "")
         mapped[file] = entries * stored.itemsize
     inputs = sum(model != tensor.base_model for model in there)
@@ -136,11 +115,12 @@ def _of_tensor(
 
 
 def _stored(
-    model: CheckedModel, name: str, otherwise: torch.dtype, copied: bool, options: MergeOptions
+    merge: PlannedMerge, model: ModelReference, name: str, otherwise: torch.dtype
 ) -> torch.dtype:
     """Return the dtype of a tensor in its file, or in the copy that mergekit makes of that."""
-    in_copies = dtype_from_name(options.lora_merge_dtype) if copied else None
-    _, stored = model.headers.get(name, ((), otherwise))
+    copied = model in merge.copied
+    in_copies = dtype_from_name(merge.options.lora_merge_dtype) if copied else None
+    _, stored = merge.models[model].headers.get(name, ((), otherwise))
     return in_copies or stored
 
 

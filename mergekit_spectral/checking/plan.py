@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import GatherTensors, LoadTensor, SaveTensor
 from mergekit.merge import _model_out_config
+from mergekit.merge_methods.base import MergeMethod
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
@@ -19,6 +20,7 @@ from mergekit.tokenizer import PermutedVocabulary
 from mergekit.tokenizer.truncate import TruncatedVocabulary
 from torch import Tensor
 
+from mergekit_spectral.checking.models import CheckedModel
 from mergekit_spectral.errors import MergeError, first_line
 
 
@@ -50,6 +52,27 @@ class PlannedTensor:
     base_model: ModelReference | None
     shared: Mapping[str, Any]
     per_input: Mapping[ModelReference, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class PlannedMerge:
+    """A merge that has everything it needs, as far as headers tell.
+
+    Attributes:
+        config: the recipe.
+        method: of it.
+        models: all that the recipe names.
+        copied: those that mergekit merges into copies of their bases first.
+        tensors: of the merged model, in the order in which they are merged.
+        options: mergekit's.
+    """
+
+    config: MergeConfiguration
+    method: MergeMethod
+    models: Mapping[ModelReference, CheckedModel]
+    copied: Collection[ModelReference]
+    tensors: Sequence[PlannedTensor]
+    options: MergeOptions
 
 
 def planned(

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from mergekit.common import ModelReference
-from mergekit.config import MergeConfiguration
-from mergekit.merge_methods.base import BasePolicy, MergeMethod
+from mergekit.merge_methods.base import BasePolicy
 
 from mergekit_spectral.checking.findings import Findings
-from mergekit_spectral.checking.models import CheckedModel
 from mergekit_spectral.checking.parameters import filters
-from mergekit_spectral.checking.plan import PlannedTensor
+from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor
 
 
-def check_tensors(
-    config: MergeConfiguration,
-    method: MergeMethod,
-    plan: Sequence[PlannedTensor],
-    models: Mapping[ModelReference, CheckedModel],
-    findings: Findings,
-) -> None:
+def check_tensors(merge: PlannedMerge, findings: Findings) -> None:
     """Check all tensors of a plan."""
-    _check_presence(method, plan, findings)
-    _check_shapes(plan, findings)
-    _check_left_out(plan, models, findings)
-    _check_filters(config, plan, findings)
-    _check_della(method, plan, findings)
+    _check_presence(merge, findings)
+    _check_shapes(merge.tensors, findings)
+    _check_left_out(merge, findings)
+    _check_filters(merge, findings)
+    _check_della(merge, findings)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -35,11 +27,11 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} tensors, the first is {names[0]}"
 
 
-def _check_presence(method: MergeMethod, plan: Iterable[PlannedTensor], findings: Findings) -> None:
-    needs_base = method.spec.contract.base == BasePolicy.REQUIRED
+def _check_presence(merge: PlannedMerge, findings: Findings) -> None:
+    needs_base = merge.method.spec.contract.base == BasePolicy.REQUIRED
     required: dict[ModelReference, list[str]] = defaultdict(list)
     optional: dict[ModelReference, list[str]] = defaultdict(list)
-    for tensor in plan:
+    for tensor in merge.tensors:
         for model, value in tensor.inputs.items():
             if value is None:
                 spared = tensor.optional and not (needs_base and model == tensor.base_model)
@@ -55,10 +47,10 @@ def _check_presence(method: MergeMethod, plan: Iterable[PlannedTensor], findings
         )
 
 
-def _check_shapes(plan: Iterable[PlannedTensor], findings: Findings) -> None:
+def _check_shapes(tensors: Iterable[PlannedTensor], findings: Findings) -> None:
     vocabularies: dict[ModelReference, int] = {}
     differing: dict[tuple[ModelReference, ModelReference], list[str]] = defaultdict(list)
-    for tensor in plan:
+    for tensor in tensors:
         shapes = {m: tuple(value.shape) for m, value in tensor.inputs.items() if value is not None}
         if not shapes or len(set(shapes.values())) == 1:
             continue
@@ -85,14 +77,11 @@ def _check_shapes(plan: Iterable[PlannedTensor], findings: Findings) -> None:
         )
 
 
-def _check_left_out(
-    plan: Iterable[PlannedTensor],
-    models: Mapping[ModelReference, CheckedModel],
-    findings: Findings,
-) -> None:
+def _check_left_out(merge: PlannedMerge, findings: Findings) -> None:
+    models = merge.models
     used: dict[ModelReference, set[str]] = defaultdict(set)
     whole = True
-    for tensor in plan:
+    for tensor in merge.tensors:
         for model, value in tensor.inputs.items():
             used[model].add(tensor.names[model])
             # A tensor that mergekit puts together of others leaves no name to go by.
@@ -106,11 +95,9 @@ def _check_left_out(
             findings.warning(f"{model} alone has {listed(unlike)}, which the merge leaves out.")
 
 
-def _check_filters(
-    config: MergeConfiguration, plan: Sequence[PlannedTensor], findings: Findings
-) -> None:
-    names = {name for tensor in plan for name in (tensor.name, *tensor.names.values())}
-    for key, text in filters(config):
+def _check_filters(merge: PlannedMerge, findings: Findings) -> None:
+    names = {name for tensor in merge.tensors for name in (tensor.name, *tensor.names.values())}
+    for key, text in filters(merge.config):
         if not any(text in name for name in names):
             findings.warning(
                 f"the filter {text!r} is in no tensor's name, so its value is never used; names "
@@ -119,15 +106,15 @@ def _check_filters(
             )
 
 
-def _check_della(method: MergeMethod, plan: Iterable[PlannedTensor], findings: Findings) -> None:
-    for tensor in plan:
+def _check_della(merge: PlannedMerge, findings: Findings) -> None:
+    for tensor in merge.tensors:
         for model, values in tensor.per_input.items():
             density, epsilon = values.get("density"), values.get("epsilon")
             if density is None or epsilon is None or not 0 < density < 1:
                 continue
             if density + epsilon >= 1 or density - epsilon <= 0:
                 findings.error(
-                    f"{method.spec.name}: density ± epsilon must lie between 0 and 1, but of "
+                    f"{merge.method.spec.name}: density ± epsilon must lie between 0 and 1, but of "
                     f"{model} they are {density:g} and {epsilon:g} at {tensor.name}."
                 )
                 return

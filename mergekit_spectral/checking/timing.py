@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,7 @@ from mergekit.merge_methods.base import (
 
 from mergekit_spectral.checking.memory import is_factored, shared_length
 from mergekit_spectral.checking.models import CheckedModel
-from mergekit_spectral.checking.plan import PlannedTensor
+from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.methods import STAR, SpectralMethod
 
 ENTRIES = 1 << 19
@@ -69,35 +69,25 @@ class Work:
     bytes: int
 
 
-def work_of(
-    method: MergeMethod,
-    plan: Sequence[PlannedTensor],
-    models: Mapping[ModelReference, CheckedModel],
-    read: int,
-    written: int,
-) -> Work:
+def work_of(merge: PlannedMerge, moved: int) -> Work:
     """Count the operations of a merge.
 
     Args:
-        method: the recipe's.
-        plan: of all tensors.
-        models: all that the recipe names.
-        read: bytes.
-        written: bytes.
+        merge: as planned.
+        moved: bytes that are read and written.
     """
     total: Counter[str] = Counter()
-    for tensor in plan:
+    for tensor in merge.tensors:
         there = {m: value for m, value in tensor.inputs.items() if value is not None}
         if there:
-            inputs = merged_inputs(method, tensor)
             shape = next(iter(there.values())).shape
-            total.update(_operations(method, tensor, shape, inputs, models))
+            total.update(_operations(merge, tensor, shape))
     return Work(
         int(total["decompositions"]),
         total["products"],
         total["cubes"],
         total["entries"],
-        read + written,
+        moved,
     )
 
 
@@ -143,13 +133,9 @@ def measure(method: MergeMethod, inputs: int) -> Speeds:
     )
 
 
-def _operations(
-    method: MergeMethod,
-    tensor: PlannedTensor,
-    shape: torch.Size,
-    inputs: Collection[ModelReference],
-    models: Mapping[ModelReference, CheckedModel],
-) -> dict[str, float]:
+def _operations(merge: PlannedMerge, tensor: PlannedTensor, shape: torch.Size) -> dict[str, float]:
+    method = merge.method
+    inputs = merged_inputs(method, tensor)
     count = shape.numel()
     if not isinstance(method, SpectralMethod) or method.is_elementwise(
         shape, tensor.vocabulary, dict(tensor.shared)
@@ -158,7 +144,7 @@ def _operations(
     stack = shape[0] if len(shape) == 3 else 1
     side = shared_length(shape, tensor.shared)
     other = count // stack // side
-    ranks = [_rank(models[m], tensor.names[m], method) for m in inputs]
+    ranks = [_rank(merge.models[m], tensor.names[m], method) for m in inputs]
     separate = isinstance(method, STAR)
     if all(ranks):
         directions = sum(rank or 0 for rank in ranks)

@@ -12,12 +12,12 @@ import yaml
 from mergekit.card import modelref_md
 from mergekit.config import MergeConfiguration
 from mergekit.options import MergeOptions
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mergekit_spectral.adapter_merge import AdapterMerge, MergedWeight
 from mergekit_spectral.adapters import NewLayer, write_adapter
+from mergekit_spectral.checking.reading import read_recipe
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.tables import print_table
 
@@ -66,11 +66,7 @@ def merge_into_adapter(
     Raises:
         MergeError: if the recipe or an adapter is not fit for it; nothing is written then.
     """
-    try:
-        text = recipe.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise MergeError(f"{recipe} is not text in UTF-8.") from error
-    config = _parsed(text, recipe)
+    config = _read(recipe)
     merge = AdapterMerge(config, options)
     base = merge.base.model
     for name in merge.left_out:
@@ -111,19 +107,19 @@ def merge_into_adapter(
             base=modelref_md(base),
             method=config.merge_method,
             sources="\n".join(f"- {adapter.name}" for adapter in merge.adapters),
-            recipe=text.strip(),
+            recipe=recipe.read_text(encoding="utf-8").strip(),
         ),
     )
     size = (out / "adapter_model.safetensors").stat().st_size
     _print(merged, f"{out}: {len(merged)} weights, {size / 1e6:.1f} MB")
 
 
-def _parsed(text: str, recipe: Path) -> MergeConfiguration:
-    try:
-        return MergeConfiguration.model_validate(yaml.safe_load(text))
-    except (ValidationError, yaml.YAMLError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise MergeError(f"{recipe} is not a recipe that mergekit reads ({reason}).") from error
+def _read(recipe: Path) -> MergeConfiguration:
+    config, findings = read_recipe(recipe)
+    if config is None:
+        first = findings.errors[0]
+        raise MergeError(f"{first.place(recipe)}: {first.message}")
+    return config
 
 
 def _print(merged: Iterable[MergedWeight], file: str) -> None:

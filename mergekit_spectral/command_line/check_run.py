@@ -49,9 +49,8 @@ def _print(recipe: Path, report: Report) -> None:
     for finding in report.findings:
         if is_quiet() and finding.severity != "error":
             continue
-        place = f"{recipe}:{finding.line}" if finding.line else str(recipe)
         label = click.style(finding.severity, fg=COLORS[finding.severity], bold=True)
-        click.echo(f"{place}: {label}: {finding.message}")
+        click.echo(f"{finding.place(recipe)}: {label}: {finding.message}")
     if is_quiet():
         return
     if report.costs:

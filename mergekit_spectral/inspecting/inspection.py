@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 
 from mergekit_spectral import __version__
 from mergekit_spectral.adapters.files import CONFIG_NAME
-from mergekit_spectral.checking.check import Examined, examine
-from mergekit_spectral.checking.plan import PlannedTensor
+from mergekit_spectral.checking.check import examine
+from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.inspecting.inputs import (
     Updates,
@@ -109,15 +109,15 @@ def inspect(
     Raises:
         MergeError: the recipe has an error or no base, or a model is not here.
     """
-    examined = _examined(recipe, options)
-    config = examined.config
+    merge = _planned(recipe, options)
+    config = merge.config
     inputs = inputs_of(config)
-    tensors = chosen(examined.plan, inputs, pattern, sample)
+    tensors = chosen(merge.tensors, inputs, pattern, sample)
     if not tensors:
         called = f" and whose name is like {pattern}" if pattern else ""
         raise MergeError(f"{recipe}: there is no tensor that all inputs and the base have{called}.")
-    done = _Record(folder / "tensors.jsonl", _fingerprint(recipe, examined))
-    with from_files(examined, options), factored_lora_inputs(config, options):
+    done = _Record(folder / "tensors.jsonl", _fingerprint(recipe, merge))
+    with from_files(merge), factored_lora_inputs(config, options):
         for number, tensor in enumerate(tensors):
             progress(number, len(tensors))
             if tensor.name not in done.reports:
@@ -134,33 +134,35 @@ def inspect(
         weights=tuple(weight for report in reports for weight in report.weights),
         others=tuple(report.other for report in reports if report.other),
         unchanged=tuple(r.name for r in reports if not r.weights and not r.other),
-        left_out=len(examined.plan) - len(tensors),
+        left_out=len(merge.tensors) - len(tensors),
     )
 
 
 @contextmanager
-def from_files(examined: Examined, options: MergeOptions) -> Iterator[None]:
-    """Have mergekit read the files that were examined, without asking the hub for them."""
-    with loader_cache(options) as cache:
-        for reference, model in examined.models.items():
+def from_files(merge: PlannedMerge) -> Iterator[None]:
+    """Have mergekit read the files that were checked, without asking the hub for them."""
+    with loader_cache(merge.options) as cache:
+        for reference, model in merge.models.items():
             whole = reference.model_copy(update={"lora": None})
             cache.loaders[whole] = LazyTensorLoader(model.checkpoint.index)
         yield
 
 
-def _examined(recipe: Path, options: MergeOptions) -> Examined:
-    report, examined = examine(recipe, options, None)
-    if examined is None:
+def _planned(recipe: Path, options: MergeOptions) -> PlannedMerge:
+    report, merge = examine(recipe, options, None)
+    if merge is None:
         errors = [finding for finding in report.findings if finding.severity == "error"]
         absent = [finding for finding in report.findings if "nor downloaded" in finding.message]
         first = (*errors, *absent)[0]
-        raise MergeError(f"{recipe}: {first.message} See `mergekit-spectral check {recipe}`.")
-    if examined.config.base_model is None:
+        raise MergeError(
+            f"{first.place(recipe)}: {first.message} See `mergekit-spectral check {recipe}`."
+        )
+    if merge.config.base_model is None:
         raise MergeError(
             f"{recipe} names no base model, so there are no updates to look at; set `base_model` "
             "to the model that the inputs were fine-tuned from."
         )
-    return examined
+    return merge
 
 
 def _looked_at(tensor: PlannedTensor, updates: Updates) -> TensorReport:
@@ -176,11 +178,11 @@ def _looked_at(tensor: PlannedTensor, updates: Updates) -> TensorReport:
     return TensorReport(tensor.name, tuple(filter(None, found)), None)
 
 
-def _fingerprint(recipe: Path, examined: Examined) -> str:
+def _fingerprint(recipe: Path, merge: PlannedMerge) -> str:
     """Return what changes when the recipe, a file of its models or this program does."""
     digest = hashlib.sha256(recipe.read_bytes())
     digest.update(f"{__version__} {TypeAdapter(TensorReport).json_schema()}".encode())
-    for model in examined.models.values():
+    for model in merge.models.values():
         configs = [model.checkpoint.folder / "config.json"]
         if model.adapter_files:
             configs.append(model.adapter_files.weights.parent / CONFIG_NAME)
