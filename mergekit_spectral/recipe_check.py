@@ -48,6 +48,10 @@ class Section:
         """Whether it belongs to the base model, as one of the inputs."""
         return self.model is not None and self.model == self.base_model
 
+    def is_around(self, place: tuple[str | int, ...]) -> bool:
+        """Whether it holds for what stands at a place, as all do of the whole recipe."""
+        return place[: len(self.key) - 1] == self.key[:-1]
+
 
 def check_recipe(config: MergeConfiguration, method: SpectralMethod) -> None:
     """Check that every merge in a recipe has a base and every parameter a valid value.

@@ -65,11 +65,19 @@ class StoredWeights:
         return tensor
 
 
-_FLOATS = {
+_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
 }
 
 
@@ -77,9 +85,9 @@ def _safetensors_headers(path: Path) -> dict[str, Header]:
     with safetensors.safe_open(path, framework="pt") as file:
         entries = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
         return {
-            key: (tuple(entry.get_shape()), _FLOATS[entry.get_dtype()])
+            key: (tuple(entry.get_shape()), _DTYPES[entry.get_dtype()])
             for key, entry in entries.items()
-            if entry.get_dtype() in _FLOATS
+            if entry.get_dtype() in _DTYPES
         }
 
 

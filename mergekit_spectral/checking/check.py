@@ -24,6 +24,7 @@ from mergekit_spectral.checking.reading import read_recipe
 from mergekit_spectral.checking.recipe_text import Key
 from mergekit_spectral.checking.spelling import meant
 from mergekit_spectral.checking.tensors import check_tensors
+from mergekit_spectral.checking.tokenizers import check_tokenizers
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.recipe_check import base_models
@@ -81,6 +82,7 @@ def examine(
         _check_dtype(config, name, findings)
     models = open_models(config, options, recipe.parent, findings)
     named = references(config)
+    check_tokenizers(config, models, named, recipe.parent, findings)
     check_identity(models, base_models(config), named, findings)
     copied = list(_copied(config, method, models))
     _check_copies(copied, models, options, named, findings)

@@ -77,12 +77,26 @@ def costs_of(merge: PlannedMerge, out: Path, findings: Findings) -> Costs:
             seconds(work, measure(merge.method, max(1, inputs)), startup, len(copied)), 1
         ),
     )
-    if costs.output_bytes > costs.free_bytes:
-        findings.error(
-            f"the merged model takes {gigabytes(costs.output_bytes)}, but the disk of {out} has "
-            f"{gigabytes(costs.free_bytes)} left; make room, or write it elsewhere."
-        )
+    _check_room(costs, out, merge.options.lora_merge_cache, findings)
     return costs
+
+
+def _check_room(costs: Costs, out: Path, copies: str | None, findings: Findings) -> None:
+    need = {"the merged model takes": (costs.output_bytes, _existing(out))}
+    if copies is not None and costs.copy_bytes:
+        folder = _existing(Path(copies))
+        if folder.stat().st_dev == _existing(out).stat().st_dev:
+            both = costs.output_bytes + costs.copy_bytes
+            need = {"the merged model and copies of LoRA inputs take": (both, folder)}
+        else:
+            need["copies of LoRA inputs take"] = (costs.copy_bytes, folder)
+    for what, (size, folder) in need.items():
+        free = shutil.disk_usage(folder).free
+        if size > free:
+            findings.error(
+                f"{what} {gigabytes(size)}, but the disk of {folder} has {gigabytes(free)} left; "
+                "make room, or write elsewhere."
+            )
 
 
 def resident_bytes() -> int:

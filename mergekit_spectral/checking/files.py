@@ -18,6 +18,9 @@ from mergekit_spectral.errors import MergeError, first_line
 
 Header = tuple[tuple[int, ...], torch.dtype]
 
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+CODES = (torch.int8, torch.uint8, torch.int32)
+
 _HUB = "; if the hub has it, the merge will download it first"
 
 
@@ -152,7 +155,15 @@ def _opened(path: ModelPath, folder: Path) -> Checkpoint:
             f"Model {path} lacks {', '.join(missing)}, which its index names; copy or download it "
             "again."
         )
-    return Checkpoint(folder, weights, index, _headers(path, index))
+    checkpoint = Checkpoint(folder, weights, index, _headers(path, index))
+    if found := _quantized(checkpoint.headers):
+        name, dtype = found
+        raise MergeError(
+            f"Model {path} is quantized ({name} is of {str(dtype).removeprefix('torch.')}), and "
+            "without its scales nothing can be merged; take the model that it was made from, in "
+            "float16 or bfloat16."
+        )
+    return checkpoint
 
 
 def _headers(path: ModelPath, index: ShardedTensorIndex) -> dict[str, Header]:
@@ -161,6 +172,15 @@ def _headers(path: ModelPath, index: ShardedTensorIndex) -> dict[str, Header]:
         return {name: stored.header(name) for name in index.tensor_paths}
     except Exception as error:  # a damaged file may raise any
         raise _damaged(path, error) from error
+
+
+def _quantized(headers: dict[str, Header]) -> tuple[str, torch.dtype] | None:
+    """Return a matrix of numbers that only their scales give a meaning."""
+    for name, (shape, dtype) in headers.items():
+        # Masks and counters are of integers too, but not both of two axes and of these.
+        if len(shape) == 2 and (dtype.is_floating_point or dtype in CODES) and dtype not in FLOATS:
+            return name, dtype
+    return None
 
 
 def _damaged(path: ModelPath, error: Exception) -> MergeError:

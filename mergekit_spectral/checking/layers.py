@@ -12,6 +12,7 @@ from mergekit.config import MergeConfiguration, OutputSliceDefinition
 from mergekit_spectral.checking.findings import Findings
 from mergekit_spectral.checking.models import CheckedModel
 from mergekit_spectral.checking.recipe_text import Key
+from mergekit_spectral.checking.spelling import meant
 
 
 def check_architectures(models: Mapping[ModelReference, CheckedModel], findings: Findings) -> None:
@@ -36,7 +37,17 @@ def check_layers(
     findings: Findings,
 ) -> None:
     """Check that inputs side by side have as many layers, and slices none that are not there."""
+    unknown = [name for name in config.modules or {} if name not in architecture.modules]
+    for name in unknown:
+        told = f"the models have no module {name}; {meant(name, architecture.modules)}"
+        findings.error(told, ("modules", name))
     for name, definition in architecture.modules.items():
+        if config.modules and not unknown and name not in config.modules:
+            findings.warning(
+                f"the models' module {name} is not in `modules`, so the merged model has none of "
+                "its weights.",
+                ("modules",),
+            )
         counts = {
             reference: definition.architecture.num_layers(model.config)
             for reference, model in models.items()

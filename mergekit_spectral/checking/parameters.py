@@ -32,6 +32,31 @@ def check_parameters(config: MergeConfiguration, method: MergeMethod, findings: 
                 findings.warning(f"`{name}` counts for nothing here: {unused}", key)
             else:
                 _check_values(method, spec, setting, findings, key)
+    for spec in method.spec.parameters:
+        if spec.required:
+            _check_required(config, method, spec, findings)
+
+
+def _check_required(
+    config: MergeConfiguration, method: MergeMethod, spec: ParameterSpec, findings: Findings
+) -> None:
+    every = list(sections(config))
+    shared = spec.scope == ParameterScope.SHARED
+    for section in every:
+        unused = section.of_base and spec.scope == ParameterScope.NON_BASE
+        if section.model is None or unused:
+            continue
+        place = section.key[:-1]
+        around = [one for one in every if one.model is None and one.is_around(place)]
+        read = around if shared else [section, *around]
+        if any(spec.name in (one.settings or {}) for one in read):
+            continue
+        need = f"{method.spec.name} needs a value of `{spec.name}`"
+        if shared or not any(spec.name in (one.settings or {}) for one in every):
+            of_each = "" if shared else ", or under that of each model"
+            findings.error(f"{need}; set it under `parameters` of the whole recipe{of_each}.")
+            return
+        findings.error(f"{need}, also for {section.model}.", place)
 
 
 def filters(config: MergeConfiguration) -> Iterator[tuple[Key, str]]:
@@ -99,16 +124,20 @@ def _check_values(
         except ValidationError:
             findings.error(f"{name} must be {in_words(spec.value_type)}, got {value!r}.", key)
         else:
-            if told := _out_of_sense(spec.name, valid):
+            if told := _out_of_sense(method.spec.name, spec.name, valid):
                 findings.warning(f"{name} is {value!r}: {told}", key)
 
 
-def _out_of_sense(name: str, value: object) -> str | None:
+def _out_of_sense(method: str, name: str, value: object) -> str | None:
     """Say what a value does that mergekit takes, but that nobody can have meant."""
     if not isinstance(value, float):
         return None
     if value != value or value in (float("inf"), float("-inf")):
         return "a number that is not finite spoils every tensor; give a finite one."
+    if method == "slerp" and name == "t" and not 0 <= value <= 1:
+        return "0 is the base model and 1 the other, and this lies beyond one of them."
+    if name == "select_topk" and not 0 < value <= 1:
+        return "it is a share, so give a number above 0 and at most 1."
     if name == "density" and value <= 0:
         return "at 0 or below nothing of the input is left; give a share above 0."
     if name == "density" and value > 1:

@@ -35,7 +35,7 @@ class PlannedTensor:
         remade: whether mergekit makes the inputs anew first, for a tokenizer of the recipe's own.
         inputs: by model, in the recipe's order, the tensor without entries, or None where the
             model has none.
-        names: by model, what the tensor is called there.
+        names: by model, what the tensor is called there, which may be an alias.
         loads: by model, mergekit's task that reads it.
         base_model: that the inputs are compared to, if any.
         shared: the method's parameters.
@@ -109,7 +109,7 @@ def _planned(task: ExecuteMergeMethodTask) -> PlannedTensor:
         vocabulary=task.output_weight.vocabulary_axis is not None,
         remade=gather is not task.gather_tensors,
         inputs={model: _loaded(loads[model]) for model in task.model_order},
-        names={model: weights[model].name for model in task.model_order},
+        names={model: loads[model].group_label() or weights[model].name for model in weights},
         loads=loads,
         base_model=task.base_model,
         shared=dict(task.parameters.items()),

@@ -11,6 +11,7 @@ from mergekit.merge_methods.base import BasePolicy
 from mergekit_spectral.checking.findings import Findings
 from mergekit_spectral.checking.parameters import filters
 from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor
+from mergekit_spectral.tensor_names import kind_of
 
 
 def check_tensors(merge: PlannedMerge, findings: Findings) -> None:
@@ -89,6 +90,9 @@ def _check_left_out(merge: PlannedMerge, findings: Findings) -> None:
     for model, names in used.items():
         extra = sorted(models[model].headers.keys() - names) if whole else []
         extra = [name for name in extra if not name.endswith((".inv_freq", ".masked_bias"))]
+        # A recipe of slices drops layers on purpose.
+        kinds = set(map(kind_of, names))
+        extra = [name for name in extra if kind_of(name) not in kinds]
         others = [other.headers for reference, other in models.items() if reference != model]
         unlike = [name for name in extra if not any(name in headers for headers in others)]
         if unlike and others:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -17,6 +16,7 @@ from mergekit_spectral.adapters import AdaptedTensor
 from mergekit_spectral.checking.plan import PlannedTensor
 from mergekit_spectral.methods.deltas import TaskDelta, adapter_delta, task_deltas
 from mergekit_spectral.recipe_check import sections
+from mergekit_spectral.tensor_names import kind_of
 
 
 @dataclass(frozen=True)
@@ -80,17 +80,6 @@ def _comparable(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> bool
     values = [tensor.inputs.get(model) for model in (tensor.base_model, *inputs)]
     shapes = {None if value is None else value.shape for value in values}
     return None not in shapes and len(shapes) == 1
-
-
-def layer_of(name: str) -> int | None:
-    """Return the layer that a tensor is of, the first number in its name."""
-    found = re.search(r"\.(\d+)\.", name)
-    return int(found[1]) if found else None
-
-
-def kind_of(name: str) -> str:
-    """Return what a tensor is besides its layer, as in ``model.layers.self_attn.q_proj``."""
-    return re.sub(r"\.\d+\.", ".", name, count=1).removesuffix(".weight")
 
 
 def read_updates(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> Updates:

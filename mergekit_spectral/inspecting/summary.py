@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mergekit_spectral.inspecting.inputs import kind_of, layer_of
 from mergekit_spectral.inspecting.inspection import Inspection
 from mergekit_spectral.inspecting.weights import WeightReport
+from mergekit_spectral.tensor_names import kind_of, layer_of
 
 Array = npt.NDArray[np.float64]
 

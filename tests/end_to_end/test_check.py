@@ -17,6 +17,7 @@ from end_to_end.checkpoints import Family
 from end_to_end.recipe_builders import recipe as plain_recipe
 from end_to_end.stand_ins import StandIns
 from mergekit.options import MergeOptions
+from safetensors.torch import load_file
 
 from mergekit_spectral.checking.check import Report, check
 from mergekit_spectral.checking.findings import Finding
@@ -63,6 +64,24 @@ class Workshop:
         (copy / "config.json").write_text(json.dumps(kept))
         return copy
 
+    def weighted(self, *weights: float | None) -> Recipe:
+        """A TIES recipe with weights of the models' own."""
+        models = [
+            {"model": str(path), **({} if weight is None else {"parameters": {"weight": weight}})}
+            for path, weight in zip(self.family.tuned, weights, strict=True)
+        ]
+        return {**self.recipe("ties"), "models": models}
+
+    def without_tokenizer(self) -> Path:
+        copy = self.copied(self.family.base)
+        for path in copy.glob("tokenizer*"):
+            path.unlink()
+        return copy
+
+    def with_token(self, token: str, source: Any) -> Recipe:
+        tokenizer = {"source": "base", "tokens": {token: {"source": source}}}
+        return {**self.recipe(), "tokenizer": tokenizer}
+
     def slices(self, *ranges: list[int], method: str = "drm") -> Recipe:
         """A recipe of one slice, with one source for each range."""
         models = (self.family.base, *self.family.tuned)
@@ -81,9 +100,21 @@ def adapter(llama: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def family(llama: Family, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """The Llamas, with tokenizers."""
+    folder = tmp_path_factory.mktemp("family")
+    copies = [
+        Path(shutil.copytree(path, folder / path.name)) for path in (llama.base, *llama.tuned)
+    ]
+    for copy in copies:
+        checkpoints.write_tokenizer(copy)
+    return Family(copies[0], tuple(copies[1:]))
+
+
 @pytest.fixture
-def workshop(llama: Family, adapter: Path, tmp_path: Path) -> Workshop:
-    return Workshop(llama, adapter, tmp_path)
+def workshop(family: Family, adapter: Path, tmp_path: Path) -> Workshop:
+    return Workshop(family, adapter, tmp_path)
 
 
 def checked(recipe: Recipe | str, folder: Path, **options: Any) -> Report:
@@ -100,6 +131,22 @@ def first_input(recipe: Recipe, **parameters: Any) -> Recipe:
     """Give the first model parameters of its own."""
     models = [{**recipe["models"][0], "parameters": parameters}, *recipe["models"][1:]]
     return {**recipe, "models": models}
+
+
+def slerp(shop: Workshop, **parameters: float) -> Recipe:
+    recipe = shop.recipe("slerp", **parameters)
+    return {**recipe, "models": [{"model": str(shop.family.base)}, recipe["models"][0]]}
+
+
+def in_modules(recipe: Recipe, **modules: str) -> Recipe:
+    """Put the models of a recipe into modules."""
+    own = {name: {kind: recipe[kind]} for name, kind in modules.items()}
+    return {**without(recipe, "models"), "modules": own}
+
+
+def quantize(tensors: dict[str, torch.Tensor]) -> None:
+    name = "model.layers.0.self_attn.q_proj.weight"
+    tensors[name] = tensors[name].to(torch.float8_e4m3fn)
 
 
 def truncated(copy: Path) -> Path:
@@ -274,11 +321,78 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
         "the filter 'mlpp' is in no tensor's name",
         "parameters.density[0]",
     ),
+    "a number beyond a share": (
+        lambda w: slerp(w, t=1.5),
+        "warning",
+        "0 is the base model and 1 the other, and this lies beyond one of them",
+        "parameters.t",
+    ),
     "a parameter that must be given": (
         lambda w: w.recipe("ties"),
         "error",
-        "Missing required parameter weight",
+        "ties needs a value of `weight`; set it under `parameters` of the whole recipe, or under "
+        "that of each model.",
         "",
+    ),
+    "a parameter that must be given, of the whole recipe": (
+        lambda w: without(slerp(w), "parameters"),
+        "error",
+        "slerp needs a value of `t`; set it under `parameters` of the whole recipe.",
+        "",
+    ),
+    "a parameter that one model lacks": (
+        lambda w: w.weighted(1.0, None, 1.0),
+        "error",
+        "ties needs a value of `weight`, also for ",
+        "models[1]",
+    ),
+    "a module that is not there": (
+        lambda w: in_modules(w.recipe(), defualt="models"),
+        "error",
+        "the models have no module defualt; did you mean default?",
+        "modules.defualt",
+    ),
+    "a tokenizer that is not there": (
+        lambda w: {**w.recipe(), "tokenizer_source": "./nowhere"},
+        "error",
+        "Model ./nowhere is not there",
+        "tokenizer_source",
+    ),
+    "a model without the tokenizer that is asked of it": (
+        lambda w: {**w.recipe(), "tokenizer": {"source": str(w.without_tokenizer())}},
+        "error",
+        "has no tokenizer, which the merged model is to have",
+        "tokenizer.source",
+    ),
+    "a base without a tokenizer": (
+        lambda w: {
+            **w.recipe(),
+            "base_model": str(w.without_tokenizer()),
+            "tokenizer": {"source": "union"},
+        },
+        "error",
+        "put together from the base model's, but ",
+        "base_model",
+    ),
+    "a token of a model that is not merged": (
+        lambda w: w.with_token("<s>", str(w.copied(w.family.base))),
+        "error",
+        "the token '<s>' is to come from ",
+        "tokenizer.tokens.<s>",
+    ),
+    "the number of a token": (
+        lambda w: w.with_token(
+            "<s>", {"kind": "model_token", "model": str(w.family.base), "token_id": 99}
+        ),
+        "error",
+        "the token '<s>' is to be the one numbered 99 of ",
+        "tokenizer.tokens.<s>",
+    ),
+    "quantized weights": (
+        lambda w: repacked(w, quantize),
+        "error",
+        "is quantized (model.layers.0.self_attn.q_proj.weight is of float8_e4m3fn)",
+        "models[3].model",
     ),
     "della's range": (
         lambda w: w.recipe("della", weight=1, density=0.9, epsilon=0.2),
@@ -511,11 +625,40 @@ def test_no_recipe_is_a_mistake_in_usage(tmp_path: Path):
 
 def test_a_tokenizer_makes_vocabularies_agree(workshop: Workshop):
     recipe = of_another_vocabulary(workshop)
-    for path in (workshop.family.base, *workshop.family.tuned, workshop.folder / "larger"):
-        if not (path / "tokenizer.json").exists():
-            checkpoints.write_tokenizer(path)
+    checkpoints.write_tokenizer(workshop.folder / "larger")
     report = checked({**recipe, "tokenizer": {"source": "union"}}, workshop.folder)
     assert report.findings == ()
+
+
+def test_layers_that_slices_leave_out_are_no_fault(workshop: Workshop):
+    assert checked(workshop.slices([0, 2], [0, 2]), workshop.folder).findings == ()
+
+
+def test_a_tensor_that_only_one_has_beside_tied_ones(workshop: Workshop):
+    model = checkpoints.llama(tie_word_embeddings=True)
+    family = checkpoints.write_family(workshop.folder, model)
+    stored = load_file(family.tuned[0] / "model.safetensors")
+    assert "lm_head.weight" not in stored
+    assert checked(plain_recipe("drm", family), workshop.folder).findings == ()
+    checkpoints.write_tensors(family.tuned[0], {**stored, "extra.weight": torch.ones(3)})
+    (told,) = checked(plain_recipe("drm", family), workshop.folder).findings
+    assert "alone has extra.weight" in told.message
+
+
+def test_a_recipe_of_some_modules(workshop: Workshop):
+    report = checked(in_modules(workshop.recipe(), default="models"), workshop.folder)
+    assert report.findings == ()
+
+
+def test_room_for_copies_and_the_merge(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
+    recipe = first_input(workshop.lora_recipe("ties"), weight=1.0)
+    copies = str(workshop.folder / "copies")
+    base = (workshop.family.base / "model.safetensors").stat().st_size
+    usage = shutil.disk_usage(workshop.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=3 * base // 2))
+    _, full = checked(recipe, workshop.folder, lora_merge_cache=copies).findings
+    assert full.severity == "error"
+    assert full.message.startswith("the merged model and copies of LoRA inputs take ")
 
 
 def test_crimes_and_copies_can_be_allowed(workshop: Workshop):
