@@ -15,7 +15,7 @@ from torch import Tensor
 from mergekit_spectral.adapters import AdaptedTensor
 from mergekit_spectral.checking.plan import PlannedTensor
 from mergekit_spectral.methods.deltas import TaskDelta, adapter_delta, task_deltas
-from mergekit_spectral.recipe_check import sections
+from mergekit_spectral.recipe_check import base_models, sections
 from mergekit_spectral.tensor_names import kind_of
 
 
@@ -35,10 +35,23 @@ class Updates:
     base_norm: float | None
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A tensor that is not looked at.
+
+    Attributes:
+        name: of it.
+        why: in a few words; empty if nobody asked for it.
+    """
+
+    name: str
+    why: str
+
+
 def inputs_of(config: MergeConfiguration) -> list[ModelReference]:
-    """Return the models that a recipe merges, without its base."""
+    """Return the models that a recipe merges, without those that they are compared to."""
     models = dict.fromkeys(section.model for section in sections(config))
-    return [model for model in models if model not in (None, config.base_model)]
+    return [model for model in models if model is not None and model not in base_models(config)]
 
 
 def chosen(
@@ -46,8 +59,10 @@ def chosen(
     inputs: Sequence[ModelReference],
     pattern: str | None,
     sample: int | None,
-) -> list[PlannedTensor]:
-    """Return the tensors to look at: those of one shape that the base and all inputs have.
+) -> tuple[list[PlannedTensor], list[LeftOut]]:
+    """Return the tensors to look at, and the others.
+
+    Those can be looked at that the base and all inputs have, in one shape.
 
     Args:
         plan: of all tensors.
@@ -55,31 +70,40 @@ def chosen(
         pattern: a glob; all names if None.
         sample: how many of each kind of weight, evenly over the layers; all if None.
     """
-    there = [
+    reasons = {tensor.name: _incomparable(tensor, inputs) for tensor in plan}
+    wanted = [
         tensor
         for tensor in plan
-        if _comparable(tensor, inputs) and (pattern is None or fnmatch(tensor.name, pattern))
+        if not reasons[tensor.name] and (pattern is None or fnmatch(tensor.name, pattern))
     ]
-    if sample is None:
-        return there
+    if sample is not None:
+        wanted = _sampled(wanted, sample)
+    names = {tensor.name for tensor in wanted}
+    return wanted, [LeftOut(name, why) for name, why in reasons.items() if name not in names]
+
+
+def _sampled(tensors: Sequence[PlannedTensor], count: int) -> list[PlannedTensor]:
     kinds: dict[str, list[PlannedTensor]] = {}
-    for tensor in there:
+    for tensor in tensors:
         kinds.setdefault(kind_of(tensor.name), []).append(tensor)
     kept = {
         own[int(place)].name
         for own in kinds.values()
-        for place in torch.linspace(0, len(own) - 1, min(sample, len(own))).round()
+        for place in torch.linspace(0, len(own) - 1, min(count, len(own))).round()
     }
-    return [tensor for tensor in there if tensor.name in kept]
+    return [tensor for tensor in tensors if tensor.name in kept]
 
 
-def _comparable(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> bool:
-    """Tell whether the base and all inputs have a tensor, in one shape."""
+def _incomparable(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> str:
+    """Say why inputs cannot be compared at a tensor, or return an empty text."""
     if tensor.base_model is None:
-        return False
-    values = [tensor.inputs.get(model) for model in (tensor.base_model, *inputs)]
-    shapes = {None if value is None else value.shape for value in values}
-    return None not in shapes and len(shapes) == 1
+        return "merged without a base"
+    models = (tensor.base_model, *inputs)
+    if lacking := [model for model in models if tensor.inputs.get(model) is None]:
+        return f"not in {', '.join(map(str, lacking))}"
+    if len({value.shape for value in tensor.inputs.values() if value is not None}) > 1:
+        return "of several shapes"
+    return ""
 
 
 def read_updates(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> Updates:

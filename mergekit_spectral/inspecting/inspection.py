@@ -19,6 +19,7 @@ from mergekit_spectral.checking.check import examine
 from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.inspecting.inputs import (
+    LeftOut,
     Updates,
     chosen,
     inputs_of,
@@ -28,6 +29,7 @@ from mergekit_spectral.inspecting.inputs import (
 from mergekit_spectral.inspecting.weights import WeightReport, inspect_weight
 from mergekit_spectral.loader_cache import loader_cache
 from mergekit_spectral.lora_inputs import factored_lora_inputs
+from mergekit_spectral.recipe_check import base_models
 
 Progress = Callable[[int, int], None]
 
@@ -58,7 +60,7 @@ class Inspection:
         weights: the matrices that any input changes.
         others: the vectors and embeddings that any input changes.
         unchanged: the tensors that none does.
-        left_out: how many tensors were not looked at.
+        left_out: the tensors that were not looked at.
     """
 
     recipe: str
@@ -69,7 +71,7 @@ class Inspection:
     weights: tuple[WeightReport, ...]
     others: tuple[OtherReport, ...]
     unchanged: tuple[str, ...]
-    left_out: int
+    left_out: tuple[LeftOut, ...]
 
 
 @dataclass(frozen=True)
@@ -111,11 +113,15 @@ def inspect(
     """
     merge = _planned(recipe, options)
     config = merge.config
+    bases = sorted(base_models(config), key=str)
     inputs = inputs_of(config)
-    tensors = chosen(merge.tensors, inputs, pattern, sample)
+    tensors, left_out = chosen(merge.tensors, inputs, pattern, sample)
     if not tensors:
         called = f" and whose name is like {pattern}" if pattern else ""
-        raise MergeError(f"{recipe}: there is no tensor that all inputs and the base have{called}.")
+        why = next((f"; {each.name} is {each.why}" for each in left_out if each.why), "")
+        raise MergeError(
+            f"{recipe}: there is no tensor that all inputs and the base have{called}{why}."
+        )
     done = _Record(folder / "tensors.jsonl", _fingerprint(recipe, merge))
     with from_files(merge), factored_lora_inputs(config, options):
         for number, tensor in enumerate(tensors):
@@ -128,13 +134,13 @@ def inspect(
     return Inspection(
         recipe=recipe.name,
         method=config.merge_method,
-        base=str(config.base_model),
+        base=", ".join(map(str, bases)),
         inputs=tuple(map(str, inputs)),
         lora=all(model.lora for model in inputs),
         weights=tuple(weight for report in reports for weight in report.weights),
         others=tuple(report.other for report in reports if report.other),
         unchanged=tuple(r.name for r in reports if not r.weights and not r.other),
-        left_out=len(merge.tensors) - len(tensors),
+        left_out=tuple(left_out),
     )
 
 
@@ -157,7 +163,7 @@ def _planned(recipe: Path, options: MergeOptions) -> PlannedMerge:
         raise MergeError(
             f"{first.place(recipe)}: {first.message} See `mergekit-spectral check {recipe}`."
         )
-    if merge.config.base_model is None:
+    if not base_models(merge.config):
         raise MergeError(
             f"{recipe} names no base model, so there are no updates to look at; set `base_model` "
             "to the model that the inputs were fine-tuned from."

@@ -13,6 +13,8 @@ from mergekit_spectral.inspecting.inspection import Inspection
 from mergekit_spectral.inspecting.plots import Plot
 from mergekit_spectral.inspecting.summary import (
     mean_over_weights,
+    pruned,
+    pruned_without,
     short_names,
     total_norms,
     worst_conflicts,
@@ -20,6 +22,8 @@ from mergekit_spectral.inspecting.summary import (
 from mergekit_spectral.inspecting.takeaways import suggestions, takeaways
 
 CONFLICTS = 8
+LISTED = 5
+"""Of the tensors that could not be looked at."""
 HEADER = (
     "input",
     "norm",
@@ -83,8 +87,8 @@ def input_rows(inspection: Inspection) -> list[tuple[str, ...]]:
         [f"{x:.1f}" for x in mean_over_weights(inspection, lambda w: w.stable_ranks)],
         [f"{x:.1f}" for x in mean_over_weights(inspection, lambda w: w.kept_ranks[40])],
         [f"{x:.0%}" for x in mean_over_weights(inspection, lambda w: w.norm_shares)],
-        [f"{x:.0%}" for x in mean_over_weights(inspection, lambda w: w.pruned)],
-        [f"{x:.0%}" for x in mean_over_weights(inspection, lambda w: w.pruned_unrenormalized)],
+        [f"{x:.0%}" for x in mean_over_weights(inspection, pruned)],
+        [f"{x:.0%}" for x in mean_over_weights(inspection, pruned_without)],
     )
     return list(zip(short_names(inspection.inputs), *columns, strict=True))
 
@@ -107,6 +111,11 @@ def _facts(inspection: Inspection) -> str:
         f"{len(inspection.others)} vectors and embeddings changed",
         f"{len(inspection.unchanged)} tensors unchanged",
     ]
-    if inspection.left_out:
-        facts.append(f"{inspection.left_out} tensors not looked at")
+    wanted = [each for each in inspection.left_out if each.why]
+    if others := len(inspection.left_out) - len(wanted):
+        facts.append(f"{others} tensors not asked for")
+    if wanted:
+        told = ", ".join(f"{each.name} ({each.why})" for each in wanted[:LISTED])
+        more = f" and {len(wanted) - LISTED} more" if len(wanted) > LISTED else ""
+        facts.append(f"not looked at: {told}{more}")
     return "; ".join(facts) + "."

@@ -32,11 +32,11 @@ class PrunedRows:
 
     @classmethod
     def of(cls, shares: Tensor) -> PrunedRows:
-        """Summarize the shares of at least two rows, of any shape."""
+        """Summarize the shares of rows, of any shape."""
         counts = torch.histc(shares.float(), BINS, 0, 1)
         return cls(
             mean=round(float(shares.mean()), 4),
-            spread=round(float(shares.std()), 4),
+            spread=round(float(shares.std(correction=0)), 4),
             whole=round(float((shares == 1).double().mean()), 4),
             histogram=tuple(round(x, 5) for x in (counts / shares.numel()).tolist()),
         )

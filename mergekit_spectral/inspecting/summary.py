@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ import numpy.typing as npt
 from mergekit_spectral.inspecting.inspection import Inspection
 from mergekit_spectral.inspecting.weights import WeightReport
 from mergekit_spectral.tensor_names import kind_of, layer_of
+
+MANY_PAIRS = 6
+"""Up to so many, each pair has a column of its own."""
 
 Array = npt.NDArray[np.float64]
 
@@ -39,10 +43,62 @@ def mean_over_weights(
     return means
 
 
+def pruned(weight: WeightReport) -> list[float]:
+    """Return the share of each input's entries that DRM prunes."""
+    return [rows.mean for rows in weight.pruned]
+
+
+def pruned_without(weight: WeightReport) -> list[float]:
+    """Return the share that it would prune without renormalization."""
+    return [rows.mean for rows in weight.pruned_unrenormalized]
+
+
 def mean_pairs(inspection: Inspection, value: Callable[[WeightReport], object]) -> Array:
     """Return the mean over all weights of a value of each pair of inputs, [T, T]."""
     means: Array = np.mean([np.asarray(value(weight)) for weight in inspection.weights], axis=0)
     return means
+
+
+@dataclass(frozen=True)
+class LayerPairs:
+    """A value by layer, of pairs of inputs or of inputs.
+
+    Attributes:
+        layers: the rows' numbers.
+        columns: names of pairs, or of inputs, whose values are means over their pairs.
+        values: [layers, columns].
+    """
+
+    layers: tuple[int, ...]
+    columns: tuple[str, ...]
+    values: Array
+
+
+def pairs_by_layer(
+    inspection: Inspection, value: Callable[[WeightReport], object]
+) -> LayerPairs | None:
+    """Return a value of pairs by layer, the mean over its weights, or None without layers.
+
+    Of more than `MANY_PAIRS` the means of each input's pairs are returned.
+    """
+    found: dict[int, list[Array]] = defaultdict(list)
+    for weight in inspection.weights:
+        layer = layer_of(weight.name)
+        if layer is not None:
+            found[layer].append(np.asarray(value(weight)))
+    if not found:
+        return None
+    layers = sorted(found)
+    means = np.stack([np.mean(found[layer], axis=0) for layer in layers])
+    names = short_names(inspection.inputs)
+    pairs = list(combinations(range(len(names)), 2))
+    if len(pairs) <= MANY_PAIRS:
+        columns = [f"{names[i]}, {names[j]}" for i, j in pairs]
+        values = np.stack([means[:, i, j] for i, j in pairs], axis=1)
+        return LayerPairs(tuple(layers), tuple(columns), values)
+    others = ~np.eye(len(names), dtype=bool)
+    values = np.stack([means[:, t, others[t]].mean(axis=1) for t in range(len(names))], axis=1)
+    return LayerPairs(tuple(layers), tuple(names), values)
 
 
 def between(pairs: Array) -> Array:

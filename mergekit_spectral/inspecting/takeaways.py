@@ -13,15 +13,22 @@ from mergekit_spectral.inspecting.summary import (
     between,
     mean_over_weights,
     mean_pairs,
+    pruned,
+    pruned_without,
     short_names,
     total_norms,
     unchanged_layers,
 )
+from mergekit_spectral.inspecting.weights import DENSITY
 
 OUTLIER = 10
 """An update this many times as large as the others' median is called an outlier."""
 MANY = 8
 """So many inputs are merged with a smaller λ."""
+ENTRIES_LOST = 0.02
+"""An input that loses so much more of its entries without renormalization is named."""
+ROWS_LOST = 0.05
+"""From this share on it is told that rows of coordinates are lost whole."""
 UNEVEN = 2
 """Updates that differ by this factor are called uneven."""
 
@@ -191,18 +198,27 @@ def _ranks(inspection: Inspection) -> str:
 
 
 def _pruning(inspection: Inspection) -> str:
-    with_it = mean_over_weights(inspection, lambda weight: weight.pruned)
-    without = mean_over_weights(inspection, lambda weight: weight.pruned_unrenormalized)
+    with_it = mean_over_weights(inspection, pruned)
+    without = mean_over_weights(inspection, pruned_without)
     names = short_names(inspection.inputs)
+    lost = mean_over_weights(inspection, lambda w: [r.whole for r in w.pruned_unrenormalized])
     worst = int(without.argmax())
-    if without[worst] - with_it[worst] < 0.02:
+    if without[worst] - with_it[worst] >= ENTRIES_LOST:
+        whole = f", and {lost[worst]:.0%} of its rows whole" if lost[worst] >= ROWS_LOST else ""
         return (
-            "Renormalization changes little here: at density 0.2 DRM would prune every input about "
-            f"alike without it too, {without.mean():.0%} of its entries."
+            f"Without DRM's renormalization {names[worst]} would lose {without[worst]:.0%} of its "
+            f"entries at density {DENSITY:g}{whole}; with it, {with_it[worst]:.0%} of the entries."
+        )
+    if lost.mean() >= ROWS_LOST:
+        kept = mean_over_weights(inspection, lambda w: [r.whole for r in w.pruned]).mean()
+        return (
+            f"Without DRM's renormalization {lost.mean():.0%} of the rows of joint coordinates "
+            f"would be pruned whole at density {DENSITY:g}, alike in all inputs; with it, "
+            f"{kept:.0%}."
         )
     return (
-        f"Without DRM's renormalization {names[worst]} would lose {without[worst]:.0%} of its "
-        f"entries at density 0.2; with it, {with_it[worst]:.0%}."
+        f"Renormalization changes little here: at density {DENSITY:g} DRM would prune every input "
+        "and every direction about alike without it too."
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mergekit_spectral.inspecting.pruned_rows import pruned_shares
+from mergekit_spectral.inspecting.pruned_rows import PrunedRows, pruned_shares
 from mergekit_spectral.inspecting.spectra import effective_rank, stable_rank
 from mergekit_spectral.inspecting.subspaces import Subspaces, inner_products, overlap
 from mergekit_spectral.inspecting.unrenormalized import UnrenormalizedCoordinates
@@ -62,8 +62,8 @@ class WeightReport:
         directions: of the joint space.
         norm_shares: each input's mean share of the norm budget of the leading joint directions,
             half of them and up to `SUBSPACE`.
-        pruned: share of each input's entries that DRM prunes at `DENSITY`.
-        pruned_unrenormalized: share that it would prune without renormalization.
+        pruned: what DRM prunes of each input's rows of coordinates, at `DENSITY`.
+        pruned_unrenormalized: what it would prune without renormalization.
     """
 
     name: str
@@ -83,8 +83,8 @@ class WeightReport:
     joint_agreement: Pairs
     directions: int
     norm_shares: tuple[float, ...]
-    pruned: tuple[float, ...]
-    pruned_unrenormalized: tuple[float, ...]
+    pruned: tuple[PrunedRows, ...]
+    pruned_unrenormalized: tuple[PrunedRows, ...]
 
 
 def inspect_weight(
@@ -133,10 +133,8 @@ def inspect_weight(
         joint_agreement=_pairs(_agreement(_all(coordinates))),
         directions=joint.basis.shape[1],
         norm_shares=_rounded(_norm_shares(coordinates)),
-        pruned=_rounded(pruned_shares(coordinates, DENSITY).mean(dim=1)),
-        pruned_unrenormalized=_rounded(
-            pruned_shares(UnrenormalizedCoordinates(joint, some), DENSITY).mean(dim=1)
-        ),
+        pruned=_pruned(coordinates),
+        pruned_unrenormalized=_pruned(UnrenormalizedCoordinates(joint, some)),
     )
 
 
@@ -169,6 +167,10 @@ def _agreement(values: Tensor) -> Tensor:
     present = signs.abs()
     both = (present @ present.T).double()
     return torch.where(both > 0, ((signs @ signs.T).double() / both.clamp(min=1) + 1) / 2, 0.5)
+
+
+def _pruned(coordinates: Entries) -> tuple[PrunedRows, ...]:
+    return tuple(map(PrunedRows.of, pruned_shares(coordinates, DENSITY)))
 
 
 def _norm_shares(coordinates: RenormalizedCoordinates) -> Tensor:

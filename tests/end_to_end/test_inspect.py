@@ -96,7 +96,7 @@ def assert_described(weight: WeightReport, deltas: list[Tensor], rank: int) -> N
 
 def test_full_fine_tunes(llama: Family, tmp_path: Path):
     found = looked_at(plain_recipe("ties", llama, weight=1.0), tmp_path)
-    assert (found.lora, found.left_out, found.unchanged) == (False, 0, ())
+    assert (found.lora, found.left_out, found.unchanged) == (False, (), ())
     assert found.inputs == tuple(map(str, llama.tuned))
     names = {weight.name for weight in found.weights}
     tensors = checkpoints.tensors(llama.base)
@@ -152,7 +152,8 @@ def test_tensors_are_chosen(llama: Family, tmp_path: Path):
     names = {weight.name for weight in chosen.weights}
     kinds = ("gate_proj", "up_proj", "down_proj")
     assert names == {f"model.layers.{i}.mlp.{k}.weight" for i in (0, 2) for k in kinds}
-    assert chosen.left_out == len(checkpoints.tensors(llama.base)) - 6
+    assert len(chosen.left_out) == len(checkpoints.tensors(llama.base)) - 6
+    assert not any(each.why for each in chosen.left_out)
     with pytest.raises(MergeError, match="and whose name is like xyz"):
         looked_at(recipe, tmp_path, pattern="xyz")
 
@@ -219,6 +220,7 @@ def test_the_report(kind: str, llama: Family, lora: Family, tmp_path: Path):
         "effective-ranks",
         "kept-ranks",
         "norm-shares",
+        "pairs-by-layer",
         "pairs",
         "pruned-unrenormalized",
         "pruned",

@@ -48,7 +48,7 @@ def test_renders_without_an_error(width: int, browser: Browser, page: Path):
     tab.goto(page.as_uri())
     assert told == []
     pictures = tab.evaluate("[...document.images].map(image => image.naturalWidth)")
-    assert len(pictures) == 9
+    assert len(pictures) == 10
     assert min(pictures) > 500
     # What is too wide scrolls by itself, not with the page.
     assert tab.evaluate("document.documentElement.scrollWidth") <= width

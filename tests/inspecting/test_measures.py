@@ -1,4 +1,4 @@
-"""Pruned shares, agreement in sign, ranks and overlaps of hand-made matrices."""
+"""Pruned shares and ranks of hand-made matrices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from mergekit_spectral.inspecting.pruned_rows import BINS, PrunedRows, pruned_shares
-from mergekit_spectral.inspecting.sign_agreement import SignAgreement, sign_agreement
 from mergekit_spectral.inspecting.spectra import effective_rank, stable_rank
 from mergekit_spectral.spectral import HeldEntries
 
@@ -24,31 +23,12 @@ def test_pruned_shares_of_rows():
 def test_pruned_rows_in_short():
     rows = PrunedRows.of(torch.tensor([[0.0, 0.5], [0.5, 1.0]], dtype=torch.float64))
     assert (rows.mean, rows.whole) == (0.5, 0.25)
-    assert rows.spread == pytest.approx((0.5 / 3) ** 0.5, abs=1e-4)
+    assert rows.spread == pytest.approx(0.125**0.5, abs=1e-4)
+    assert PrunedRows.of(torch.tensor([0.5])).spread == 0
     expected = [0.0] * BINS
     expected[0] = expected[-1] = 0.25
     expected[BINS // 2] = 0.5
     assert list(rows.histogram) == expected
-
-
-def test_sign_agreement():
-    values = torch.tensor(
-        [
-            [1.0, 1.0, 0.0, 0.0, 2.0],
-            [2.0, -1.0, 0.0, -3.0, 1.0],
-            [0.5, -9.0, 0.0, 0.0, 1.0],
-            [1.0, 2.0, 0.0, 0.0, -1.0],
-        ]
-    )
-    # In order: all agree, half do, none is there, one is there, three of four agree.
-    assert sign_agreement(list(values)) == SignAgreement(
-        mean=round((1 + 0.5 + 1 + 0.75) / 4, 4),
-        shared_mean=0.75,
-        single=0.25,
-        histogram=(0.25, 0, 0, 0, 0, 0.25, 0, 0, 0, 0, 0.5),
-    )
-    alone = sign_agreement([torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])])
-    assert (alone.mean, alone.shared_mean, alone.single) == (1, None, 1)
 
 
 def test_effective_rank():

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.quality.analysing.sign_agreement import SignAgreement, sign_agreement
 from benchmarks.quality.training.settings import Kind
 from mergekit_spectral.inspecting.pruned_rows import PrunedRows, kept_places, pruned_shares
-from mergekit_spectral.inspecting.sign_agreement import SignAgreement, sign_agreement
 from mergekit_spectral.inspecting.spectra import effective_rank, spectrum_of
 from mergekit_spectral.inspecting.unrenormalized import UnrenormalizedCoordinates
 from mergekit_spectral.methods.knots import trimmed

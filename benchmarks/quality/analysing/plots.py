@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from benchmarks.plots import save_figure
+from benchmarks.quality.analysing import sign_agreement
 from benchmarks.quality.analysing.analyses import Analyses
 from benchmarks.quality.analysing.matrices import (
     AGREEMENT_AT,
@@ -27,7 +28,7 @@ from benchmarks.quality.reporting.aggregation import by_size
 from benchmarks.quality.reporting.outcomes import SETTINGS, Setting
 from benchmarks.quality.reporting.plots import AXIS, say_missing
 from benchmarks.quality.reporting.tables import AT, TITLES
-from mergekit_spectral.inspecting import pruned_rows, sign_agreement
+from mergekit_spectral.inspecting import pruned_rows
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 SETTING_STYLES: dict[Setting, tuple[str, str]] = {"published": (ORANGE, "o"), "tuned": (BLUE, "D")}

@@ -10,12 +10,12 @@ import click
 
 from benchmarks.quality.analysing.analyses import Analyses
 from benchmarks.quality.analysing.matrices import AGREEMENT_AT, PRUNED_TO, SPACES, MatrixAnalysis
+from benchmarks.quality.analysing.sign_agreement import SignAgreement
 from benchmarks.quality.merging.variants import COMPARISONS
 from benchmarks.quality.reporting.aggregation import by_size, missing_merges
 from benchmarks.quality.reporting.outcomes import SETTINGS
 from benchmarks.quality.reporting.tables import AT, NONE, TITLES, cell, measured_on_lines
 from benchmarks.quality.training.settings import Kind
-from mergekit_spectral.inspecting.sign_agreement import SignAgreement
 from mergekit_spectral.tables import print_table
 
 

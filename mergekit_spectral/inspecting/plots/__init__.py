@@ -1,0 +1,26 @@
+"""The plots of an inspection, as PNG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mergekit_spectral.inspecting.inspection import Inspection
+from mergekit_spectral.inspecting.plots.heat_maps import draw_heat_maps
+from mergekit_spectral.inspecting.plots.pairs import draw_pairs, draw_pairs_by_layer
+from mergekit_spectral.inspecting.plots.pruning import draw_pruned_rows
+from mergekit_spectral.inspecting.plots.spectra import draw_spectra
+from mergekit_spectral.inspecting.plots.style import Plot
+
+__all__ = ["Plot", "draw_inspection"]
+
+
+def draw_inspection(inspection: Inspection, folder: Path) -> list[Plot]:
+    """Draw all plots and return them in the order in which they are read."""
+    if not inspection.weights:
+        return []
+    plots = [*draw_heat_maps(inspection, folder), draw_spectra(inspection, folder)]
+    if len(inspection.inputs) > 1:
+        by_layer = draw_pairs_by_layer(inspection, folder)
+        plots += [draw_pairs(inspection, folder), *filter(None, [by_layer])]
+        plots.append(draw_pruned_rows(inspection, folder))
+    return plots

@@ -1,0 +1,95 @@
+"""How inputs go together, two at a time: over all weights, and by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mergekit_spectral.inspecting.inspection import Inspection
+from mergekit_spectral.inspecting.plots.style import SCALE, Plot, label_layers, save, spread
+from mergekit_spectral.inspecting.summary import Array, mean_pairs, pairs_by_layer, short_names
+from mergekit_spectral.inspecting.weights import SUBSPACE, Pairs, WeightReport
+
+PAIR_VALUES: tuple[tuple[str, Callable[[WeightReport], Pairs], float, float], ...] = (
+    ("cosine", lambda w: w.cosines, -1, 1),
+    ("overlap, output side", lambda w: w.overlap_out, 0, 1),
+    ("overlap, input side", lambda w: w.overlap_in, 0, 1),
+    ("same sign, weights", lambda w: w.agreement, 0, 1),
+    ("same sign, joint space", lambda w: w.joint_agreement, 0, 1),
+)
+"""What there is to say of two inputs, with the least and the most that it can be."""
+
+
+def draw_pairs(inspection: Inspection, folder: Path) -> Plot:
+    """Draw a matrix of pairs for each of `PAIR_VALUES`, of means over all weights."""
+    names = short_names(inspection.inputs)
+    side = max(2.2, 0.42 * len(names) + 1)
+    figure = Figure(figsize=(3 * side + 1, 2 * side + 1), layout="constrained")
+    figure.suptitle("How the inputs go together: mean over all weights")
+    axes = figure.subplots(2, 3, squeeze=False)
+    for panel, (title, value, low, high) in zip(axes.flat, PAIR_VALUES, strict=False):
+        pairs = mean_pairs(inspection, value)
+        panel.imshow(pairs, cmap="cividis", vmin=low, vmax=high)
+        panel.set_title(title, fontsize=9)
+        _label_pairs(panel, names, pairs, low, high)
+    axes.flat[-1].set_visible(False)
+    path = folder / "pairs.png"
+    save(figure, path)
+    return Plot(
+        path,
+        "Pairs",
+        "Cosine: whether two updates add up (1), ignore each other (0) or cancel (-1). Overlap: "
+        f"how much of their leading directions, up to {SUBSPACE}, two inputs share on either side. "
+        "Same sign: at which share of places two inputs pull the same way; half is chance.",
+    )
+
+
+def _label_pairs(panel: Axes, names: Sequence[str], pairs: Array, low: float, high: float) -> None:
+    places = range(len(names))
+    panel.set_xticks(places, names, rotation=45, ha="right", fontsize=8)
+    panel.set_yticks(places, names, fontsize=8)
+    if len(names) <= 10:
+        for i in places:
+            for j in places:
+                dark = (pairs[i, j] - low) / (high - low) < 0.6
+                color = "white" if dark else "black"
+                text = f"{pairs[i, j]:.2f}"
+                panel.text(j, i, text, ha="center", va="center", color=color, fontsize=7)
+
+
+def draw_pairs_by_layer(inspection: Inspection, folder: Path) -> Plot | None:
+    """Draw the same against layers, if any weight is of one."""
+    found = [(title, pairs_by_layer(inspection, value)) for title, value, _, _ in PAIR_VALUES]
+    cells = [(title, each) for title, each in found if each is not None]
+    if not cells:
+        return None
+    columns = cells[0][1].columns
+    figure = Figure(
+        figsize=(1 + len(cells) * max(1.9, 0.3 * len(columns) + 1), 4.8),
+        layout="constrained",
+    )
+    figure.suptitle("How the inputs go together, by layer")
+    panels = figure.subplots(1, len(cells), sharey=True)
+    for panel, (title, own) in zip(panels, cells, strict=True):
+        low, high = spread(own.values)
+        image = panel.imshow(
+            own.values, aspect="auto", cmap=SCALE, vmin=low, vmax=high, interpolation="nearest"
+        )
+        panel.set_title(title, fontsize=9)
+        panel.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
+        label_layers(panel, own.layers)
+        figure.colorbar(image, ax=panel, shrink=0.6)
+    panels[0].set_ylabel("layer")
+    path = folder / "pairs-by-layer.png"
+    save(figure, path)
+    whole = columns == tuple(short_names(inspection.inputs))
+    told = "Columns are inputs, with means over their pairs" if whole else "Columns are pairs"
+    return Plot(
+        path,
+        "Pairs by layer",
+        f"{told}; values are means over the weights of a layer. Where signs agree or "
+        "subspaces overlap more than elsewhere, inputs learned the same there.",
+    )

@@ -1,0 +1,50 @@
+"""The rows that DRM prunes, with renormalization and without (DRM, Figure 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from mergekit_spectral.inspecting.inspection import Inspection
+from mergekit_spectral.inspecting.plots.style import Plot, line_style, save
+from mergekit_spectral.inspecting.pruned_rows import BINS, PrunedRows
+from mergekit_spectral.inspecting.summary import short_names
+from mergekit_spectral.inspecting.weights import DENSITY, WeightReport
+
+
+def draw_pruned_rows(inspection: Inspection, folder: Path) -> Plot:
+    """Draw which shares of rows are pruned to which part."""
+    figure = Figure(figsize=(9.5, 4), layout="constrained")
+    figure.suptitle(f"Rows that DRM prunes at density {DENSITY:g}")
+    panels = figure.subplots(1, 2, sharey=True)
+    ways: list[tuple[str, Callable[[WeightReport], Sequence[PrunedRows]]]] = [
+        ("without renormalization", lambda w: w.pruned_unrenormalized),
+        ("with renormalization", lambda w: w.pruned),
+    ]
+    shares = (np.arange(BINS) + 0.5) / BINS
+    for panel, (title, value) in zip(panels, ways, strict=True):
+        for number, name in enumerate(short_names(inspection.inputs)):
+            rows = [value(weight)[number].histogram for weight in inspection.weights]
+            panel.plot(shares, np.mean(rows, axis=0), label=name, markevery=4, **line_style(number))
+        panel.axvline(1 - DENSITY, color="black", linestyle=":", linewidth=1)
+        panel.set_title(title, fontsize=10)
+        panel.set(xlabel="share of a row's entries that is pruned", xlim=(0, 1))
+        panel.xaxis.set_major_formatter(PercentFormatter(1, 0))
+        panel.yaxis.set_major_formatter(PercentFormatter(1, 0))
+        panel.grid(alpha=0.3)
+    panels[0].set(ylabel="share of an input's rows")
+    panels[0].set_ylim(bottom=0)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+    path = folder / "pruned.png"
+    save(figure, path)
+    return Plot(
+        path,
+        "Pruning",
+        "A row is one joint direction of one input. Rows at 100% vanish from the merge; the dotted "
+        "line is what all lose together. Renormalization is to bring all rows near it.",
+    )

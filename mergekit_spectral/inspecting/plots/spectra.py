@@ -1,0 +1,61 @@
+"""Singular values, and the ranks that STAR keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from mergekit_spectral.inspecting.inspection import Inspection
+from mergekit_spectral.inspecting.plots.style import Plot, line_style, save
+from mergekit_spectral.inspecting.summary import mean_over_weights, short_names
+from mergekit_spectral.inspecting.weights import ETAS, WeightReport
+
+
+def draw_spectra(inspection: Inspection, folder: Path) -> Plot:
+    """Draw the spectra, and the kept ranks over η."""
+    names = short_names(inspection.inputs)
+    figure = Figure(figsize=(9.5, 4), layout="constrained")
+    figure.suptitle("Singular values of the updates, and what STAR keeps of them")
+    left, right = figure.subplots(1, 2)
+    shares = np.linspace(0, 1, 40)
+    ranks = np.array([mean_over_weights(inspection, partial(_kept, eta=eta)) for eta in ETAS])
+    for number, name in enumerate(names):
+        curves = [
+            np.interp(shares, np.linspace(0, 1, len(w.spectra[number])), w.spectra[number])
+            for w in inspection.weights
+            if len(w.spectra[number]) > 1
+        ]
+        style = line_style(number)
+        if curves:
+            mean = np.exp(np.mean(np.log(np.maximum(curves, 1e-6)), axis=0))
+            left.plot(shares, mean, label=name, markevery=6, **style)
+        right.plot(ETAS, ranks[:, number], label=name, **style)
+    left.set(
+        xlabel="place in the spectrum, as a share of all",
+        ylabel="singular value over the largest",
+        yscale="log",
+    )
+    left.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    right.set(xlabel="η, % of the nuclear norm", ylabel="directions kept", xticks=ETAS)
+    right.set_ylim(bottom=0)
+    for panel in (left, right):
+        panel.grid(alpha=0.3)
+    handles, labels = right.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(names)))
+    path = folder / "spectra.png"
+    save(figure, path)
+    return Plot(
+        path,
+        "Spectra",
+        "Left, how fast the singular values fall, the mean over all weights. Right, how many "
+        "directions STAR keeps at each η: where the line is flat, η hardly matters.",
+    )
+
+
+def _kept(weight: WeightReport, eta: int) -> Sequence[float]:
+    return weight.kept_ranks[eta]
