@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from mergekit.config import MergeConfiguration
+from mergekit.options import MergeOptions
 from pydantic import BaseModel
 
 from mergekit_spectral.checking.findings import Findings
@@ -17,6 +18,17 @@ from mergekit_spectral.checking.spelling import meant
 def check_keys(values: Any, findings: Findings) -> None:
     """Warn of keys in a recipe that stand for nothing, except among ``parameters``."""
     for key, known in _unknown(values, MergeConfiguration, ()):
+        if key == ("name",):
+            findings.note("`mergekit-yaml` ignores `name`; `mergekit-multi` goes by it.", key)
+            continue
+        if len(key) == 1 and key[0] in MergeOptions.model_fields:
+            option = f"--{key[0]}".replace("_", "-")
+            findings.warning(
+                f"`{key[0]}` is no key of a recipe, and mergekit ignores it; give {option} to "
+                "`mergekit-yaml`.",
+                key,
+            )
+            continue
         where = f" in {dotted(key[:-1])}" if len(key) > 1 else ""
         findings.warning(
             f"mergekit knows no key `{key[-1]}`{where} and ignores it; "

@@ -249,6 +249,18 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
         "no key `base_modell` and ignores it; did you mean base_model?",
         "base_modell",
     ),
+    "an option as a key": (
+        lambda w: {**w.recipe(), "random_seed": 0},
+        "warning",
+        "is no key of a recipe, and mergekit ignores it; give --random-seed to `mergekit-yaml`.",
+        "random_seed",
+    ),
+    "a name, which is for several recipes": (
+        lambda w: {**w.recipe(), "name": "mine"},
+        "note",
+        "`mergekit-yaml` ignores `name`; `mergekit-multi` goes by it.",
+        "name",
+    ),
     "a misspelt key of a model": (
         lambda w: w.with_model(w.family.base, parameter={"weight": 2}),
         "warning",
