@@ -16,6 +16,7 @@ from mergekit.options import MergeOptions
 from mergekit_spectral.checking.costs import Costs, costs_of, gigabytes
 from mergekit_spectral.checking.findings import Finding, Findings
 from mergekit_spectral.checking.identity import check_identity
+from mergekit_spectral.checking.inputs import check_inputs
 from mergekit_spectral.checking.layers import check_architectures, check_layers
 from mergekit_spectral.checking.models import CheckedModel, by_headers, open_models, references
 from mergekit_spectral.checking.parameters import check_parameters
@@ -53,7 +54,7 @@ class Report:
 
 
 def check(recipe: Path, options: MergeOptions, out: Path) -> Report:
-    """Check a recipe, reading nothing but configurations and the headers of files.
+    """Check a recipe by configurations and the headers of files.
 
     Args:
         recipe: the recipe's file.
@@ -77,6 +78,7 @@ def examine(
     method = _method(config, findings)
     if method is not None:
         _check_base(config, method, findings)
+        check_inputs(config, method, findings)
         check_parameters(config, method, findings)
     for name in ("dtype", "out_dtype"):
         _check_dtype(config, name, findings)
@@ -87,7 +89,7 @@ def examine(
     copied = list(_copied(config, method, models))
     _check_copies(copied, models, options, named, findings)
     if not options.allow_crimes:
-        check_architectures(models, findings)
+        check_architectures(models, named, findings)
     costs, merge, missing = None, None, len(models) < len(named)
     if method is not None and not findings.failed and not missing:
         tensors = _plan(config, models, options, findings)

@@ -67,13 +67,13 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
         MergeError: there is no such folder.
     """
     folder = Path(path.path)
-    if folder.exists():
+    if _exists(folder):
         if not folder.is_dir():
             raise MergeError(f"{what} {path.path} is a file; name the folder that it is in.")
         return folder
     beside = (
         f"; there is one beside the recipe, so run mergekit in {recipe_folder.resolve()}"
-        if (recipe_folder / path.path).is_dir()
+        if _exists(recipe_folder / path.path / ".")
         else ""
     )
     if path.path.startswith(("/", ".", "~")) or path.path.count("/") > 1 or "\\" in path.path:
@@ -97,6 +97,13 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
         raise not_downloaded(path, what, beside) from None
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # as of a name that is too long
+        return False
+
+
 def not_downloaded(path: ModelPath, what: str, beside: str = "") -> NotDownloadedError:
     """Say that files are not here, though the hub may have them."""
     at = f" at revision {path.revision}" if path.revision else ""
@@ -107,7 +114,7 @@ def not_downloaded(path: ModelPath, what: str, beside: str = "") -> NotDownloade
 
 def is_local(path: ModelPath) -> bool:
     """Tell whether a model is a folder here, rather than the hub's."""
-    return Path(path.path).exists()
+    return _exists(Path(path.path))
 
 
 def open_checkpoint(path: ModelPath, recipe_folder: Path) -> Checkpoint:

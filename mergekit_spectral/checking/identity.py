@@ -12,7 +12,6 @@ from mergekit_spectral.checking.models import CheckedModel
 from mergekit_spectral.checking.recipe_text import Key
 
 SAMPLE = 512
-STEP = 1 << 20
 SAMPLES = 1 << 13
 
 
@@ -24,7 +23,7 @@ def check_identity(
 ) -> None:
     """Warn of inputs whose files are those of the base or of another input.
 
-    Files of one size are compared by samples a megabyte apart, or by `SAMPLES` of them.
+    Files of one size are compared at `SAMPLES` places evenly apart, and whole if they are small.
     """
     seen: dict[ModelReference, tuple[Path, ...]] = {}
     # The base first, so that it is the input that is named.
@@ -56,7 +55,7 @@ def _same(one: Path, other: Path) -> bool:
     size = one.stat().st_size
     if size != other.stat().st_size:
         return False
-    step = max(STEP, size // SAMPLES)
+    step = max(SAMPLE, size // SAMPLES)
     with one.open("rb") as first, other.open("rb") as second:
         for start in (*range(0, size, step), max(0, size - SAMPLE)):
             first.seek(start)

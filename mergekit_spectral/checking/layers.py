@@ -15,7 +15,11 @@ from mergekit_spectral.checking.recipe_text import Key
 from mergekit_spectral.checking.spelling import meant
 
 
-def check_architectures(models: Mapping[ModelReference, CheckedModel], findings: Findings) -> None:
+def check_architectures(
+    models: Mapping[ModelReference, CheckedModel],
+    named: Mapping[ModelReference, Key],
+    findings: Findings,
+) -> None:
     """Check that all models are of one architecture, where mergekit knows those of all."""
     known = [arch_info_for_config(model.config) for model in models.values()]
     if None in known or all(info == known[0] for info in known):
@@ -26,7 +30,8 @@ def check_architectures(models: Mapping[ModelReference, CheckedModel], findings:
     listed = "; ".join(f"{kind} in {', '.join(names)}" for kind, names in kinds.items())
     findings.error(
         "the models are of different architectures, which mergekit merges only with "
-        f"--allow-crimes: {listed}."
+        f"--allow-crimes: {listed}.",
+        named[next(m for m, info in zip(models, known, strict=True) if info != known[0])],
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mergekit.common import ModelReference
 from mergekit.config import ConditionalParameter, MergeConfiguration, ParameterSetting
 from mergekit.merge_methods import registered_methods
 from mergekit.merge_methods.base import MergeMethod, ParameterScope, ParameterSpec
@@ -68,6 +69,13 @@ def filters(config: MergeConfiguration) -> Iterator[tuple[Key, str]]:
                 if isinstance(part, ConditionalParameter) and part.filter not in (None, "*"):
                     own = (number,) if several else ()
                     yield (*section.key, name, *own), part.filter or ""
+
+
+def places(config: MergeConfiguration, name: str, model: ModelReference) -> Iterator[Key]:
+    """Yield where a parameter of one model stands, the closest first."""
+    every = [s for s in sections(config) if name in (s.settings or {})]
+    yield from ((*s.key, name) for s in every if s.model == model)
+    yield from ((*s.key, name) for s in reversed(every) if s.model is None)
 
 
 def _unknown(name: str, method: MergeMethod, findings: Findings, key: Key) -> None:

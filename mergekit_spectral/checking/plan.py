@@ -88,12 +88,12 @@ def planned(
         out_config = _model_out_config(config, architecture, options.trust_remote_code)
         planner = MergePlanner(config, architecture, options, out_config)
         saved = [task for task in planner.plan_to_disk("") if isinstance(task, SaveTensor)]
+        tasks = [task.tensor_task for task in saved]
+        return [_planned(task) for task in tasks if isinstance(task, ExecuteMergeMethodTask)]
     except MergeError:
         raise
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise MergeError(f"mergekit cannot plan this merge: {first_line(error)}.") from error
-    tasks = [task.tensor_task for task in saved]
-    return [_planned(task) for task in tasks if isinstance(task, ExecuteMergeMethodTask)]
 
 
 def _planned(task: ExecuteMergeMethodTask) -> PlannedTensor:
@@ -117,10 +117,14 @@ def _planned(task: ExecuteMergeMethodTask) -> PlannedTensor:
     )
 
 
-def _loaded(load: Any) -> Tensor | None:
+def _loaded(load: LoadTensor) -> Tensor | None:
+    # There it stays also where mergekit puts it together of others, as experts.
+    on_meta: Any = load.model_copy(update={"device": "meta"})
     with torch.device("meta"):
         try:
-            tensor: Tensor | None = load.execute()
-        except RuntimeError:  # it is required and not there
-            return None
+            tensor: Tensor | None = on_meta.execute()
+        except RuntimeError as error:
+            if "required but not present" in str(error):
+                return None
+            raise
     return tensor

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from mergekit.common import ModelReference
-from mergekit.merge_methods.base import BasePolicy
+from mergekit.merge_methods.base import MergeMethod, OptionalTensorPolicy
 
 from mergekit_spectral.checking.findings import Findings
-from mergekit_spectral.checking.parameters import filters
+from mergekit_spectral.checking.models import references
+from mergekit_spectral.checking.parameters import filters, places
 from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.tensor_names import kind_of
 
@@ -17,7 +18,7 @@ from mergekit_spectral.tensor_names import kind_of
 def check_tensors(merge: PlannedMerge, findings: Findings) -> None:
     """Check all tensors of a plan."""
     _check_presence(merge, findings)
-    _check_shapes(merge.tensors, findings)
+    _check_shapes(merge, findings)
     _check_left_out(merge, findings)
     _check_filters(merge, findings)
     _check_della(merge, findings)
@@ -29,29 +30,50 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _check_presence(merge: PlannedMerge, findings: Findings) -> None:
-    needs_base = merge.method.spec.contract.base == BasePolicy.REQUIRED
     required: dict[ModelReference, list[str]] = defaultdict(list)
     optional: dict[ModelReference, list[str]] = defaultdict(list)
     for tensor in merge.tensors:
-        for model, value in tensor.inputs.items():
-            if value is None:
-                spared = tensor.optional and not (needs_base and model == tensor.base_model)
-                (optional if spared else required)[model].append(tensor.names[model])
+        lacking = [model for model, value in tensor.inputs.items() if value is None]
+        spared = tensor.optional and _does_without(merge.method, tensor)
+        for model in lacking:
+            (optional if spared else required)[model].append(tensor.names[model])
+    named = references(merge.config)
     for model, names in required.items():
         findings.error(
             f"{model} lacks {listed(names)}, which the merge needs; copy or download it "
-            "again, or take another base."
+            "again, or take another base.",
+            named[model],
         )
     for model, names in optional.items():
         findings.warning(
-            f"{model} lacks {listed(names)}, which other inputs have; they are merged without it."
+            f"{model} lacks {listed(names)}, which other inputs have; they are merged without it.",
+            named[model],
         )
 
 
-def _check_shapes(tensors: Iterable[PlannedTensor], findings: Findings) -> None:
+def _does_without(method: MergeMethod, tensor: PlannedTensor) -> bool:
+    """Tell whether mergekit merges an optional tensor that some models lack."""
+    there = [model for model, value in tensor.inputs.items() if value is not None]
+    alone = there[0] if len(there) == 1 else None
+    policy = method.spec.optional_tensor_policy
+    if policy == OptionalTensorPolicy.PASSTHROUGH_SINGLETON and alone:
+        return True
+    if policy == OptionalTensorPolicy.PASSTHROUGH_BASE_SINGLETON and alone == tensor.base_model:
+        return alone is not None
+    few = len(there) < method.spec.contract.min_inputs
+    if policy == OptionalTensorPolicy.BASE_OR_SKIP and few:
+        return True
+    try:
+        method.validate_inputs(there, tensor.base_model)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_shapes(merge: PlannedMerge, findings: Findings) -> None:
     vocabularies: dict[ModelReference, int] = {}
     differing: dict[tuple[ModelReference, ModelReference], list[str]] = defaultdict(list)
-    for tensor in tensors:
+    for tensor in merge.tensors:
         shapes = {m: tuple(value.shape) for m, value in tensor.inputs.items() if value is not None}
         if not shapes or len(set(shapes.values())) == 1:
             continue
@@ -65,16 +87,19 @@ def _check_shapes(tensors: Iterable[PlannedTensor], findings: Findings) -> None:
             else:
                 there = f"{tensor.name} as {list(shape)} against {list(shapes[first])}"
                 differing[model, first].append(there)
+    named = references(merge.config)
     if vocabularies:
         sizes = ", ".join(f"{size} tokens in {model}" for model, size in vocabularies.items())
         findings.error(
             f"the vocabularies differ, {sizes}; set `tokenizer: {{source: union}}`, or `base`, to "
-            "match tokens by their text."
+            "match tokens by their text.",
+            named[next(reversed(vocabularies))],
         )
     for (model, first), names in differing.items():
         findings.error(
             f"{model} has other shapes than {first}: {listed(names)}; only models of one size can "
-            "be merged."
+            "be merged.",
+            named[model],
         )
 
 
@@ -96,7 +121,10 @@ def _check_left_out(merge: PlannedMerge, findings: Findings) -> None:
         others = [other.headers for reference, other in models.items() if reference != model]
         unlike = [name for name in extra if not any(name in headers for headers in others)]
         if unlike and others:
-            findings.warning(f"{model} alone has {listed(unlike)}, which the merge leaves out.")
+            findings.warning(
+                f"{model} alone has {listed(unlike)}, which the merge leaves out.",
+                references(merge.config)[model],
+            )
 
 
 def _check_filters(merge: PlannedMerge, findings: Findings) -> None:
@@ -119,6 +147,7 @@ def _check_della(merge: PlannedMerge, findings: Findings) -> None:
             if density + epsilon >= 1 or density - epsilon <= 0:
                 findings.error(
                     f"{merge.method.spec.name}: density ± epsilon must lie between 0 and 1, but of "
-                    f"{model} they are {density:g} and {epsilon:g} at {tensor.name}."
+                    f"{model} they are {density:g} and {epsilon:g} at {tensor.name}.",
+                    next(places(merge.config, "density", model), ()),
                 )
                 return

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.resources
 from collections.abc import Mapping
 from pathlib import Path
 
+from mergekit._data import chat_templates
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.tokenizer.config import ModelTokenEmbedding, TokenEmbeddingConfig
+from tokenizers import Tokenizer
 
 from mergekit_spectral.checking.files import NotDownloadedError, find_folder
 from mergekit_spectral.checking.findings import Findings
@@ -46,6 +49,8 @@ def check_tokenizers(
     source: object = config.tokenizer_source
     if config.tokenizer is not None:
         key, source = ("tokenizer", "source"), config.tokenizer.source
+    if config.chat_template:
+        _check_chat_template(config.chat_template, source is not None, findings)
     if source is None:
         return
     if isinstance(source, ModelReference):
@@ -95,6 +100,23 @@ def _lacks(reference: ModelReference, is_base: bool, findings: Findings, key: Ke
         )
 
 
+def _check_chat_template(template: str, fails: bool, findings: Findings) -> None:
+    """Check it as mergekit does when all is merged; without a tokenizer to make it only warns."""
+    known = [
+        Path(file.name).stem
+        for file in importlib.resources.files(chat_templates).iterdir()
+        if file.name.endswith(".jinja")
+    ]
+    if template in ("auto", *known) or ("{" in template and len(template) >= 20):
+        return
+    tell = findings.error if fails else findings.warning
+    tell(
+        f"`chat_template` must be auto, {', '.join(sorted(known))} or a template in Jinja, got "
+        f"{template!r}.",
+        ("chat_template",),
+    )
+
+
 def _check_token(
     token: str,
     wanted: TokenEmbeddingConfig,
@@ -105,11 +127,18 @@ def _check_token(
     key: Key = ("tokenizer", "tokens", token)
     source = wanted.source
     donor = source.model if isinstance(source, ModelTokenEmbedding) else source
-    if isinstance(donor, ModelReference) and donor not in named:
+    if not isinstance(donor, ModelReference):
+        return
+    if donor not in named:
         findings.error(
             f"the token {token!r} is to come from {donor}, which the recipe does not merge; name "
             "one of its models.",
             key,
+        )
+    text = source.token if isinstance(source, ModelTokenEmbedding) else token
+    if text is not None and donor in models and not _has_token(models[donor], text):
+        findings.error(
+            f"the token {token!r} is to come from {donor}, whose tokenizer has no {text!r}.", key
         )
     if isinstance(source, ModelTokenEmbedding) and source.token_id is not None:
         size = getattr(models[source.model].config, "vocab_size", None) if donor in models else None
@@ -119,6 +148,12 @@ def _check_token(
                 f"{source.model}, which has {size}, from 0.",
                 key,
             )
+
+
+def _has_token(model: CheckedModel, text: str) -> bool:
+    """Tell whether a model's tokenizer has a token, as far as that can be told at once."""
+    file = model.checkpoint.folder / "tokenizer.json"
+    return not file.is_file() or Tokenizer.from_file(str(file)).token_to_id(text) is not None
 
 
 def _has_tokenizer(folder: Path) -> bool:

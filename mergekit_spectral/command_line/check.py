@@ -42,7 +42,8 @@ def check(
 ) -> None:
     """Tell what is wrong with RECIPE before it is run, for any of mergekit's methods.
 
-    Reads nothing but configurations and the headers of files, and asks no hub. The exit status is
+    Reads configurations and the headers of files, of weights no more than samples to find equal
+    ones, and asks no hub. The exit status is
     0 if the merge would run, with warnings or without, and 1 if it would fail.
 
     \b

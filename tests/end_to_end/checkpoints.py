@@ -53,6 +53,12 @@ def granite(vocab_size: int = len(VOCABULARY), **config: object) -> PreTrainedMo
     return _new("Granite", "GraniteForCausalLM", vocab_size=vocab_size, **{**DECODER, **config})
 
 
+def mixtral() -> PreTrainedModel:
+    """With a tensor for each expert in its files, which mergekit stacks."""
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    return _new("Mixtral", "MixtralForCausalLM", vocab_size=len(VOCABULARY), **experts, **DECODER)
+
+
 def qwen2(**config: object) -> PreTrainedModel:
     """With biases on q_proj, k_proj and v_proj."""
     settings = {"vocab_size": len(VOCABULARY), **DECODER, **config}

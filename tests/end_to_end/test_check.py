@@ -14,6 +14,7 @@ import yaml
 from click.testing import CliRunner
 from end_to_end import checkpoints, hub
 from end_to_end.checkpoints import Family
+from end_to_end.command import try_mergekit_yaml
 from end_to_end.recipe_builders import recipe as plain_recipe
 from end_to_end.stand_ins import StandIns
 from mergekit.options import MergeOptions
@@ -81,6 +82,10 @@ class Workshop:
     def with_token(self, token: str, source: Any) -> Recipe:
         tokenizer = {"source": "base", "tokens": {token: {"source": source}}}
         return {**self.recipe(), "tokenizer": tokenizer}
+
+    def slices_without_base(self) -> Recipe:
+        recipe = self.slices([0, 3], [0, 3])
+        return {**recipe, "slices": [{"sources": recipe["slices"][0]["sources"][1:]}]}
 
     def slices(self, *ranges: list[int], method: str = "drm") -> Recipe:
         """A recipe of one slice, with one source for each range."""
@@ -364,6 +369,48 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
         "the models have no module defualt; did you mean default?",
         "modules.defualt",
     ),
+    "a model twice": (
+        lambda w: w.with_model(w.family.tuned[0]),
+        "error",
+        "stands twice among what is merged; name it once",
+        "models[3].model",
+    ),
+    "too many models": (
+        lambda w: w.recipe("slerp", t=0.5),
+        "error",
+        "slerp cannot merge 3 models and the base: Merge method requires exactly 2 inputs; got 4.",
+        "models",
+    ),
+    "slices without the base": (
+        lambda w: w.slices_without_base(),
+        "error",
+        "drm cannot merge 1 model: Base input is not present in merge inputs.",
+        "slices[0].sources",
+    ),
+    "a chat template": (
+        lambda w: {**w.recipe(), "tokenizer_source": "base", "chat_template": "chatmll"},
+        "error",
+        "`chat_template` must be auto, alpaca, chatml, ",
+        "chat_template",
+    ),
+    "a chat template without a tokenizer": (
+        lambda w: {**w.recipe(), "chat_template": "chatmll"},
+        "warning",
+        "`chat_template` must be auto, alpaca, chatml, ",
+        "chat_template",
+    ),
+    "a token that its model does not have": (
+        lambda w: w.with_token("<new>", str(w.family.base)),
+        "error",
+        "whose tokenizer has no '<new>'",
+        "tokenizer.tokens.<new>",
+    ),
+    "a name that no file can have": (
+        lambda w: w.with_model("m" * 300),
+        "error",
+        "is neither a folder here",
+        "models[3].model",
+    ),
     "a tokenizer that is not there": (
         lambda w: {**w.recipe(), "tokenizer_source": "./nowhere"},
         "error",
@@ -410,7 +457,7 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
         lambda w: w.recipe("della", weight=1, density=0.9, epsilon=0.2),
         "error",
         "density ± epsilon must lie between 0 and 1",
-        "",
+        "parameters.density",
     ),
     "no base": (
         lambda w: without(w.recipe(), "base_model"),
@@ -490,21 +537,31 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
         "slerp needs a base model: set `base_model` to one of the two models.",
         "",
     ),
-    "another architecture": (of_another_architecture, "error", "of different architectures", ""),
+    "another architecture": (
+        of_another_architecture,
+        "error",
+        "of different architectures",
+        "models[3].model",
+    ),
     "more layers": (of_more_layers, "error", "must have one number of layers", "models"),
-    "another width": (of_another_width, "error", "has other shapes than", ""),
-    "another vocabulary": (of_another_vocabulary, "error", "the vocabularies differ, ", ""),
+    "another width": (of_another_width, "error", "has other shapes than", "models[3].model"),
+    "another vocabulary": (
+        of_another_vocabulary,
+        "error",
+        "the vocabularies differ, ",
+        "models[3].model",
+    ),
     "a tensor that is missing": (
         lambda w: repacked(w, lambda tensors: tensors.pop("model.norm.weight")),
         "error",
         "lacks model.norm.weight, which the merge needs",
-        "",
+        "models[3].model",
     ),
     "a tensor that only one has": (
         lambda w: repacked(w, lambda tensors: tensors.update({"extra.weight": torch.ones(3)})),
         "warning",
         "alone has extra.weight, which the merge leaves out",
-        "",
+        "models[3].model",
     ),
     "layers that are not there": (
         lambda w: w.slices([0, 3], [1, 4]),
@@ -640,6 +697,41 @@ def test_a_tokenizer_makes_vocabularies_agree(workshop: Workshop):
     checkpoints.write_tokenizer(workshop.folder / "larger")
     report = checked({**recipe, "tokenizer": {"source": "union"}}, workshop.folder)
     assert report.findings == ()
+
+
+def test_experts_that_mergekit_puts_together(workshop: Workshop):
+    family = checkpoints.write_family(workshop.folder, checkpoints.mixtral())
+    names = load_file(family.base / "model.safetensors")
+    assert any("experts.0." in name for name in names)
+    report = checked(plain_recipe("drm", family), workshop.folder)
+    assert report.findings == ()
+    assert report.costs is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "of_base", "runs"),
+    [
+        ("ties", False, False),
+        ("ties", True, True),
+        ("slerp", False, True),
+        ("multislerp", False, False),
+        ("multislerp", True, False),
+        ("linear", False, True),
+    ],
+)
+def test_optional_tensors_are_spared_as_mergekit_does(
+    method: str, of_base: bool, runs: bool, workshop: Workshop
+):
+    family = checkpoints.write_family(workshop.folder, checkpoints.granite(), count=1)
+    owner = family.base if of_base else family.tuned[0]
+    bias = {"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}
+    checkpoints.write_tensors(owner, {**checkpoints.tensors(owner), **bias})
+    recipe = plain_recipe(method, family, weight=1.0, t=0.5)
+    if method == "slerp":
+        recipe["models"].append({"model": str(family.base)})
+    assert checked(recipe, workshop.folder).failed != runs
+    result = try_mergekit_yaml(recipe, workshop.folder / "out")
+    assert (result.exit_code == 0) == runs
 
 
 def test_layers_that_slices_leave_out_are_no_fault(workshop: Workshop):

@@ -12,11 +12,10 @@ VARIANTS = {
             {"density": 0.2},
             module="benchmarks.quality.merging.without_renormalization",
         ),
-        Method("drm_vertical", {"density": 0.2, "direction": "vertical"}, recipe_name="drm"),
-        Method(
-            "knots_ties_vertical",
-            {"density": 1.0, "direction": "vertical"},
-            recipe_name="knots_ties",
+        *(
+            Method(f"{name}_{direction}", {**own, "direction": direction}, recipe_name=name)
+            for name, own in (("drm", {"density": 0.2}), ("knots_ties", {"density": 1.0}))
+            for direction in ("vertical", "auto")
         ),
         Method("ties_density_1", {"density": 1.0}, recipe_name="ties"),
         Method("knots_ties_density_0.2", {"density": 0.2}, recipe_name="knots_ties"),
@@ -26,7 +25,14 @@ VARIANTS = {
 
 COMPARISONS = {
     "renormalization": ("drm", "drm_without_renormalization"),
-    "direction": ("drm", "drm_vertical", "knots_ties", "knots_ties_vertical"),
+    "direction": (
+        "drm",
+        "drm_auto",
+        "drm_vertical",
+        "knots_ties",
+        "knots_ties_auto",
+        "knots_ties_vertical",
+    ),
     "weights or coordinates": ("ties_density_1", "knots_ties", "ties", "knots_ties_density_0.2"),
     "η of STAR": ("star_eta_20", "star", "star_eta_60", "star_eta_80", "star_eta_100"),
 }
