@@ -69,8 +69,13 @@ def examine(
 ) -> tuple[Report, PlannedMerge | None]:
     """Check a recipe, and return with the report mergekit's plan of it.
 
-    That is None if there is an error, or a model is not here. What the merge takes is not told if
-    `out` is None.
+    That is None if there is an error, or a model is not here.
+
+    Args:
+        recipe: the recipe's file.
+        options: mergekit's.
+        out: where the merged model would go; None for a look at the inputs alone, of which the
+            costs are not told.
     """
     config, findings = read_recipe(recipe)
     if config is None:
@@ -86,7 +91,9 @@ def examine(
     named = references(config)
     check_tokenizers(config, models, named, recipe.parent, findings)
     check_identity(models, base_models(config), named, findings)
-    copied = list(_copied(config, method, models))
+    # An inspection reads an adapter's factors, whatever the method does.
+    in_factors = out is None or isinstance(method, SpectralMethod)
+    copied = list(_copied(config, models, in_factors))
     _check_copies(copied, models, options, named, findings)
     if not options.allow_crimes:
         check_architectures(models, named, findings)
@@ -164,15 +171,15 @@ def _check_dtype(config: MergeConfiguration, name: str, findings: Findings) -> N
 
 def _copied(
     config: MergeConfiguration,
-    method: MergeMethod | None,
     models: Mapping[ModelReference, CheckedModel],
+    in_factors: bool,
 ) -> Iterator[ModelReference]:
     """Yield the LoRA inputs that mergekit merges into copies of their bases first."""
     for reference, model in models.items():
         if reference.lora is None:
             continue
         whole = reference in base_models(config)
-        if not isinstance(method, SpectralMethod) or model.adapter is None or whole:
+        if not in_factors or model.adapter is None or whole:
             yield reference
 
 

@@ -21,12 +21,14 @@ class Finding:
         message: a sentence.
         key: what it is about, as in ``models[0].parameters.weight``; empty if the whole recipe.
         line: of the key, from 1.
+        absent: whether it is that a model is not on this machine, so that nothing is known of it.
     """
 
     severity: Severity
     message: str
     key: str = ""
     line: int | None = None
+    absent: bool = False
 
     def place(self, recipe: Path) -> str:
         """Return where it is, as in ``recipe.yml:8``."""
@@ -53,6 +55,10 @@ class Findings:
         """Say what would go otherwise than the recipe seems to ask for."""
         self._add("warning", message, key)
 
+    def absent(self, message: str, key: Key = ()) -> None:
+        """Warn that a model is not on this machine."""
+        self._add("warning", message, key, absent=True)
+
     def note(self, message: str, key: Key = ()) -> None:
         """Say what is worth knowing."""
         self._add("note", message, key)
@@ -67,8 +73,8 @@ class Findings:
         """Whether there is an error."""
         return bool(self.errors)
 
-    def _add(self, severity: Severity, message: str, key: Key) -> None:
+    def _add(self, severity: Severity, message: str, key: Key, absent: bool = False) -> None:
         line = self.text.line(key) if self.text else None
-        finding = Finding(severity, message, dotted(key), line)
+        finding = Finding(severity, message, dotted(key), line, absent)
         if finding not in self.all:
             self.all.append(finding)

@@ -133,7 +133,7 @@ def _found(read: Callable[[], T], findings: Findings, key: Key) -> T | None:
     try:
         return read()
     except NotDownloadedError as error:
-        findings.warning(error.message, key)
+        findings.absent(error.message, key)
     except MergeError as error:
         findings.error(error.message, key)
     return None

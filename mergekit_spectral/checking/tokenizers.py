@@ -75,7 +75,7 @@ def _check_source(
     try:
         folder = find_folder(source.model, "Model", recipe_folder)
     except NotDownloadedError as error:
-        findings.warning(error.message, key)
+        findings.absent(error.message, key)
     except MergeError as error:
         findings.error(error.message, key)
     else:

@@ -29,9 +29,17 @@ MODULES = ("matplotlib", "jinja2")
     type=click.IntRange(min=1),
     help="Look at so many weights of each kind, evenly over the layers.",
 )
+@click.option("--lora-merge-cache", help="As it would be given to mergekit-yaml.")
+@click.option("--allow-crimes", is_flag=True, help="As it would be given to mergekit-yaml.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that the models bring.")
 def inspect(
-    recipe: Path, out: Path, tensors: str | None, sample: int | None, trust_remote_code: bool
+    recipe: Path,
+    out: Path,
+    tensors: str | None,
+    sample: int | None,
+    lora_merge_cache: str | None,
+    allow_crimes: bool,
+    trust_remote_code: bool,
 ) -> None:
     """Look at the inputs of RECIPE: whether they agree or fight, where, and what to start from.
 
@@ -54,6 +62,8 @@ def inspect(
         out,
         pattern=tensors,
         sample=sample,
+        lora_merge_cache=lora_merge_cache,
+        allow_crimes=allow_crimes,
         trust_remote_code=trust_remote_code,
         console=progress_console(),
     )

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mergekit_spectral.inspecting.inspection import inspect
 from mergekit_spectral.inspecting.page import HEADER, input_rows, write_page
 from mergekit_spectral.inspecting.plots import draw_inspection
-from mergekit_spectral.inspecting.takeaways import suggestions, takeaways
+from mergekit_spectral.inspecting.suggestions import suggestions
+from mergekit_spectral.inspecting.takeaways import takeaways
 from mergekit_spectral.tables import print_table
 from mergekit_spectral.transformers_output import silence_transformers
 
@@ -25,6 +26,8 @@ def inspect_and_write(
     *,
     pattern: str | None,
     sample: int | None,
+    lora_merge_cache: str | None,
+    allow_crimes: bool,
     trust_remote_code: bool,
     console: Console,
 ) -> None:
@@ -45,7 +48,11 @@ def inspect_and_write(
         inspection = inspect(
             recipe,
             out,
-            MergeOptions(trust_remote_code=trust_remote_code),
+            MergeOptions(
+                lora_merge_cache=lora_merge_cache,
+                allow_crimes=allow_crimes,
+                trust_remote_code=trust_remote_code,
+            ),
             pattern=pattern,
             sample=sample,
             progress=lambda done, total: bar.update(task, completed=done, total=total),

@@ -16,6 +16,7 @@ from mergekit_spectral.adapters import AdaptedTensor
 from mergekit_spectral.checking.plan import PlannedTensor
 from mergekit_spectral.methods.deltas import TaskDelta, adapter_delta, task_deltas
 from mergekit_spectral.recipe_check import base_models, sections
+from mergekit_spectral.spectral import Delta
 from mergekit_spectral.tensor_names import kind_of
 
 
@@ -25,14 +26,19 @@ class Updates:
 
     Attributes:
         tensor: as planned.
-        deltas: by input, in the recipe's order.
-        base_norm: the base's Frobenius norm; None if it was not read, because the inputs are
-            adapters on it.
+        deltas: by input, in the recipe's order; None of one that it is not merged with.
+        base_norms: Frobenius norms of the base, of each of its matrices; None if it was not read,
+            because the inputs are adapters on it.
     """
 
     tensor: PlannedTensor
-    deltas: tuple[TaskDelta, ...]
-    base_norm: float | None
+    deltas: tuple[TaskDelta | None, ...]
+    base_norms: tuple[float, ...] | None
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the tensor."""
+        return next(delta.shape for delta in self.deltas if delta is not None)
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def chosen(
 ) -> tuple[list[PlannedTensor], list[LeftOut]]:
     """Return the tensors to look at, and the others.
 
-    Those can be looked at that the base and all inputs have, in one shape.
+    Those can be looked at that the base and an input have, in one shape.
 
     Args:
         plan: of all tensors.
@@ -98,9 +104,10 @@ def _incomparable(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> st
     """Say why inputs cannot be compared at a tensor, or return an empty text."""
     if tensor.base_model is None:
         return "merged without a base"
-    models = (tensor.base_model, *inputs)
-    if lacking := [model for model in models if tensor.inputs.get(model) is None]:
-        return f"not in {', '.join(map(str, lacking))}"
+    if tensor.inputs.get(tensor.base_model) is None:
+        return f"not in {tensor.base_model}"
+    if all(tensor.inputs.get(model) is None for model in inputs):
+        return "merged with none of the inputs"
     if len({value.shape for value in tensor.inputs.values() if value is not None}) > 1:
         return "of several shapes"
     return ""
@@ -111,32 +118,39 @@ def read_updates(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> Upd
 
     mergekit's cache must have the loaders of the models.
     """
-    own = {model: _read(tensor, model) for model in inputs}
+    there = [model for model in inputs if tensor.inputs.get(model) is not None]
+    own = {model: _read(tensor, model) for model in there}
     adapters = {m: v for m, v in own.items() if isinstance(v, AdaptedTensor)}
-    if all(m in adapters and adapters[m].base_id == tensor.base_model for m in inputs):
-        deltas = (adapter_delta(value, model, tensor.name) for model, value in adapters.items())
-        return Updates(tensor, tuple(deltas), None)
-    assert tensor.base_model is not None
-    base = _read(tensor, tensor.base_model)
-    entries = [TensorEntry(id=tensor.base_model, tensor=base, is_base=True)]
-    entries += [TensorEntry(id=model, tensor=value, is_base=False) for model, value in own.items()]
-    group = TensorGroup(tuple(entries), TensorMetadata(name=tensor.name))
-    norm = float(torch.linalg.vector_norm(base, dtype=torch.float32))
-    return Updates(tensor, tuple(task_deltas(group)), norm)
+    if all(m in adapters and adapters[m].base_id == tensor.base_model for m in there):
+        found = [adapter_delta(value, model, tensor.name) for model, value in adapters.items()]
+        norms = None
+    else:
+        assert tensor.base_model is not None
+        base = _read(tensor, tensor.base_model)
+        entries = [TensorEntry(id=tensor.base_model, tensor=base, is_base=True)]
+        entries += [TensorEntry(id=m, tensor=value, is_base=False) for m, value in own.items()]
+        found = task_deltas(TensorGroup(tuple(entries), TensorMetadata(name=tensor.name)))
+        norms = tuple(float(torch.linalg.vector_norm(W, dtype=torch.float32)) for W in _parts(base))
+    deltas = dict(zip(there, found, strict=True))
+    return Updates(tensor, tuple(map(deltas.get, inputs)), norms)
 
 
 def _read(tensor: PlannedTensor, model: ModelReference) -> Tensor:
     value = tensor.loads[model].execute()
-    assert value is not None  # those that an input lacks are not chosen
+    assert value is not None  # those that an input lacks are not read
     return value
 
 
-def matrices(updates: Updates) -> Iterator[tuple[str, list[TaskDelta]]]:
-    """Yield a tensor's matrices by name, of three axes each by its number."""
-    shape = updates.deltas[0].shape
-    if len(shape) != 3:
-        yield updates.tensor.name, list(updates.deltas)
-        return
-    for number, own in enumerate(zip(*(d.matrices() for d in updates.deltas), strict=True)):
-        parts = [TaskDelta(torch.Size(matrix.shape), matrix) for matrix in own]
-        yield f"{updates.tensor.name}[{number}]", parts
+def _parts(tensor: Tensor) -> Sequence[Tensor]:
+    return tuple(tensor) if tensor.ndim == 3 else (tensor,)
+
+
+def matrices(updates: Updates) -> Iterator[tuple[str, list[Delta | None], float | None]]:
+    """Yield a tensor's matrices: names, numbered if it has three axes, updates and base's norm."""
+    name = updates.tensor.name
+    own = [None if delta is None else delta.matrices() for delta in updates.deltas]
+    count = updates.shape[0] if len(updates.shape) == 3 else 1
+    for number in range(count):
+        label = f"{name}[{number}]" if count > 1 or len(updates.shape) == 3 else name
+        norm = None if updates.base_norms is None else updates.base_norms[number]
+        yield label, [None if parts is None else parts[number] for parts in own], norm

@@ -26,7 +26,7 @@ from mergekit_spectral.inspecting.inputs import (
     matrices,
     read_updates,
 )
-from mergekit_spectral.inspecting.weights import WeightReport, inspect_weight
+from mergekit_spectral.inspecting.weights import Values, WeightReport, inspect_weight
 from mergekit_spectral.loader_cache import loader_cache
 from mergekit_spectral.lora_inputs import factored_lora_inputs
 from mergekit_spectral.recipe_check import base_models
@@ -40,11 +40,12 @@ class OtherReport:
 
     Attributes:
         name: of the tensor.
-        norms: of the inputs' updates, in the recipe's order.
+        norms: of the inputs' updates, in the recipe's order; None of one that it is not merged
+            with.
     """
 
     name: str
-    norms: tuple[float, ...]
+    norms: Values
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def inspect(
         called = f" and whose name is like {pattern}" if pattern else ""
         why = next((f"; {each.name} is {each.why}" for each in left_out if each.why), "")
         raise MergeError(
-            f"{recipe}: there is no tensor that all inputs and the base have{called}{why}."
+            f"{recipe}: there is no tensor that the base and an input have{called}{why}."
         )
     done = _Record(folder / "tensors.jsonl", _fingerprint(recipe, merge))
     with from_files(merge), factored_lora_inputs(config, options):
@@ -158,7 +159,7 @@ def _planned(recipe: Path, options: MergeOptions) -> PlannedMerge:
     report, merge = examine(recipe, options, None)
     if merge is None:
         errors = [finding for finding in report.findings if finding.severity == "error"]
-        absent = [finding for finding in report.findings if "nor downloaded" in finding.message]
+        absent = [finding for finding in report.findings if finding.absent]
         first = (*errors, *absent)[0]
         raise MergeError(
             f"{first.place(recipe)}: {first.message} See `mergekit-spectral check {recipe}`."
@@ -172,14 +173,16 @@ def _planned(recipe: Path, options: MergeOptions) -> PlannedMerge:
 
 
 def _looked_at(tensor: PlannedTensor, updates: Updates) -> TensorReport:
-    if len(updates.deltas[0].shape) < 2 or tensor.vocabulary:
-        norms = tuple(float(f"{delta.matrix.norm:.4g}") for delta in updates.deltas)
+    if len(updates.shape) < 2 or tensor.vocabulary:
+        norms = tuple(
+            None if delta is None else float(f"{delta.matrix.norm:.4g}") for delta in updates.deltas
+        )
         other = OtherReport(tensor.name, norms) if any(norms) else None
         return TensorReport(tensor.name, (), other)
     direction = str(tensor.shared.get("direction", "auto"))
     found = (
-        inspect_weight(name, [delta.matrix for delta in deltas], updates.base_norm, direction)
-        for name, deltas in matrices(updates)
+        inspect_weight(name, deltas, base_norm, direction)
+        for name, deltas, base_norm in matrices(updates)
     )
     return TensorReport(tensor.name, tuple(filter(None, found)), None)
 
@@ -217,8 +220,14 @@ class _Record:
             lines = lines[: 1 + len(self.reports)]
         else:
             lines = [json.dumps(fingerprint)]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in lines))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{line}\n" for line in lines))
+        except OSError as error:
+            raise MergeError(
+                f"{path.parent} cannot be written to ({error.strerror}); name another folder "
+                "with --out."
+            ) from error
 
     def add(self, report: TensorReport) -> None:
         """Remember one tensor."""

@@ -6,20 +6,24 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mergekit_spectral.inspecting.inspection import Inspection
 from mergekit_spectral.inspecting.plots import Plot
+from mergekit_spectral.inspecting.suggestions import suggestions
 from mergekit_spectral.inspecting.summary import (
+    PerInput,
     mean_over_weights,
     pruned,
     pruned_without,
     short_names,
     total_norms,
+    weights_changed,
     worst_conflicts,
 )
-from mergekit_spectral.inspecting.takeaways import suggestions, takeaways
+from mergekit_spectral.inspecting.takeaways import takeaways
 
 CONFLICTS = 8
 LISTED = 5
@@ -27,6 +31,7 @@ LISTED = 5
 HEADER = (
     "input",
     "norm",
+    "matrices",
     "effective rank",
     "stable rank",
     "rank at η = 40",
@@ -78,18 +83,22 @@ def conflict_rows(inspection: Inspection) -> list[tuple[str, str, str]]:
 
 
 def input_rows(inspection: Inspection) -> list[tuple[str, ...]]:
-    """Return a row of text for each input, as in `HEADER`: means over all weights."""
+    """Return a row of text for each input, as in `HEADER`: means over what it changes."""
     if not inspection.weights:
         return []
-    columns = (
-        [f"{norm:.3g}" for norm in total_norms(inspection)],
-        [f"{x:.1f}" for x in mean_over_weights(inspection, lambda w: w.effective_ranks)],
-        [f"{x:.1f}" for x in mean_over_weights(inspection, lambda w: w.stable_ranks)],
-        [f"{x:.1f}" for x in mean_over_weights(inspection, lambda w: w.kept_ranks[40])],
-        [f"{x:.0%}" for x in mean_over_weights(inspection, lambda w: w.norm_shares)],
-        [f"{x:.0%}" for x in mean_over_weights(inspection, pruned)],
-        [f"{x:.0%}" for x in mean_over_weights(inspection, pruned_without)],
-    )
+    ways: list[tuple[PerInput, str]] = [
+        (lambda w: w.effective_ranks, ".1f"),
+        (lambda w: w.stable_ranks, ".1f"),
+        (lambda w: w.kept_ranks[40], ".1f"),
+        (lambda w: w.norm_shares, ".0%"),
+        (pruned, ".0%"),
+        (pruned_without, ".0%"),
+    ]
+    columns = [[f"{norm:.3g}" for norm in total_norms(inspection)]]
+    columns.append([str(count) for count in weights_changed(inspection)])
+    for value, form in ways:
+        means = mean_over_weights(inspection, value)
+        columns.append(["" if np.isnan(mean) else format(mean, form) for mean in means])
     return list(zip(short_names(inspection.inputs), *columns, strict=True))
 
 

@@ -18,11 +18,15 @@ MANY_PAIRS = 6
 """Up to so many, each pair has a column of its own."""
 
 Array = npt.NDArray[np.float64]
+PerInput = Callable[[WeightReport], Sequence[float | None]]
+"""A value of a weight for each input, None for one that does not change it."""
 
 
 def short_names(inputs: Sequence[str]) -> list[str]:
     """Return the last parts of models' names, as many of them as tell all apart."""
-    return endings([name.rpartition("+")[2] for name in inputs], "/")
+    own = [name.rpartition("+")[2] for name in inputs]
+    # One adapter may be on several bases.
+    return endings(own if len(set(own)) == len(own) else list(inputs), "/")
 
 
 def endings(names: Sequence[str], separator: str) -> list[str]:
@@ -35,28 +39,34 @@ def endings(names: Sequence[str], separator: str) -> list[str]:
     return list(names)
 
 
-def mean_over_weights(
-    inspection: Inspection, value: Callable[[WeightReport], Sequence[float]]
-) -> Array:
-    """Return the mean over all weights of a value of each input, [T]."""
-    means: Array = np.mean([value(weight) for weight in inspection.weights], axis=0)
+def mean_over_weights(inspection: Inspection, value: PerInput) -> Array:
+    """Return the mean of a value of each input over the weights that it changes, [T].
+
+    It is NaN for an input that changes none, here as in all that follows.
+    """
+    return mean([value(weight) for weight in inspection.weights])
+
+
+def mean(values: object, axis: int | None = 0) -> Array:
+    """Return the mean over an axis, of the values that are there."""
+    there = np.ma.masked_invalid(np.asarray(values, dtype=float))
+    means: Array = np.ma.filled(there.mean(axis=axis), np.nan)
     return means
 
 
-def pruned(weight: WeightReport) -> list[float]:
+def pruned(weight: WeightReport) -> list[float | None]:
     """Return the share of each input's entries that DRM prunes."""
-    return [rows.mean for rows in weight.pruned]
+    return [None if rows is None else rows.mean for rows in weight.pruned]
 
 
-def pruned_without(weight: WeightReport) -> list[float]:
+def pruned_without(weight: WeightReport) -> list[float | None]:
     """Return the share that it would prune without renormalization."""
-    return [rows.mean for rows in weight.pruned_unrenormalized]
+    return [None if rows is None else rows.mean for rows in weight.pruned_unrenormalized]
 
 
 def mean_pairs(inspection: Inspection, value: Callable[[WeightReport], object]) -> Array:
-    """Return the mean over all weights of a value of each pair of inputs, [T, T]."""
-    means: Array = np.mean([np.asarray(value(weight)) for weight in inspection.weights], axis=0)
-    return means
+    """Return the mean of a value of each pair over the weights that both change, [T, T]."""
+    return mean([value(weight) for weight in inspection.weights])
 
 
 @dataclass(frozen=True)
@@ -85,11 +95,11 @@ def pairs_by_layer(
     for weight in inspection.weights:
         layer = layer_of(weight.name)
         if layer is not None:
-            found[layer].append(np.asarray(value(weight)))
+            found[layer].append(np.asarray(value(weight), dtype=float))
     if not found:
         return None
     layers = sorted(found)
-    means = np.stack([np.mean(found[layer], axis=0) for layer in layers])
+    means = np.stack([mean(found[layer]) for layer in layers])
     names = short_names(inspection.inputs)
     pairs = list(combinations(range(len(names)), 2))
     if len(pairs) <= MANY_PAIRS:
@@ -97,22 +107,33 @@ def pairs_by_layer(
         values = np.stack([means[:, i, j] for i, j in pairs], axis=1)
         return LayerPairs(tuple(layers), tuple(columns), values)
     others = ~np.eye(len(names), dtype=bool)
-    values = np.stack([means[:, t, others[t]].mean(axis=1) for t in range(len(names))], axis=1)
+    values = np.stack([mean(means[:, t, others[t]], 1) for t in range(len(names))], axis=1)
     return LayerPairs(tuple(layers), tuple(names), values)
 
 
 def between(pairs: Array) -> Array:
-    """Return the values of the pairs of different inputs, each pair once."""
+    """Return the values of the pairs of different inputs that there are, each pair once."""
     values: Array = pairs[np.triu_indices(len(pairs), k=1)]
-    return values
+    return values[~np.isnan(values)]
 
 
 def total_norms(inspection: Inspection) -> Array:
     """Return the norm of each input's whole update, [T]."""
-    squares = [np.square(weight.norms) for weight in inspection.weights]
-    squares += [np.square(other.norms) for other in inspection.others]
-    total: Array = np.sqrt(np.sum(squares, axis=0))
+    norms = [weight.norms for weight in inspection.weights]
+    norms += [other.norms for other in inspection.others]
+    total: Array = np.sqrt(np.nansum(np.square(np.asarray(norms, dtype=float)), axis=0))
     return total
+
+
+def mean_rank(inspection: Inspection) -> float:
+    """Return how many singular values updates have, the mean over all."""
+    return float(mean([weight.ranks for weight in inspection.weights], None))
+
+
+def weights_changed(inspection: Inspection) -> list[int]:
+    """Return how many matrices each input changes."""
+    changed = [[rank is not None for rank in weight.ranks] for weight in inspection.weights]
+    return [sum(own) for own in zip(*changed, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -130,9 +151,9 @@ class Grid:
     values: Array
 
 
-def grid(inspection: Inspection, value: Callable[[WeightReport], Sequence[float]]) -> Grid | None:
+def grid(inspection: Inspection, value: PerInput) -> Grid | None:
     """Lay out a value of all weights in layers, or return None if none is of a layer."""
-    cells: dict[tuple[int, str], list[Sequence[float]]] = defaultdict(list)
+    cells: dict[tuple[int, str], list[Sequence[float | None]]] = defaultdict(list)
     for weight in inspection.weights:
         layer = layer_of(weight.name)
         if layer is not None:
@@ -143,7 +164,7 @@ def grid(inspection: Inspection, value: Callable[[WeightReport], Sequence[float]
     kinds = list(dict.fromkeys(kind for _, kind in cells))
     values = np.full((len(inspection.inputs), len(layers), len(kinds)), np.nan)
     for (layer, kind), found in cells.items():
-        values[:, layers.index(layer), kinds.index(kind)] = np.mean(found, axis=0)
+        values[:, layers.index(layer), kinds.index(kind)] = mean(found)
     return Grid(tuple(layers), tuple(endings(kinds, ".")), values)
 
 
@@ -165,18 +186,19 @@ class Conflict:
 def worst_conflicts(inspection: Inspection, count: int) -> list[Conflict]:
     """Return where two updates pull apart most, the worst first; those below zero alone."""
     found = [
-        Conflict(weight.name, (i, j), weight.cosines[i][j])
+        Conflict(weight.name, (i, j), cosine)
         for weight in inspection.weights
         for i in range(len(inspection.inputs))
         for j in range(i)
-        if weight.cosines[i][j] < 0
+        if (cosine := weight.cosines[i][j]) is not None and cosine < 0
     ]
     return sorted(found, key=lambda conflict: conflict.cosine)[:count]
 
 
 def unchanged_layers(inspection: Inspection) -> list[int]:
-    """Return the layers that no input changes."""
-    changed = [weight.name for weight in inspection.weights]
-    changed += [other.name for other in inspection.others]
-    layers = set(map(layer_of, inspection.unchanged)) - set(map(layer_of, changed))
+    """Return the layers that were looked at whole, and that no input changes."""
+    others = {layer_of(weight.name) for weight in inspection.weights}
+    others |= {layer_of(other.name) for other in inspection.others}
+    others |= {layer_of(tensor.name) for tensor in inspection.left_out}
+    layers = set(map(layer_of, inspection.unchanged)) - others
     return sorted(layer for layer in layers if layer is not None)

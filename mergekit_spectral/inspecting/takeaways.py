@@ -2,50 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import fmean
 
 import numpy as np
 
 from mergekit_spectral.inspecting.inspection import Inspection
+from mergekit_spectral.inspecting.pruned_rows import PrunedRows
 from mergekit_spectral.inspecting.summary import (
     Array,
     between,
+    mean,
     mean_over_weights,
     mean_pairs,
+    mean_rank,
     pruned,
     pruned_without,
     short_names,
     total_norms,
     unchanged_layers,
+    weights_changed,
 )
 from mergekit_spectral.inspecting.weights import DENSITY
 
 OUTLIER = 10
 """An update this many times as large as the others' median is called an outlier."""
-MANY = 8
-"""So many inputs are merged with a smaller λ."""
 ENTRIES_LOST = 0.02
 """An input that loses so much more of its entries without renormalization is named."""
 ROWS_LOST = 0.05
 """From this share on it is told that rows of coordinates are lost whole."""
 UNEVEN = 2
 """Updates that differ by this factor are called uneven."""
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """A parameter to start from.
-
-    Attributes:
-        name: in a recipe.
-        value: as a recipe would have it.
-        reason: in a sentence.
-    """
-
-    name: str
-    value: str
-    reason: str
 
 
 def takeaways(inspection: Inspection) -> list[str]:
@@ -57,98 +44,81 @@ def takeaways(inspection: Inspection) -> list[str]:
             return [f"No input changes any matrix{looked}, but {others} vectors or embeddings."]
         end = "." if looked else ", so a merge is the base model."
         return [f"No input changes any tensor{looked}{end}"]
-    told = [_sizes(inspection)]
-    if len(inspection.inputs) > 1:
+    told = [_idle(inspection), _sizes(inspection), _common(inspection)]
+    if between(mean_pairs(inspection, lambda weight: weight.cosines)).size:
         told += [_directions(inspection), _subspaces(inspection), _signs(inspection)]
     told += [_ranks(inspection), _pruning(inspection), _unchanged(inspection)]
     return [sentence for sentence in told if sentence]
 
 
-def suggestions(inspection: Inspection) -> list[Suggestion]:
-    """Return parameters to start from, with the reasons."""
-    if not inspection.weights or len(inspection.inputs) < 2:
-        return []
-    made = []
-    norms = total_norms(inspection)
+def _idle(inspection: Inspection) -> str:
     names = short_names(inspection.inputs)
-    if norms.min() > 0 and norms.max() / norms.min() >= UNEVEN:
-        weights = norms.min() / norms
-        listed = ", ".join(f"{w:.2g} for {n}" for w, n in zip(weights, names, strict=True))
-        made.append(
-            Suggestion(
-                "weight",
-                listed,
-                f"The updates' norms differ by a factor of {norms.max() / norms.min():.1f}; these "
-                "make them equal, so that the largest does not decide all signs.",
-            )
-        )
-    made.append(_scale(inspection))
-    ranks = mean_over_weights(inspection, lambda w: w.kept_ranks[40])
-    made.append(
-        Suggestion(
-            "eta",
-            "40",
-            f"STAR's own keeps {ranks.mean():.1f} of {_rank(inspection):.0f} directions here; "
-            "what it drops is made up for by the rescaling.",
-        )
-    )
-    return made
-
-
-def _scale(inspection: Inspection) -> Suggestion:
-    """Return the λ that was measured to serve inputs of this kind and number (docs/choosing.md)."""
-    few = len(inspection.inputs) < MANY
-    if inspection.lora:
-        chosen = "between 0.7 and 1.7 of two to five adapters" if few else "0.4 to 0.7 of ten"
-        return Suggestion("lambda", "1.0" if few else "0.5", f"The best was measured {chosen}.")
-    return Suggestion(
-        "lambda",
-        "1.7 for drm and knots_ties, 1.0 for star",
-        "The best was measured there of five and of ten full fine-tunes; of two, 1.0 does as well.",
-    )
+    idle = [n for n, norm in zip(names, total_norms(inspection), strict=True) if norm == 0]
+    if not idle:
+        return ""
+    what = "of what was looked at" if inspection.left_out else "at all"
+    return f"{_listed(idle)} change{'s' if len(idle) == 1 else ''} nothing {what}."
 
 
 def _sizes(inspection: Inspection) -> str:
-    norms = total_norms(inspection)
-    names = short_names(inspection.inputs)
-    if len(norms) == 1:
+    every = total_norms(inspection)
+    names = [n for n, norm in zip(short_names(inspection.inputs), every, strict=True) if norm]
+    norms = every[every > 0]
+    if len(norms) < 2:
         return ""
     largest = int(norms.argmax())
     others = float(np.median(np.delete(norms, largest)))
-    if others and norms[largest] >= OUTLIER * others:
+    if norms[largest] >= OUTLIER * others:
         return (
             f"{names[largest]} is an outlier: its update is {norms[largest] / others:.0f} times as "
             "large as the others' median, so it decides nearly all signs; give it a smaller "
             "weight, or look whether it is of this base at all."
         )
-    if norms.min() > 0 and norms[largest] >= UNEVEN * norms.min():
+    if norms[largest] >= UNEVEN * norms.min():
         return (
             f"The updates are of uneven size: that of {names[largest]} is "
             f"{norms[largest] / norms.min():.1f} times that of {names[int(norms.argmin())]}, which "
             "it will outvote."
         )
-    relative = [weight.relative_norms for weight in inspection.weights if weight.relative_norms]
+    sizes = [weight.relative_norms or () for weight in inspection.weights]
+    relative = [size for weight in sizes for size in weight if size]
     share = f", about {np.mean(relative):.1%} of the base's weights" if relative else ""
-    spread = f", within a factor of {norms.max() / norms.min():.1f}" if norms.min() > 0 else ""
-    return f"The updates are of about the same size{spread}{share}."
+    return (
+        "The updates are of about the same size, within a factor of "
+        f"{norms.max() / norms.min():.1f}{share}."
+    )
+
+
+def _common(inspection: Inspection) -> str:
+    """Tell how many weights inputs have in common, if these are not all."""
+    if len(inspection.inputs) == 1:
+        return ""
+    changing = [sum(rank is not None for rank in weight.ranks) for weight in inspection.weights]
+    busy = sum(count > 0 for count in weights_changed(inspection))
+    if min(changing) == busy:
+        return ""
+    alone = sum(count == 1 for count in changing)
+    return (
+        f"Of the {len(changing)} matrices that are changed, {sum(c == busy for c in changing)} are "
+        f"by all inputs and {alone} by one alone; what is said of pairs is of what both change."
+    )
 
 
 def _directions(inspection: Inspection) -> str:
     cosines = mean_pairs(inspection, lambda weight: weight.cosines)
-    mean = float(between(cosines).mean())
+    average, least = float(between(cosines).mean()), float(between(cosines).min())
     pair = _extreme(cosines, inspection)
-    if mean > 0.3:
+    several = f"; the least alike are {pair}" if between(cosines).size > 1 else ""
+    if average > 0.3:
         return (
-            f"The updates point much the same way: their mean cosine is {mean:.2f}, so they add up "
-            f"rather than conflict; the least alike are {pair}."
+            f"The updates point much the same way: their mean cosine is {average:.2f}, so they add "
+            f"up rather than conflict{several}."
         )
-    if between(cosines).min() < -0.1:
-        return (
-            f"Some updates pull apart: {pair} have a mean cosine of {between(cosines).min():.2f}."
-        )
+    if least < -0.1:
+        return f"Some updates pull apart: {pair} have a mean cosine of {least:.2f}."
     return (
-        f"As vectors the updates are nearly orthogonal, with a mean cosine of {mean:.2f}: they "
-        f"neither add up nor cancel; the least alike are {pair}."
+        f"As vectors the updates are nearly orthogonal, with a mean cosine of {average:.2f}: they "
+        f"neither add up nor cancel{several}."
     )
 
 
@@ -159,7 +129,7 @@ def _subspaces(inspection: Inspection) -> str:
         fmean(w.overlap_dimensions / w.shape[side] for w in inspection.weights) for side in (0, 1)
     )
     hint = ""
-    if inspection.lora and into > 0.6 and into > 2 * out:
+    if inspection.lora and _beyond(into, chance_in) > 0.6 and into > 2 * out:
         hint = (
             " Adapters that read the same directions were usually trained from the same random A; "
             "`direction: vertical` shares that side."
@@ -172,9 +142,15 @@ def _subspaces(inspection: Inspection) -> str:
 
 
 def _often(value: float, chance: float) -> str:
-    if value > 0.6:
+    beyond = _beyond(value, chance)
+    if beyond > 0.6:
         return "mostly the same"
-    return "partly the same" if value > max(0.15, 2 * chance) else "different"
+    return "partly the same" if beyond > 0.1 else "different"
+
+
+def _beyond(value: float, chance: float) -> float:
+    """Return how far an overlap is from chance towards 1, as a share."""
+    return (value - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 def _signs(inspection: Inspection) -> str:
@@ -189,11 +165,11 @@ def _signs(inspection: Inspection) -> str:
 
 
 def _ranks(inspection: Inspection) -> str:
-    effective = mean_over_weights(inspection, lambda weight: weight.effective_ranks).mean()
-    kept = mean_over_weights(inspection, lambda weight: weight.kept_ranks[40]).mean()
+    effective = float(mean(mean_over_weights(inspection, lambda w: w.effective_ranks)))
+    kept = float(mean(mean_over_weights(inspection, lambda w: w.kept_ranks[40])))
     return (
-        f"The updates' effective rank is {effective:.1f} of {_rank(inspection):.0f} on average; "
-        f"{kept:.1f} directions hold 40% of the nuclear norm."
+        f"The updates' effective rank is {effective:.1f} of {mean_rank(inspection):.0f} on "
+        f"average; {kept:.1f} directions hold 40% of the nuclear norm."
     )
 
 
@@ -201,25 +177,29 @@ def _pruning(inspection: Inspection) -> str:
     with_it = mean_over_weights(inspection, pruned)
     without = mean_over_weights(inspection, pruned_without)
     names = short_names(inspection.inputs)
-    lost = mean_over_weights(inspection, lambda w: [r.whole for r in w.pruned_unrenormalized])
-    worst = int(without.argmax())
+    lost = mean_over_weights(inspection, lambda w: _whole(w.pruned_unrenormalized))
+    worst = int(np.nanargmax(without - with_it))
     if without[worst] - with_it[worst] >= ENTRIES_LOST:
         whole = f", and {lost[worst]:.0%} of its rows whole" if lost[worst] >= ROWS_LOST else ""
         return (
             f"Without DRM's renormalization {names[worst]} would lose {without[worst]:.0%} of its "
             f"entries at density {DENSITY:g}{whole}; with it, {with_it[worst]:.0%} of the entries."
         )
-    if lost.mean() >= ROWS_LOST:
-        kept = mean_over_weights(inspection, lambda w: [r.whole for r in w.pruned]).mean()
+    kept = mean_over_weights(inspection, lambda w: _whole(w.pruned))
+    if float(mean(lost - kept)) >= ROWS_LOST:
         return (
-            f"Without DRM's renormalization {lost.mean():.0%} of the rows of joint coordinates "
+            f"Without DRM's renormalization {mean(lost):.0%} of the rows of joint coordinates "
             f"would be pruned whole at density {DENSITY:g}, alike in all inputs; with it, "
-            f"{kept:.0%}."
+            f"{mean(kept):.0%}."
         )
     return (
         f"Renormalization changes little here: at density {DENSITY:g} DRM would prune every input "
         "and every direction about alike without it too."
     )
+
+
+def _whole(rows: Sequence[PrunedRows | None]) -> list[float | None]:
+    return [None if own is None else own.whole for own in rows]
 
 
 def _unchanged(inspection: Inspection) -> str:
@@ -234,12 +214,12 @@ def _unchanged(inspection: Inspection) -> str:
     return f"No input changes {count} tensor{'s' if count > 1 else ''}: {names}{others}."
 
 
-def _rank(inspection: Inspection) -> float:
-    return float(np.mean([weight.ranks for weight in inspection.weights]))
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _extreme(pairs: Array, inspection: Inspection) -> str:
     names = short_names(inspection.inputs)
-    masked = pairs + np.where(np.tri(len(pairs), dtype=bool), np.inf, 0)
-    i, j = np.unravel_index(int(masked.argmin()), masked.shape)
+    masked = np.where(np.tri(len(pairs), dtype=bool), np.nan, pairs)
+    i, j = np.unravel_index(int(np.nanargmin(masked)), masked.shape)
     return f"{names[int(i)]} and {names[int(j)]}"

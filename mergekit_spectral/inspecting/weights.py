@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from mergekit_spectral.spectral import (
     kept_rank,
 )
 
+V = TypeVar("V")
+
 ETAS = (20, 40, 60, 80)
 SUBSPACE = 16
 """Directions that overlaps are measured in, at most."""
@@ -32,25 +35,30 @@ SAMPLED_ROWS = 256
 SAMPLED_COLUMNS = 2048
 SHOWN_VALUES = 48
 
-Pairs = tuple[tuple[float, ...], ...]
-"""A number for each pair of inputs, [T, T]."""
+Values = tuple[float | None, ...]
+"""A number for each input that changes the weight, None for the others."""
+Pairs = tuple[Values, ...]
+"""A number for each pair of inputs that both do, [T, T]."""
 
 
 @dataclass(frozen=True)
 class WeightReport:
     """One matrix of the model. Lists have a value for each input, in the recipe's order.
 
+    What an input's update is like is None for an input that changes nothing here, or that the
+    weight is not merged with.
+
     Attributes:
         name: of the tensor.
         shape: [out, in].
-        norms: Frobenius norms of the updates.
+        norms: Frobenius norms of the updates, 0 for one that changes nothing.
         relative_norms: the same over the base's norm; None where the base was not read.
         spectra: singular values relative to the largest, up to `SHOWN_VALUES` of them, evenly
             over all.
         ranks: how many singular values there are.
         overlap_dimensions: that overlaps are measured in.
-        effective_ranks: see `effective_rank`; 0 for an input that changes nothing.
-        stable_ranks: see `stable_rank`; likewise.
+        effective_ranks: see `effective_rank`.
+        stable_ranks: see `stable_rank`.
         kept_ranks: the rank that STAR keeps, by η.
         cosines: of the updates as vectors.
         overlap_out: of the leading subspaces of the output space, up to `SUBSPACE` dimensions.
@@ -68,74 +76,114 @@ class WeightReport:
 
     name: str
     shape: tuple[int, int]
-    norms: tuple[float, ...]
-    relative_norms: tuple[float, ...] | None
-    spectra: tuple[tuple[float, ...], ...]
-    ranks: tuple[int, ...]
+    norms: Values
+    relative_norms: Values | None
+    spectra: tuple[tuple[float, ...] | None, ...]
+    ranks: tuple[int | None, ...]
     overlap_dimensions: int
-    effective_ranks: tuple[float, ...]
-    stable_ranks: tuple[float, ...]
-    kept_ranks: dict[int, tuple[int, ...]]
+    effective_ranks: Values
+    stable_ranks: Values
+    kept_ranks: dict[int, tuple[int | None, ...]]
     cosines: Pairs
     overlap_out: Pairs
     overlap_in: Pairs
     agreement: Pairs
     joint_agreement: Pairs
     directions: int
-    norm_shares: tuple[float, ...]
-    pruned: tuple[PrunedRows, ...]
-    pruned_unrenormalized: tuple[PrunedRows, ...]
+    norm_shares: Values
+    pruned: tuple[PrunedRows | None, ...]
+    pruned_unrenormalized: tuple[PrunedRows | None, ...]
 
 
 def inspect_weight(
-    name: str, deltas: Sequence[Delta], base_norm: float | None, direction: str = "auto"
+    name: str,
+    deltas: Sequence[Delta | None],
+    base_norm: float | None,
+    direction: str = "auto",
 ) -> WeightReport | None:
     """Look at one weight.
 
     Args:
         name: of the tensor.
-        deltas: of T inputs, [out, in].
+        deltas: of T inputs, [out, in]; None of an input that it is not merged with.
         base_norm: the base's Frobenius norm, or None if it is not known.
         direction: the recipe's, for the joint space.
 
     Returns:
         None if no input changes it.
     """
-    if all(delta.is_zero() for delta in deltas):
+    merged = [delta for delta in deltas if delta is not None]
+    told = _Told(deltas)
+    if not told.changes:
         return None
-    products = inner_products(deltas)
+    shape = merged[0].shape
+    products = inner_products(told.changes)
     norms = products.diagonal().clamp(min=0).sqrt()
-    own = [joint_decomposition([delta], _leading, few=True) for delta in deltas]
-    spaces = [Subspaces.of(part, delta) for part, delta in zip(own, deltas, strict=True)]
-    horizontal = shared_side(direction, deltas[0].shape) == "horizontal"
-    sharing = deltas if horizontal else [delta.T for delta in deltas]
+    own = [joint_decomposition([delta], _leading, few=True) for delta in told.changes]
+    spaces = [Subspaces.of(part, delta) for part, delta in zip(own, told.changes, strict=True)]
+    spectra = [part.spectrum for part in own]
+    # DRM prunes all that it merges together, with updates of zero.
+    horizontal = shared_side(direction, shape) == "horizontal"
+    sharing = merged if horizontal else [delta.T for delta in merged]
     joint = joint_decomposition(sharing, above_tolerance(RANK_TOLERANCE))
     some = [delta.columns(_evenly(delta.shape[1], SAMPLED_COLUMNS)) for delta in sharing]
     coordinates = RenormalizedCoordinates(joint, some)
-    spectra = [part.spectrum for part in own]
+    changed = [delta.norm > 0 for delta in merged]
     return WeightReport(
         name=name,
-        shape=deltas[0].shape,
-        norms=_rounded(norms),
-        relative_norms=None if not base_norm else _rounded(norms / base_norm),
-        spectra=tuple(_shown(spectrum) for spectrum in spectra),
-        ranks=tuple(len(s) if s.any() else 0 for s in spectra),
+        shape=shape,
+        norms=told.norms(norms),
+        relative_norms=None if not base_norm else told.norms(norms / base_norm),
+        spectra=told.each([_shown(spectrum) for spectrum in spectra]),
+        ranks=told.each([len(spectrum) for spectrum in spectra]),
         overlap_dimensions=max(part.basis.shape[1] for part in own),
-        effective_ranks=tuple(round(effective_rank(s), 2) if s.any() else 0.0 for s in spectra),
-        stable_ranks=tuple(round(stable_rank(s), 2) if s.any() else 0.0 for s in spectra),
-        kept_ranks={
-            eta: tuple(kept_rank(s, eta) if s.any() else 0 for s in spectra) for eta in ETAS
-        },
-        cosines=_pairs(products / torch.outer(norms, norms).clamp(min=1e-300)),
-        overlap_out=_pairs(_overlaps([space.left for space in spaces])),
-        overlap_in=_pairs(_overlaps([space.right for space in spaces])),
-        agreement=_pairs(_agreement(_sampled(deltas))),
-        joint_agreement=_pairs(_agreement(_all(coordinates))),
+        effective_ranks=told.each([round(effective_rank(s), 2) for s in spectra]),
+        stable_ranks=told.each([round(stable_rank(s), 2) for s in spectra]),
+        kept_ranks={eta: told.each([kept_rank(s, eta) for s in spectra]) for eta in ETAS},
+        cosines=told.pairs(products / torch.outer(norms, norms).clamp(min=1e-300)),
+        overlap_out=told.pairs(_overlaps([space.left for space in spaces])),
+        overlap_in=told.pairs(_overlaps([space.right for space in spaces])),
+        agreement=told.pairs(_agreement(_sampled(told.changes))),
+        joint_agreement=told.pairs(_agreement(_all(coordinates)[changed])),
         directions=joint.basis.shape[1],
-        norm_shares=_rounded(_norm_shares(coordinates)),
-        pruned=_pruned(coordinates),
-        pruned_unrenormalized=_pruned(UnrenormalizedCoordinates(joint, some)),
+        norm_shares=told.each(_rounded(_norm_shares(coordinates)[changed])),
+        pruned=told.each(_pruned(coordinates, changed)),
+        pruned_unrenormalized=told.each(
+            _pruned(UnrenormalizedCoordinates(joint, some), changed),
+        ),
     )
+
+
+class _Told:
+    """Puts what is known of the inputs that change a weight in the places of all.
+
+    Args:
+        deltas: of all inputs, None of one that the weight is not merged with.
+
+    Attributes:
+        changes: those that are not zero.
+    """
+
+    def __init__(self, deltas: Sequence[Delta | None]):
+        self._merged = [delta is not None for delta in deltas]
+        self._changed = [delta is not None and delta.norm > 0 for delta in deltas]
+        self.changes = [d for d, own in zip(deltas, self._changed, strict=True) if d and own]
+
+    def each(self, values: Sequence[V]) -> tuple[V | None, ...]:
+        """Return a value for each input, None for one that changes nothing."""
+        left = iter(values)
+        return tuple(next(left) if changed else None for changed in self._changed)
+
+    def norms(self, values: Tensor) -> Values:
+        """Return a value for each input, 0 for one that is merged and changes nothing."""
+        pairs = zip(self.each(_rounded(values)), self._merged, strict=True)
+        return tuple(0.0 if value is None and merged else value for value, merged in pairs)
+
+    def pairs(self, values: Tensor) -> Pairs:
+        """Return a value for each pair of inputs, None where one changes nothing."""
+        nothing = (None,) * len(self._changed)
+        rows = self.each([self.each(_rounded(row)) for row in values])
+        return tuple(nothing if row is None else row for row in rows)
 
 
 def _leading(spectrum: Tensor) -> int:
@@ -169,8 +217,8 @@ def _agreement(values: Tensor) -> Tensor:
     return torch.where(both > 0, ((signs @ signs.T).double() / both.clamp(min=1) + 1) / 2, 0.5)
 
 
-def _pruned(coordinates: Entries) -> tuple[PrunedRows, ...]:
-    return tuple(map(PrunedRows.of, pruned_shares(coordinates, DENSITY)))
+def _pruned(coordinates: Entries, changed: list[bool]) -> list[PrunedRows]:
+    return list(map(PrunedRows.of, pruned_shares(coordinates, DENSITY)[changed]))
 
 
 def _norm_shares(coordinates: RenormalizedCoordinates) -> Tensor:
@@ -184,15 +232,9 @@ def _norm_shares(coordinates: RenormalizedCoordinates) -> Tensor:
 
 def _shown(spectrum: Tensor) -> tuple[float, ...]:
     """Return the singular values relative to the largest, at most `SHOWN_VALUES` of them."""
-    if not spectrum.any():
-        return ()
     places = torch.linspace(0, len(spectrum) - 1, min(len(spectrum), SHOWN_VALUES)).round().long()
     return _rounded(spectrum[places] / spectrum[0])
 
 
 def _rounded(values: Tensor) -> tuple[float, ...]:
     return tuple(float(f"{value:.4g}") for value in values.tolist())
-
-
-def _pairs(values: Tensor) -> Pairs:
-    return tuple(_rounded(row) for row in values)

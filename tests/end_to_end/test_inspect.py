@@ -204,6 +204,95 @@ def test_models_of_the_hub(llama: Family, tmp_path: Path, monkeypatch: pytest.Mo
     assert by_id.weights == looked_at(plain_recipe("drm", family), tmp_path).weights
 
 
+@pytest.mark.parametrize("method", ["ties", "drm"])
+def test_adapters_under_any_method(
+    method: str, lora: Family, adapted: dict[Path, dict[str, Tensor]], tmp_path: Path
+):
+    """Also where mergekit would merge copies first."""
+    recipe = lora_recipe(lora, method)
+    for model in recipe["models"]:
+        model["parameters"] = {"weight": 1.0}
+    found = looked_at(recipe, tmp_path)
+    weight = weight_called(found, WEIGHT)
+    deltas = differences(lora.base, [adapted[path] for path in lora.tuned], WEIGHT)
+    assert weight.norms == pytest.approx([float(d.norm()) for d in deltas], rel=1e-3)
+
+
+def test_adapters_on_other_weights(tmp_path: Path):
+    base = checkpoints.llama()
+    base.save_pretrained(tmp_path / "base")
+    for seed, target in ((1, "q_proj"), (2, "v_proj")):
+        checkpoints.write_adapter(tmp_path / str(seed), base, seed, [target])
+    family = Family(tmp_path / "base", (tmp_path / "1", tmp_path / "2"))
+    result = run(write(lora_recipe(family), tmp_path), "--out", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    assert "0 are by all inputs and 6 by one alone" in result.output
+    assert "nan" not in result.output
+
+
+def test_experts_are_compared_to_their_own_base(tmp_path: Path):
+    family = checkpoints.write_family(tmp_path, checkpoints.mixtral(), count=1)
+    tensors = checkpoints.tensors(family.base)
+    name = "model.layers.0.mlp.experts.down_proj"
+    found = looked_at(plain_recipe("drm", family), tmp_path, pattern="*experts.down_proj*")
+    after = checkpoints.tensors(family.tuned[0])
+    for number in range(4):
+        weight = weight_called(found, f"{name}[{number}]")
+        before = tensors[name][number].double()
+        expected = float((after[name][number].double() - before).norm() / before.norm())
+        assert weight.relative_norms == (pytest.approx(expected, rel=1e-3),)
+
+
+def test_slices_of_other_models(llama: Family, tmp_path: Path):
+    def part(tuned: Path, layers: list[int]) -> dict[str, Any]:
+        return {"sources": [{"model": str(m), "layer_range": layers} for m in (llama.base, tuned)]}
+
+    recipe = {
+        "merge_method": "drm",
+        "base_model": str(llama.base),
+        "slices": [part(llama.tuned[0], [0, 2]), part(llama.tuned[1], [2, 3])],
+    }
+    found = looked_at(recipe, tmp_path)
+    assert found.left_out == ()
+    norms = {w.name: [norm is not None for norm in w.norms] for w in found.weights}
+    assert norms["model.layers.0.mlp.up_proj.weight"] == [True, False]
+    assert norms["model.layers.2.mlp.up_proj.weight"] == [False, True]
+
+
+def test_tensors_that_cannot_be_compared_are_named(tmp_path: Path):
+    family = checkpoints.write_family(tmp_path, checkpoints.granite(), count=2)
+    bias = "model.layers.0.self_attn.q_proj.bias"
+    with_bias = {**checkpoints.tensors(family.base), bias: torch.ones(32)}
+    checkpoints.write_tensors(family.base, with_bias)
+    found = looked_at(plain_recipe("drm", family), tmp_path)
+    assert [(each.name, each.why) for each in found.left_out] == [
+        (bias, "merged with none of the inputs")
+    ]
+    result = run(tmp_path / "recipe.yml", "--out", tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert result.exit_code == 0
+    assert f"not looked at: {bias} (merged with none of the inputs)" in page
+
+
+def test_a_folder_that_cannot_be_written_to(llama: Family, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "report"
+    result = run(write(plain_recipe("drm", llama), tmp_path), "--out", out)
+    assert result.exit_code == 1
+    assert f"{out} cannot be written to (Not a directory)" in result.stderr
+
+
+def test_plots_of_another_recipe_are_removed(llama: Family, tmp_path: Path):
+    recipe = plain_recipe("drm", llama)
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "mine.png").write_text("")
+    for count, there in ((2, True), (1, False)):
+        own = {**recipe, "models": recipe["models"][:count]}
+        assert run(write(own, tmp_path), "--out", tmp_path / "report").exit_code == 0
+        assert (tmp_path / "report" / "pairs.png").exists() is there
+    assert (tmp_path / "report" / "mine.png").exists()
+
+
 def run(*arguments: object) -> Any:
     return CliRunner().invoke(main, ["inspect", *map(str, arguments)])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from matrices import gaussian, orthogonal
 from torch import Tensor
 
 from mergekit_spectral.inspecting.inspection import Inspection
-from mergekit_spectral.inspecting.summary import worst_conflicts
-from mergekit_spectral.inspecting.takeaways import suggestions, takeaways
+from mergekit_spectral.inspecting.page import input_rows
+from mergekit_spectral.inspecting.suggestions import SCALES, suggestions
+from mergekit_spectral.inspecting.summary import mean_over_weights, mean_pairs, worst_conflicts
+from mergekit_spectral.inspecting.takeaways import takeaways
 from mergekit_spectral.inspecting.weights import inspect_weight
 from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta
 
@@ -84,12 +87,39 @@ def test_of_two_inputs_one_can_be_an_outlier():
 
 
 @pytest.mark.parametrize(
-    ("count", "lora", "scale"),
-    [(3, True, "1.0"), (8, True, "0.5"), (3, False, "1.7 for drm and knots_ties, 1.0 for star")],
+    ("method", "count", "lora", "scale"),
+    [
+        ("drm", 3, True, ["1.0"]),
+        ("drm", 8, True, ["0.4"]),
+        ("drm", 3, False, ["1.7"]),
+        ("knots_dare_ties", 8, True, ["0.1"]),
+        ("star", 8, False, ["1.0"]),
+        ("breadcrumbs", 3, False, []),
+    ],
 )
-def test_the_scale_is_what_was_measured(count: int, lora: bool, scale: str):
-    found = suggestions(inspection(dense(*gaussian(SHAPE, count)), lora=lora))
-    assert [s.value for s in found if s.name == "lambda"] == [scale]
+def test_the_scale_is_what_was_measured(method: str, count: int, lora: bool, scale: list[str]):
+    found = inspection(dense(*gaussian(SHAPE, count)), lora=lora)
+    told = suggestions(replace(found, method=method))
+    assert [s.value for s in told if s.name == "lambda"] == scale
+    assert [s.value for s in told if s.name == "eta"] == ["40"] * (method == "star")
+
+
+def test_measured_scales_are_those_in_the_docs():
+    """Each start is one that was chosen, and the ranges are of all that were."""
+    text = (Path(__file__).parents[2] / "docs" / "choosing.md").read_text()
+    _, _, text = text.partition("## Which λ")
+    for lora, part in ((True, text.partition("Full")[0]), (False, text.partition("Full")[2])):
+        rows = re.findall(r"^\| (\w+) \| [\d.]+ \| (.*) \| (.*) \| (.*) \|$", part, re.M)
+        chosen = {
+            name: [set(map(float, c.split(", "))) for c in cells] for name, *cells in rows[:8]
+        }
+        assert chosen.keys() == SCALES.keys()
+        for method, (two, five, ten) in chosen.items():
+            for many, values in ((False, two | five), (True, ten)):
+                start, told = SCALES[method][lora, many]
+                ends = [float(end) for end in told.split(" to ")]
+                assert start in values
+                assert (ends[0], ends[-1]) == (min(values), max(values))
 
 
 def test_ranks_are_counted_whole():
@@ -180,6 +210,38 @@ def test_inputs_that_change_nothing():
 def test_an_input_that_leaves_a_weight_alone():
     a, b = gaussian(SHAPE, 2)
     found = inspection(dense(a, torch.zeros(SHAPE)), dense(a, b))
-    assert found.weights[0].effective_ranks[1] == 0
-    assert found.weights[0].spectra[1] == ()
-    assert takeaways(found)
+    alone, both = found.weights
+    assert alone.norms[1] == 0
+    assert {alone.effective_ranks[1], alone.spectra[1], alone.pruned[1]} == {None}
+    assert alone.cosines[0][1] is None
+    assert alone.overlap_out[1] == (None, None)
+    assert mean_over_weights(found, lambda w: w.stable_ranks)[1] == both.stable_ranks[1]
+    assert mean_pairs(found, lambda w: w.agreement)[0][1] == both.agreement[0][1]
+    assert (
+        "Of the 2 matrices that are changed, 1 are by all inputs and 1 by one alone; what is said "
+        "of pairs is of what both change." in takeaways(found)
+    )
+
+
+def test_inputs_that_have_no_weight_in_common():
+    (a, b), zero = gaussian(SHAPE, 2), torch.zeros(SHAPE)
+    found = inspection(dense(a, zero), dense(zero, b))
+    told = " ".join(takeaways(found))
+    assert "0 are by all inputs and 2 by one alone" in told
+    assert not any(word in told for word in ("cosine", "overlap", "same sign", "nan"))
+    assert suggestions(found)
+    assert input_rows(found)[0][2] == "1"
+
+
+def test_an_input_that_is_the_base():
+    (a, b), zero = gaussian(SHAPE, 2), torch.zeros(SHAPE)
+    told = takeaways(inspection(dense(a, zero, b)))
+    assert told[0] == "input-b changes nothing at all."
+    norms = [float(matrix.norm()) for matrix in (a, b)]
+    assert f", about {sum(norms) / 200:.1%} of the base's weights." in told[1]
+
+
+def test_overlaps_by_chance_are_no_agreement():
+    found = inspection(dense(*gaussian((18, 20), 2)))
+    (told,) = [sentence for sentence in takeaways(found) if "They write to" in sentence]
+    assert told.startswith("They write to different directions (overlap of the leading ones 0.8")

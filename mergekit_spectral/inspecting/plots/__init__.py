@@ -13,9 +13,27 @@ from mergekit_spectral.inspecting.plots.style import Plot
 
 __all__ = ["Plot", "draw_inspection"]
 
+NAMES = (
+    "sizes",
+    "effective-ranks",
+    "stable-ranks",
+    "kept-ranks",
+    "norm-shares",
+    "pruned-unrenormalized",
+    "spectra",
+    "pairs",
+    "pairs-by-layer",
+    "pruned",
+)
+
 
 def draw_inspection(inspection: Inspection, folder: Path) -> list[Plot]:
-    """Draw all plots and return them in the order in which they are read."""
+    """Draw all plots and return them in the order in which they are read.
+
+    Those of an earlier inspection are removed.
+    """
+    for name in NAMES:
+        (folder / f"{name}.png").unlink(missing_ok=True)
     if not inspection.weights:
         return []
     plots = [*draw_heat_maps(inspection, folder), draw_spectra(inspection, folder)]

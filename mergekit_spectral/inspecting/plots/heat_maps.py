@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from mergekit_spectral.inspecting.inspection import Inspection
 from mergekit_spectral.inspecting.plots.style import SCALE, Plot, label_layers, save, spread
-from mergekit_spectral.inspecting.summary import Grid, grid, pruned_without, short_names
-from mergekit_spectral.inspecting.weights import DENSITY, WeightReport
+from mergekit_spectral.inspecting.summary import Grid, PerInput, grid, pruned_without, short_names
+from mergekit_spectral.inspecting.weights import DENSITY
 
 
 def draw_heat_maps(inspection: Inspection, folder: Path) -> list[Plot]:
     """Draw sizes, ranks, shares of the joint directions and pruned entries, where useful."""
     relative = all(weight.relative_norms for weight in inspection.weights)
-    sizes: Callable[[WeightReport], Sequence[float]] = (
-        (lambda w: w.relative_norms or ()) if relative else (lambda w: w.norms)
-    )
+    sizes: PerInput = (lambda w: w.relative_norms or ()) if relative else (lambda w: w.norms)
     several = len(inspection.inputs) > 1
-    wanted: list[tuple[str, str, str, Callable[[WeightReport], Sequence[float]], bool]] = [
+    wanted: list[tuple[str, str, str, PerInput, bool]] = [
         (
             "sizes",
             "Size of the updates" + (", over the base's" if relative else ""),
@@ -63,8 +60,8 @@ def draw_heat_maps(inspection: Inspection, folder: Path) -> list[Plot]:
         (
             "pruned-unrenormalized",
             f"Entries pruned at density {DENSITY:g} without renormalization",
-            "With it every cell would be at the same value. Bright cells are where an input would "
-            "nearly vanish.",
+            "With it the cells of a weight are at about one value. Bright cells are where an input "
+            "would nearly vanish.",
             pruned_without,
             several,
         ),

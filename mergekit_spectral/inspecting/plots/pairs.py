@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -54,6 +55,8 @@ def _label_pairs(panel: Axes, names: Sequence[str], pairs: Array, low: float, hi
     if len(names) <= 10:
         for i in places:
             for j in places:
+                if np.isnan(pairs[i, j]):
+                    continue
                 dark = (pairs[i, j] - low) / (high - low) < 0.6
                 color = "white" if dark else "black"
                 text = f"{pairs[i, j]:.2f}"

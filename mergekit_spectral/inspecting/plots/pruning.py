@@ -21,15 +21,17 @@ def draw_pruned_rows(inspection: Inspection, folder: Path) -> Plot:
     figure = Figure(figsize=(9.5, 4), layout="constrained")
     figure.suptitle(f"Rows that DRM prunes at density {DENSITY:g}")
     panels = figure.subplots(1, 2, sharey=True)
-    ways: list[tuple[str, Callable[[WeightReport], Sequence[PrunedRows]]]] = [
+    ways: list[tuple[str, Callable[[WeightReport], Sequence[PrunedRows | None]]]] = [
         ("without renormalization", lambda w: w.pruned_unrenormalized),
         ("with renormalization", lambda w: w.pruned),
     ]
     shares = (np.arange(BINS) + 0.5) / BINS
     for panel, (title, value) in zip(panels, ways, strict=True):
         for number, name in enumerate(short_names(inspection.inputs)):
-            rows = [value(weight)[number].histogram for weight in inspection.weights]
-            panel.plot(shares, np.mean(rows, axis=0), label=name, markevery=4, **line_style(number))
+            found = [value(weight)[number] for weight in inspection.weights]
+            histograms = [rows.histogram for rows in found if rows is not None]
+            shown = np.mean(histograms, axis=0) if histograms else np.full(BINS, np.nan)
+            panel.plot(shares, shown, label=name, markevery=4, **line_style(number))
         panel.axvline(1 - DENSITY, color="black", linestyle=":", linewidth=1)
         panel.set_title(title, fontsize=10)
         panel.set(xlabel="share of a row's entries that is pruned", xlim=(0, 1))

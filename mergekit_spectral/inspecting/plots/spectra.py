@@ -26,9 +26,9 @@ def draw_spectra(inspection: Inspection, folder: Path) -> Plot:
     ranks = np.array([mean_over_weights(inspection, partial(_kept, eta=eta)) for eta in ETAS])
     for number, name in enumerate(names):
         curves = [
-            np.interp(shares, np.linspace(0, 1, len(w.spectra[number])), w.spectra[number])
-            for w in inspection.weights
-            if len(w.spectra[number]) > 1
+            np.interp(shares, np.linspace(0, 1, len(spectrum)), spectrum)
+            for spectrum in (weight.spectra[number] for weight in inspection.weights)
+            if spectrum is not None and len(spectrum) > 1
         ]
         style = line_style(number)
         if curves:
@@ -57,5 +57,5 @@ def draw_spectra(inspection: Inspection, folder: Path) -> Plot:
     )
 
 
-def _kept(weight: WeightReport, eta: int) -> Sequence[float]:
+def _kept(weight: WeightReport, eta: int) -> Sequence[float | None]:
     return weight.kept_ranks[eta]
