@@ -106,6 +106,8 @@ def suggestions(inspection: Inspection) -> list[Suggestion]:
         )
     if inspection.method in SCALES:
         made.append(_scale(inspection))
+    if inspection.method == "knots_ties":
+        made.append(_density(inspection))
     if inspection.method == "star":
         made.append(_eta(inspection))
     return made
@@ -122,6 +124,16 @@ def _scale(inspection: Inspection) -> Suggestion:
         str(start),
         f"Of {count} {kind} of a small model, {chosen} was measured to be best "
         f"for {inspection.method}.",
+    )
+
+
+def _density(inspection: Inspection) -> Suggestion:
+    if inspection.lora and len(inspection.inputs) >= MANY:
+        return Suggestion("density", "1.0", "Of ten adapters it did as well as 0.2, or better.")
+    return Suggestion(
+        "density",
+        "0.2",
+        "It was measured to be 1 to 5 points better than 1.0 of a small model's fine-tunes.",
     )
 
 

@@ -131,8 +131,7 @@ def _subspaces(inspection: Inspection) -> str:
     hint = ""
     if inspection.lora and _beyond(into, chance_in) > 0.6 and into > 2 * out:
         hint = (
-            " Adapters that read the same directions were usually trained from the same random A; "
-            "`direction: vertical` shares that side."
+            " Adapters that read the same directions were usually trained from the same random A."
         )
     return (
         f"They write to {_often(out, chance_out)} directions (overlap of the leading ones "

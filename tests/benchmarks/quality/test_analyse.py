@@ -64,7 +64,7 @@ def test_matrices_without_merges(cache: Path, tmp_path: Path):
     path, plots = tmp_path / "analyses.json", tmp_path / "plots"
     output = analyse(*few(cache, path), "--no-merge", "--plot", plots)
     assert output.count("| 1 down_proj |") == 6  # three tables of two kinds
-    assert "missing: 13 of 13 lora merges (drm 1, drm_without_renormalization 1, " in output
+    assert "missing: 15 of 15 lora merges (drm 1, drm_without_renormalization 1, " in output
     matrices = json.loads(path.read_text())["matrices"]
     assert [matrix["kind"] for matrix in matrices] == ["lora"] * 8 + ["full"] * 8
     assert {file.name for file in plots.iterdir()} == {"pruned-rows.png", "signs.png", "ranks.png"}
@@ -81,7 +81,7 @@ def test_variants_are_merged_once_and_compared(cache: Path, tmp_path: Path):
     write_merge(cache, "lora", "drm", {"sums": 1.0}, {"sums": 1.0})
     options = [*few(cache, tmp_path / "a.json"), "--kind", "lora", "--plot", tmp_path / "plots"]
     output = analyse(*options)
-    assert "1 of 13 merges to make\n[1/1] lora drm_without_renormalization of 2: " in output
+    assert "1 of 15 merges to make\n[1/1] lora drm_without_renormalization of 2: " in output
     assert "missing" not in output
     assert analyse(*options).startswith("0 of 13 merges to make\n")
     rows = [" ".join(line.split()) for line in output.splitlines()]
