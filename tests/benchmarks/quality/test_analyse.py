@@ -83,7 +83,7 @@ def test_variants_are_merged_once_and_compared(cache: Path, tmp_path: Path):
     output = analyse(*options)
     assert "1 of 15 merges to make\n[1/1] lora drm_without_renormalization of 2: " in output
     assert "missing" not in output
-    assert analyse(*options).startswith("0 of 13 merges to make\n")
+    assert analyse(*options).startswith("0 of 15 merges to make\n")
     rows = [" ".join(line.split()) for line in output.splitlines()]
     assert "| direction | drm_vertical | 25.0 | 25.0 |" in rows
     assert (tmp_path / "plots" / "variants.png").read_bytes().startswith(PNG)
