@@ -48,9 +48,14 @@ class Report:
     unchecked: str | None = None
 
     @property
+    def errors(self) -> list[Finding]:
+        """Why the merge would fail."""
+        return [finding for finding in self.findings if finding.severity == "error"]
+
+    @property
     def failed(self) -> bool:
         """Whether the merge would fail."""
-        return any(finding.severity == "error" for finding in self.findings)
+        return bool(self.errors)
 
 
 def check(recipe: Path, options: MergeOptions, out: Path) -> Report:

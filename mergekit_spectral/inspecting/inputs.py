@@ -151,6 +151,6 @@ def matrices(updates: Updates) -> Iterator[tuple[str, list[Delta | None], float 
     own = [None if delta is None else delta.matrices() for delta in updates.deltas]
     count = updates.shape[0] if len(updates.shape) == 3 else 1
     for number in range(count):
-        label = f"{name}[{number}]" if count > 1 or len(updates.shape) == 3 else name
+        label = f"{name}[{number}]" if len(updates.shape) == 3 else name
         norm = None if updates.base_norms is None else updates.base_norms[number]
         yield label, [None if parts is None else parts[number] for parts in own], norm

@@ -158,9 +158,8 @@ def from_files(merge: PlannedMerge) -> Iterator[None]:
 def _planned(recipe: Path, options: MergeOptions) -> PlannedMerge:
     report, merge = examine(recipe, options, None)
     if merge is None:
-        errors = [finding for finding in report.findings if finding.severity == "error"]
         absent = [finding for finding in report.findings if finding.absent]
-        first = (*errors, *absent)[0]
+        first = (*report.errors, *absent)[0]
         raise MergeError(
             f"{first.place(recipe)}: {first.message} See `mergekit-spectral check {recipe}`."
         )

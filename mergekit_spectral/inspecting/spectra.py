@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
-
-from mergekit_spectral.spectral import Delta, joint_decomposition
-
-
-def spectrum_of(deltas: Sequence[Delta]) -> Tensor:
-    """Return the singular values of deltas side by side, in float64, descending."""
-    # All of them come without any of the vectors.
-    return joint_decomposition(deltas, lambda _: 1).spectrum
 
 
 def effective_rank(spectrum: Tensor) -> float:

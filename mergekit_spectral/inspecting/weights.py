@@ -113,7 +113,7 @@ def inspect_weight(
         None if no input changes it.
     """
     merged = [delta for delta in deltas if delta is not None]
-    told = _Told(deltas)
+    told = _InPlace(deltas)
     if not told.changes:
         return None
     shape = merged[0].shape
@@ -154,7 +154,7 @@ def inspect_weight(
     )
 
 
-class _Told:
+class _InPlace:
     """Puts what is known of the inputs that change a weight in the places of all.
 
     Args:

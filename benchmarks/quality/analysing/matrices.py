@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.quality.analysing.sign_agreement import SignAgreement, sign_agreement
 from benchmarks.quality.training.settings import Kind
 from mergekit_spectral.inspecting.pruned_rows import PrunedRows, kept_places, pruned_shares
-from mergekit_spectral.inspecting.spectra import effective_rank, spectrum_of
+from mergekit_spectral.inspecting.spectra import effective_rank
 from mergekit_spectral.inspecting.unrenormalized import UnrenormalizedCoordinates
 from mergekit_spectral.methods.knots import trimmed
 from mergekit_spectral.spectral import (
@@ -93,7 +93,7 @@ def analyse_matrix(kind: Kind, weight: str, deltas: Sequence[Delta]) -> MatrixAn
             pruned_shares(UnrenormalizedCoordinates(joint, deltas), PRUNED_TO)
         ),
         agreement={space: sign_agreement(values) for space, values in spaces.items()},
-        effective_ranks=tuple(round(effective_rank(spectrum_of([delta])), 2) for delta in deltas),
+        effective_ranks=tuple(round(effective_rank(_spectrum([delta])), 2) for delta in deltas),
         joint_effective_rank=round(effective_rank(joint.spectrum), 2),
     )
 
@@ -104,3 +104,9 @@ def trimmed_alone(values: Tensor, density: float) -> Tensor:
     magnitudes = values.abs()
     threshold = magnitudes.flatten().kthvalue(j).values if j else 0
     return torch.where(magnitudes >= threshold, values, 0)
+
+
+def _spectrum(deltas: Sequence[Delta]) -> Tensor:
+    """Return the singular values of deltas side by side, in float64, descending."""
+    # All of them come without any of the vectors.
+    return joint_decomposition(deltas, lambda _: 1).spectrum

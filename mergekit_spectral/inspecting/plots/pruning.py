@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from mergekit_spectral.inspecting.inspection import Inspection
-from mergekit_spectral.inspecting.plots.style import Plot, line_style, save
+from mergekit_spectral.inspecting.plots.style import Plot, legend_below, line_style, save
 from mergekit_spectral.inspecting.pruned_rows import BINS, PrunedRows
 from mergekit_spectral.inspecting.summary import short_names
 from mergekit_spectral.inspecting.weights import DENSITY, WeightReport
@@ -40,8 +40,7 @@ def draw_pruned_rows(inspection: Inspection, folder: Path) -> Plot:
         panel.grid(alpha=0.3)
     panels[0].set(ylabel="share of an input's rows")
     panels[0].set_ylim(bottom=0)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+    legend_below(figure, panels[0])
     path = folder / "pruned.png"
     save(figure, path)
     return Plot(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from mergekit_spectral.inspecting.inspection import Inspection
-from mergekit_spectral.inspecting.plots.style import Plot, line_style, save
+from mergekit_spectral.inspecting.plots.style import Plot, legend_below, line_style, save
 from mergekit_spectral.inspecting.summary import mean_over_weights, short_names
 from mergekit_spectral.inspecting.weights import ETAS, WeightReport
 
@@ -45,8 +45,7 @@ def draw_spectra(inspection: Inspection, folder: Path) -> Plot:
     right.set_ylim(bottom=0)
     for panel in (left, right):
         panel.grid(alpha=0.3)
-    handles, labels = right.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(names)))
+    legend_below(figure, right)
     path = folder / "spectra.png"
     save(figure, path)
     return Plot(

@@ -62,6 +62,12 @@ def line_style(number: int) -> dict[str, str]:
     }
 
 
+def legend_below(figure: Figure, panel: Axes) -> None:
+    """Put the legend of a panel's lines under the figure, for all panels."""
+    handles, labels = panel.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
