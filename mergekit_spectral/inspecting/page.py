@@ -113,9 +113,8 @@ def _code(text: str) -> Markup:
 
 def _facts(inspection: Inspection) -> str:
     kind = "LoRA adapters" if inspection.lora else "models"
-    names = [name.rpartition("+")[2] for name in inspection.inputs]
     facts = [
-        f"{kind} on {inspection.base}: {', '.join(names)}",
+        f"{kind} on {inspection.base}: {', '.join(short_names(inspection.inputs))}",
         f"{len(inspection.weights)} matrices changed",
         f"{len(inspection.others)} vectors and embeddings changed",
         f"{len(inspection.unchanged)} tensors unchanged",

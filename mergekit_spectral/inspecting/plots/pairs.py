@@ -14,6 +14,8 @@ from mergekit_spectral.inspecting.plots.style import SCALE, Plot, label_layers, 
 from mergekit_spectral.inspecting.summary import Array, mean_pairs, pairs_by_layer, short_names
 from mergekit_spectral.inspecting.weights import SUBSPACE, Pairs, WeightReport
 
+WIDTH = 10.5
+"""About what a page is wide, in inches."""
 PAIR_VALUES: tuple[tuple[str, Callable[[WeightReport], Pairs], float, float], ...] = (
     ("cosine", lambda w: w.cosines, -1, 1),
     ("overlap, output side", lambda w: w.overlap_out, 0, 1),
@@ -28,15 +30,12 @@ def draw_pairs(inspection: Inspection, folder: Path) -> Plot:
     """Draw a matrix of pairs for each of `PAIR_VALUES`, of means over all weights."""
     names = short_names(inspection.inputs)
     side = max(2.2, 0.42 * len(names) + 1)
-    figure = Figure(figsize=(3 * side + 1, 2 * side + 1), layout="constrained")
-    figure.suptitle("How the inputs go together: mean over all weights")
-    axes = figure.subplots(2, 3, squeeze=False)
-    for panel, (title, value, low, high) in zip(axes.flat, PAIR_VALUES, strict=False):
+    figure, panels = _panels("How the inputs go together: mean over all weights", side, side)
+    for panel, (title, value, low, high) in zip(panels, PAIR_VALUES, strict=True):
         pairs = mean_pairs(inspection, value)
         panel.imshow(pairs, cmap="cividis", vmin=low, vmax=high)
         panel.set_title(title, fontsize=9)
         _label_pairs(panel, names, pairs, low, high)
-    axes.flat[-1].set_visible(False)
     path = folder / "pairs.png"
     save(figure, path)
     return Plot(
@@ -46,6 +45,18 @@ def draw_pairs(inspection: Inspection, folder: Path) -> Plot:
         f"how much of their leading directions, up to {SUBSPACE}, two inputs share on either side. "
         "Same sign: at which share of places two inputs pull the same way; half is chance.",
     )
+
+
+def _panels(title: str, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel, of a size in inches, for each of `PAIR_VALUES`."""
+    across = max(1, min(len(PAIR_VALUES), round(WIDTH / width)))
+    down = -(-len(PAIR_VALUES) // across)
+    figure = Figure(figsize=(across * width + 1, down * height + 1), layout="constrained")
+    figure.suptitle(title)
+    panels = list(figure.subplots(down, across, squeeze=False).flat)
+    for panel in panels[len(PAIR_VALUES) :]:
+        panel.set_visible(False)
+    return figure, panels[: len(PAIR_VALUES)]
 
 
 def _label_pairs(panel: Axes, names: Sequence[str], pairs: Array, low: float, high: float) -> None:
@@ -70,12 +81,8 @@ def draw_pairs_by_layer(inspection: Inspection, folder: Path) -> Plot | None:
     if not cells:
         return None
     columns = cells[0][1].columns
-    figure = Figure(
-        figsize=(1 + len(cells) * max(1.9, 0.3 * len(columns) + 1), 4.8),
-        layout="constrained",
-    )
-    figure.suptitle("How the inputs go together, by layer")
-    panels = figure.subplots(1, len(cells), sharey=True)
+    side = max(2.2, 0.25 * len(columns) + 1.2)
+    figure, panels = _panels("How the inputs go together, by layer", side, 3.8)
     for panel, (title, own) in zip(panels, cells, strict=True):
         low, high = spread(own.values)
         image = panel.imshow(
@@ -84,8 +91,8 @@ def draw_pairs_by_layer(inspection: Inspection, folder: Path) -> Plot | None:
         panel.set_title(title, fontsize=9)
         panel.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
         label_layers(panel, own.layers)
+        panel.set_ylabel("layer")
         figure.colorbar(image, ax=panel, shrink=0.6)
-    panels[0].set_ylabel("layer")
     path = folder / "pairs-by-layer.png"
     save(figure, path)
     whole = columns == tuple(short_names(inspection.inputs))
