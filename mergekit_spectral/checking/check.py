@@ -106,7 +106,7 @@ def examine(
     if method is not None and not findings.failed and not missing:
         tensors = _plan(config, models, options, findings)
         if tensors is not None:
-            merge = PlannedMerge(config, method, models, copied, tensors, options)
+            merge = PlannedMerge(config, method, models, named, copied, tensors, options)
             check_tensors(merge, findings)
             if out is not None:
                 costs = costs_of(merge, out, findings)

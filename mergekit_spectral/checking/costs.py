@@ -50,7 +50,7 @@ def costs_of(merge: PlannedMerge, out: Path, findings: Findings) -> Costs:
 
     Args:
         merge: as planned.
-        out: where the merged model goes, if that is known; it need not be there.
+        out: where the merged model goes; it need not be there.
         findings: gets an error if the disk is too small.
     """
     models, copied = merge.models, merge.copied

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,13 +68,13 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
         MergeError: there is no such folder.
     """
     folder = Path(path.path)
-    if _exists(folder):
+    if is_local(path):
         if not folder.is_dir():
             raise MergeError(f"{what} {path.path} is a file; name the folder that it is in.")
         return folder
     beside = (
         f"; there is one beside the recipe, so run mergekit in {recipe_folder.resolve()}"
-        if _exists(recipe_folder / path.path / ".")
+        if os.path.isdir(recipe_folder / path.path)
         else ""
     )
     if path.path.startswith(("/", ".", "~")) or path.path.count("/") > 1 or "\\" in path.path:
@@ -97,13 +98,6 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
         raise not_downloaded(path, what, beside) from None
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # as of a name that is too long
-        return False
-
-
 def not_downloaded(path: ModelPath, what: str, beside: str = "") -> NotDownloadedError:
     """Say that files are not here, though the hub may have them."""
     at = f" at revision {path.revision}" if path.revision else ""
@@ -114,7 +108,8 @@ def not_downloaded(path: ModelPath, what: str, beside: str = "") -> NotDownloade
 
 def is_local(path: ModelPath) -> bool:
     """Tell whether a model is a folder here, rather than the hub's."""
-    return _exists(Path(path.path))
+    # Of a name that is too long for a file Path.exists raises.
+    return os.path.exists(path.path)
 
 
 def open_checkpoint(path: ModelPath, recipe_folder: Path) -> Checkpoint:
@@ -184,7 +179,7 @@ def _headers(path: ModelPath, index: ShardedTensorIndex) -> dict[str, Header]:
 def _quantized(headers: dict[str, Header]) -> tuple[str, torch.dtype] | None:
     """Return a matrix of numbers that only their scales give a meaning."""
     for name, (shape, dtype) in headers.items():
-        # Masks and counters are of integers too, but not both of two axes and of these.
+        # Masks and counters are of integers too, but of other dtypes or numbers of axes.
         if len(shape) == 2 and (dtype.is_floating_point or dtype in CODES) and dtype not in FLOATS:
             return name, dtype
     return None

@@ -118,18 +118,19 @@ def open_models(
     for reference, key in references(config).items():
         path = reference.model
         if path not in checkpoints:
-            checkpoints[path] = _found(partial(open_checkpoint, path, recipe_folder), findings, key)
+            checkpoints[path] = found(partial(open_checkpoint, path, recipe_folder), findings, key)
         checkpoint, lora = checkpoints[path], reference.lora
         find = partial(_adapter_files, lora, recipe_folder) if lora else None
-        files = _found(find, findings, key) if find else None
+        files = found(find, findings, key) if find else None
         if checkpoint and bool(files) == bool(lora):
             read = partial(_read, reference, checkpoint, files, options, findings, key)
-            model = _found(read, findings, key)
+            model = found(read, findings, key)
             models |= {reference: model} if model else {}
     return models
 
 
-def _found(read: Callable[[], T], findings: Findings, key: Key) -> T | None:
+def found(read: Callable[[], T], findings: Findings, key: Key) -> T | None:
+    """Return what is read, or None with a finding if it is not here or wrong."""
     try:
         return read()
     except NotDownloadedError as error:
@@ -141,14 +142,14 @@ def _found(read: Callable[[], T], findings: Findings, key: Key) -> T | None:
 
 def references(config: MergeConfiguration) -> dict[ModelReference, Key]:
     """Return the models that a recipe names, each with the place where it does so first."""
-    found: dict[ModelReference, Key] = {}
+    named: dict[ModelReference, Key] = {}
     for section in sections(config):
         place = section.key[:-1]
         if section.model is not None:
-            found.setdefault(section.model, (*place, "model"))
+            named.setdefault(section.model, (*place, "model"))
         elif section.base_model is not None:
-            found.setdefault(section.base_model, (*place, "base_model"))
-    return found
+            named.setdefault(section.base_model, (*place, "base_model"))
+    return named
 
 
 @contextmanager

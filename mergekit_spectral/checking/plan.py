@@ -21,6 +21,7 @@ from mergekit.tokenizer.truncate import TruncatedVocabulary
 from torch import Tensor
 
 from mergekit_spectral.checking.models import CheckedModel
+from mergekit_spectral.checking.recipe_text import Key
 from mergekit_spectral.errors import MergeError, first_line
 
 
@@ -62,6 +63,7 @@ class PlannedMerge:
         config: the recipe.
         method: of it.
         models: all that the recipe names.
+        named: where it names each first.
         copied: those that mergekit merges into copies of their bases first.
         tensors: of the merged model, in the order in which they are merged.
         options: mergekit's.
@@ -70,6 +72,7 @@ class PlannedMerge:
     config: MergeConfiguration
     method: MergeMethod
     models: Mapping[ModelReference, CheckedModel]
+    named: Mapping[ModelReference, Key]
     copied: Collection[ModelReference]
     tensors: Sequence[PlannedTensor]
     options: MergeOptions

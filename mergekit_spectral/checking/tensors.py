@@ -9,7 +9,6 @@ from mergekit.common import ModelReference
 from mergekit.merge_methods.base import MergeMethod, OptionalTensorPolicy
 
 from mergekit_spectral.checking.findings import Findings
-from mergekit_spectral.checking.models import references
 from mergekit_spectral.checking.parameters import filters, places
 from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.tensor_names import kind_of
@@ -37,31 +36,29 @@ def _check_presence(merge: PlannedMerge, findings: Findings) -> None:
         spared = tensor.optional and _does_without(merge.method, tensor)
         for model in lacking:
             (optional if spared else required)[model].append(tensor.names[model])
-    named = references(merge.config)
     for model, names in required.items():
         findings.error(
             f"{model} lacks {listed(names)}, which the merge needs; copy or download it "
             "again, or take another base.",
-            named[model],
+            merge.named[model],
         )
     for model, names in optional.items():
         findings.warning(
             f"{model} lacks {listed(names)}, which other inputs have; they are merged without it.",
-            named[model],
+            merge.named[model],
         )
 
 
 def _does_without(method: MergeMethod, tensor: PlannedTensor) -> bool:
     """Tell whether mergekit merges an optional tensor that some models lack."""
     there = [model for model, value in tensor.inputs.items() if value is not None]
-    alone = there[0] if len(there) == 1 else None
     policy = method.spec.optional_tensor_policy
-    if policy == OptionalTensorPolicy.PASSTHROUGH_SINGLETON and alone:
-        return True
-    if policy == OptionalTensorPolicy.PASSTHROUGH_BASE_SINGLETON and alone == tensor.base_model:
-        return alone is not None
-    few = len(there) < method.spec.contract.min_inputs
-    if policy == OptionalTensorPolicy.BASE_OR_SKIP and few:
+    passed = {
+        OptionalTensorPolicy.PASSTHROUGH_SINGLETON: len(there) == 1,
+        OptionalTensorPolicy.PASSTHROUGH_BASE_SINGLETON: there == [tensor.base_model],
+        OptionalTensorPolicy.BASE_OR_SKIP: len(there) < method.spec.contract.min_inputs,
+    }
+    if passed.get(policy):
         return True
     try:
         method.validate_inputs(there, tensor.base_model)
@@ -87,19 +84,18 @@ def _check_shapes(merge: PlannedMerge, findings: Findings) -> None:
             else:
                 there = f"{tensor.name} as {list(shape)} against {list(shapes[first])}"
                 differing[model, first].append(there)
-    named = references(merge.config)
     if vocabularies:
         sizes = ", ".join(f"{size} tokens in {model}" for model, size in vocabularies.items())
         findings.error(
             f"the vocabularies differ, {sizes}; set `tokenizer: {{source: union}}`, or `base`, to "
             "match tokens by their text.",
-            named[next(reversed(vocabularies))],
+            merge.named[next(reversed(vocabularies))],
         )
     for (model, first), names in differing.items():
         findings.error(
             f"{model} has other shapes than {first}: {listed(names)}; only models of one size can "
             "be merged.",
-            named[model],
+            merge.named[model],
         )
 
 
@@ -123,7 +119,7 @@ def _check_left_out(merge: PlannedMerge, findings: Findings) -> None:
         if unlike and others:
             findings.warning(
                 f"{model} alone has {listed(unlike)}, which the merge leaves out.",
-                references(merge.config)[model],
+                merge.named[model],
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from mergekit._data import chat_templates
@@ -12,11 +13,10 @@ from mergekit.config import MergeConfiguration
 from mergekit.tokenizer.config import ModelTokenEmbedding, TokenEmbeddingConfig
 from tokenizers import Tokenizer
 
-from mergekit_spectral.checking.files import NotDownloadedError, find_folder
+from mergekit_spectral.checking.files import find_folder
 from mergekit_spectral.checking.findings import Findings
-from mergekit_spectral.checking.models import CheckedModel
+from mergekit_spectral.checking.models import CheckedModel, found
 from mergekit_spectral.checking.recipe_text import Key
-from mergekit_spectral.errors import MergeError
 
 FILES = (
     "tokenizer.json",
@@ -72,19 +72,13 @@ def check_tokenizers(
 def _check_source(
     source: ModelReference, recipe_folder: Path, findings: Findings, key: Key
 ) -> None:
-    try:
-        folder = find_folder(source.model, "Model", recipe_folder)
-    except NotDownloadedError as error:
-        findings.absent(error.message, key)
-    except MergeError as error:
-        findings.error(error.message, key)
-    else:
-        if not _has_tokenizer(folder):
-            findings.error(
-                f"{source} has no tokenizer, which the merged model is to have; name a model with "
-                "tokenizer.json, or `base` or `union`.",
-                key,
-            )
+    folder = found(partial(find_folder, source.model, "Model", recipe_folder), findings, key)
+    if folder is not None and not _has_tokenizer(folder):
+        findings.error(
+            f"{source} has no tokenizer, which the merged model is to have; name a model with "
+            "tokenizer.json, or `base` or `union`.",
+            key,
+        )
 
 
 def _lacks(reference: ModelReference, is_base: bool, findings: Findings, key: Key) -> None:

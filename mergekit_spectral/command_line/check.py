@@ -43,8 +43,8 @@ def check(
     """Tell what is wrong with RECIPE before it is run, for any of mergekit's methods.
 
     Reads configurations and the headers of files, of weights no more than samples to find equal
-    ones, and asks no hub. The exit status is
-    0 if the merge would run, with warnings or without, and 1 if it would fail.
+    ones, and asks no hub. The exit status is 0 if the merge would run, with warnings or without,
+    and 1 if it would fail.
 
     \b
     Examples:
