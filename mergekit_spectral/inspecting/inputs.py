@@ -56,8 +56,9 @@ class LeftOut:
 
 def inputs_of(config: MergeConfiguration) -> list[ModelReference]:
     """Return the models that a recipe merges, without those that they are compared to."""
+    bases = base_models(config)
     models = dict.fromkeys(section.model for section in sections(config))
-    return [model for model in models if model is not None and model not in base_models(config)]
+    return [model for model in models if model is not None and model not in bases]
 
 
 def chosen(

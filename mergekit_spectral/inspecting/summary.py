@@ -130,6 +130,11 @@ def mean_rank(inspection: Inspection) -> float:
     return float(mean([weight.ranks for weight in inspection.weights], None))
 
 
+def inputs_changing(inspection: Inspection) -> list[int]:
+    """Return how many inputs change each matrix."""
+    return [sum(rank is not None for rank in weight.ranks) for weight in inspection.weights]
+
+
 def weights_changed(inspection: Inspection) -> list[int]:
     """Return how many matrices each input changes."""
     changed = [[rank is not None for rank in weight.ranks] for weight in inspection.weights]

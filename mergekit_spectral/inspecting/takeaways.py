@@ -12,6 +12,7 @@ from mergekit_spectral.inspecting.pruned_rows import PrunedRows
 from mergekit_spectral.inspecting.summary import (
     Array,
     between,
+    inputs_changing,
     mean,
     mean_over_weights,
     mean_pairs,
@@ -45,7 +46,7 @@ def takeaways(inspection: Inspection) -> list[str]:
         end = "." if looked else ", so a merge is the base model."
         return [f"No input changes any tensor{looked}{end}"]
     told = [_idle(inspection), _sizes(inspection), _common(inspection)]
-    if between(mean_pairs(inspection, lambda weight: weight.cosines)).size:
+    if max(inputs_changing(inspection)) > 1:
         told += [_directions(inspection), _subspaces(inspection), _signs(inspection)]
     told += [_ranks(inspection), _pruning(inspection), _unchanged(inspection)]
     return [sentence for sentence in told if sentence]
@@ -93,7 +94,7 @@ def _common(inspection: Inspection) -> str:
     """Tell how many weights inputs have in common, if these are not all."""
     if len(inspection.inputs) == 1:
         return ""
-    changing = [sum(rank is not None for rank in weight.ranks) for weight in inspection.weights]
+    changing = inputs_changing(inspection)
     busy = sum(count > 0 for count in weights_changed(inspection))
     if min(changing) == busy:
         return ""

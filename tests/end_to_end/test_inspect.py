@@ -23,6 +23,7 @@ from torch import Tensor
 from mergekit_spectral.command_line.main import main
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.inspecting import inspection as module
+from mergekit_spectral.inspecting import plots
 from mergekit_spectral.inspecting.inspection import Inspection, inspect
 from mergekit_spectral.inspecting.weights import ETAS, WeightReport
 
@@ -218,7 +219,7 @@ def test_adapters_under_any_method(
     assert weight.norms == pytest.approx([float(d.norm()) for d in deltas], rel=1e-3)
 
 
-def test_adapters_on_other_weights(tmp_path: Path):
+def test_adapters_on_other_weights(tmp_path: Path, recwarn: pytest.WarningsRecorder):
     base = checkpoints.llama()
     base.save_pretrained(tmp_path / "base")
     for seed, target in ((1, "q_proj"), (2, "v_proj")):
@@ -228,6 +229,9 @@ def test_adapters_on_other_weights(tmp_path: Path):
     assert result.exit_code == 0, result.output
     assert "0 are by all inputs and 6 by one alone" in result.output
     assert "nan" not in result.output
+    assert "Warning" not in result.output
+    assert not list((tmp_path / "report").glob("pairs*.png"))
+    assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
 
 
 def test_experts_are_compared_to_their_own_base(tmp_path: Path):
@@ -317,6 +321,7 @@ def test_the_report(kind: str, llama: Family, lora: Family, tmp_path: Path):
         "spectra",
         "stable-ranks",
     ]
+    assert {picture.stem for picture in pictures} == set(plots.NAMES)
     assert all(picture.read_bytes().startswith(PNG) for picture in pictures)
     assert page.count("data:image/png;base64,") == len(pictures)
     assert "http" not in re.sub(r"data:image/png;base64,[^\"]*", "", page)

@@ -10,9 +10,11 @@ from mergekit_spectral.inspecting.plots.pairs import draw_pairs, draw_pairs_by_l
 from mergekit_spectral.inspecting.plots.pruning import draw_pruned_rows
 from mergekit_spectral.inspecting.plots.spectra import draw_spectra
 from mergekit_spectral.inspecting.plots.style import Plot
+from mergekit_spectral.inspecting.summary import inputs_changing
 
 __all__ = ["Plot", "draw_inspection"]
 
+# Of the files, so that those of an earlier inspection can be told from a person's own.
 NAMES = (
     "sizes",
     "effective-ranks",
@@ -37,8 +39,9 @@ def draw_inspection(inspection: Inspection, folder: Path) -> list[Plot]:
     if not inspection.weights:
         return []
     plots = [*draw_heat_maps(inspection, folder), draw_spectra(inspection, folder)]
-    if len(inspection.inputs) > 1:
+    if max(inputs_changing(inspection)) > 1:
         by_layer = draw_pairs_by_layer(inspection, folder)
         plots += [draw_pairs(inspection, folder), *filter(None, [by_layer])]
+    if len(inspection.inputs) > 1:
         plots.append(draw_pruned_rows(inspection, folder))
     return plots
