@@ -3,6 +3,14 @@
 Written to be checked against the papers by eye: `torch.linalg.svd` on the whole concatenation, one
 line per step, no shortcut. Every function takes T deltas of shape [out, in] and returns the merged
 delta, [out, in].
+
+No result depends on the last digit of a sum. `TIE` is the relative size below which a difference is
+rounding noise, and three rules follow from it:
+
+- magnitudes that differ by less than that share of a threshold are equal to it, and are kept;
+- votes for both signs that cancel to that share of their sum elect no sign;
+- a coordinate smaller than that share of its column is zero: it does not vote, and in DRM it has no
+  part in its row's length.
 """
 
 from __future__ import annotations
@@ -13,8 +21,8 @@ import torch
 from torch import Tensor
 
 Deltas = Sequence[Tensor]
-NUMERICAL_ZERO = 1e-12
-"""Relative size under which a float64 row norm is rounding noise, so the row counts as zero."""
+TIE = 1e-9
+"""Relative size below which a difference is rounding noise."""
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -33,18 +41,16 @@ def drm(
     direction: str = "horizontal",
     rank_tolerance: float = 0.01,
 ) -> Tensor:
-    def merge(deltas: Deltas) -> Tensor:
-        U, s, blocks = joint_svd(deltas, rank_tolerance)
-        rows, scales = [], []
-        for V_t in blocks:
-            n = V_t.norm(dim=1, keepdim=True)
-            rows.append(V_t / n.masked_fill(n == 0, 1))
-            scales.append(s[:, None] * n)
+    def merge(C: list[Tensor]) -> Tensor:
+        lengths = [c.norm(dim=1, keepdim=True) for c in C]  # s_i·n_{t,i}
+        rows = [
+            c / length.masked_fill(length == 0, 1) for c, length in zip(C, lengths, strict=True)
+        ]
         pruned = prune(rows, density)
-        X = [scale * row for scale, row in zip(scales, pruned, strict=True)]
-        return lam * U @ elect_and_average(X, weights, normalize)
+        X = [length * row for length, row in zip(lengths, pruned, strict=True)]
+        return elect_and_average(X, weights, normalize)
 
-    return along(direction, merge, deltas)
+    return lam * in_joint_basis(deltas, merge, direction, rank_tolerance)
 
 
 def knots_ties(
@@ -55,12 +61,24 @@ def knots_ties(
     direction: str = "horizontal",
     rank_tolerance: float = 1e-5,
 ) -> Tensor:
-    def merge(deltas: Deltas) -> Tensor:
-        U, s, blocks = joint_svd(deltas, rank_tolerance)
-        C = [s[:, None] * V_t for V_t in blocks]
-        return lam * U @ elect_and_average([trim(c, density) for c in C], weights)
+    def merge(C: list[Tensor]) -> Tensor:
+        return elect_and_average([trim(c, density) for c in C], weights)
 
-    return along(direction, merge, deltas)
+    return lam * in_joint_basis(deltas, merge, direction, rank_tolerance)
+
+
+def knots_breadcrumbs(
+    deltas: Deltas,
+    density: float = 1.0,
+    gamma: float = 0.01,
+    lam: float = 1.0,
+    direction: str = "horizontal",
+    rank_tolerance: float = 1e-5,
+) -> Tensor:
+    def merge(C: list[Tensor]) -> Tensor:
+        return torch.stack([trim_outliers(c, density, gamma) for c in C]).sum(0)
+
+    return lam * in_joint_basis(deltas, merge, direction, rank_tolerance)
 
 
 def star(
@@ -81,7 +99,7 @@ def truncate(delta: Tensor, eta: float) -> Tensor:
     if s.sum() == 0:
         return torch.zeros_like(delta.double())
     total = s.cumsum(0)
-    r = int((total >= eta / 100 * total[-1]).nonzero()[0]) + 1
+    r = int((total >= (1 - TIE) * eta / 100 * total[-1]).nonzero()[0]) + 1
     return (U[:, :r] * s[:r]) @ Vh[:r] * s.sum() / s[:r].sum()
 
 
@@ -94,23 +112,28 @@ def elementwise_drm(
     return lam * elect_and_average([D.double() for D in deltas], weights, normalize)
 
 
-def along(direction: str, merge: Callable[[Deltas], Tensor], deltas: Deltas) -> Tensor:
+def in_joint_basis(
+    deltas: Deltas, merge: Callable[[list[Tensor]], Tensor], direction: str, rank_tolerance: float
+) -> Tensor:
+    """Merge the coordinates in the inputs' joint basis, and return to weights."""
     out_features, in_features = deltas[0].shape
     if direction == "auto":
         direction = "horizontal" if out_features <= in_features else "vertical"
     if direction == "horizontal":
-        return merge([D.double() for D in deltas])
-    return merge([D.double().T for D in deltas]).T
+        U, C = joint_svd([D.double() for D in deltas], rank_tolerance)
+        return U @ merge(C)
+    U, C = joint_svd([D.double().T for D in deltas], rank_tolerance)
+    return (U @ merge(C)).T
 
 
-def joint_svd(deltas: Deltas, rank_tolerance: float) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """U [out, k], s [k] and the T blocks of Vᵀ, each [k, in]."""
-    U, s, Vh = torch.linalg.svd(torch.cat(list(deltas), dim=1), full_matrices=False)
-    kept = s > rank_tolerance * s[0]
-    blocks = Vh[kept].chunk(len(deltas), dim=1)
-    noise = [block.norm(dim=1, keepdim=True) <= NUMERICAL_ZERO for block in blocks]
-    blocks = [torch.where(n, 0, block) for n, block in zip(noise, blocks, strict=True)]
-    return U[:, kept], s[kept], blocks
+def joint_svd(deltas: Deltas, rank_tolerance: float) -> tuple[Tensor, list[Tensor]]:
+    """U [out, k] and the inputs' coordinates diag(s)·V_tᵀ = Uᵀ·D_t, T matrices [k, in]."""
+    U, s, _ = torch.linalg.svd(torch.cat(list(deltas), dim=1), full_matrices=False)
+    U = U[:, s > (1 + TIE) * rank_tolerance * s[0]]
+    C = [U.T @ D for D in deltas]
+    return U, [
+        torch.where(c.abs() <= TIE * D.norm(dim=0), 0, c) for c, D in zip(C, deltas, strict=True)
+    ]
 
 
 def prune(rows: Sequence[Tensor], density: float | Sequence[float]) -> list[Tensor]:
@@ -122,15 +145,31 @@ def prune(rows: Sequence[Tensor], density: float | Sequence[float]) -> list[Tens
     N = magnitudes.numel()
     j = N - round(N * density[0])
     threshold = magnitudes[j - 1] if j > 0 else 0.0
-    return [torch.where(row.abs() < threshold, 0, row) for row in rows]
+    return [torch.where(row.abs() < (1 - TIE) * threshold, 0, row) for row in rows]
 
 
 def trim(coordinates: Tensor, density: float) -> Tensor:
-    """TIES's own trimming, as mergekit does it: the largest int(p·N) entries stay."""
+    """TIES's trimming: the int(p·N) largest entries stay, and those equal to the last of them."""
     kept = min(coordinates.numel(), max(1, int(density * coordinates.numel())))
-    largest = coordinates.abs().flatten().topk(kept).indices
-    mask = torch.zeros(coordinates.numel(), dtype=torch.bool).index_fill(0, largest, True)
-    return torch.where(mask.view_as(coordinates), coordinates, 0)
+    threshold = coordinates.abs().flatten().topk(kept).values[-1]
+    return torch.where(coordinates.abs() < (1 - TIE) * threshold, 0, coordinates)
+
+
+def trim_outliers(coordinates: Tensor, density: float, gamma: float) -> Tensor:
+    """Breadcrumbs' trimming: of N entries in order, int(γ·N) largest go, and int(p·N) below stay.
+
+    Where there are not as many left, fewer of the largest go.
+    """
+    N = coordinates.numel()
+    kept, outliers = int(density * N), int(gamma * N)
+    if density >= 1 or kept == 0:
+        return coordinates if density >= 1 else torch.zeros_like(coordinates)
+    smallest = max(0, N - kept - outliers)
+    in_order = coordinates.abs().flatten().sort().values
+    low, high = in_order[smallest], in_order[smallest + kept - 1]
+    magnitudes = coordinates.abs()
+    inside = (magnitudes >= (1 - TIE) * low) & (magnitudes <= (1 + TIE) * high)
+    return torch.where(inside, coordinates, 0)
 
 
 def elect_and_average(
@@ -138,7 +177,9 @@ def elect_and_average(
 ) -> Tensor:
     weights = [1.0] * len(X) if weights is None else weights
     weighted = [w * x for w, x in zip(weights, X, strict=True)]
-    elected = torch.stack(weighted).sum(0).sign()
+    votes = torch.stack(weighted)
+    cancel = votes.sum(0).abs() <= TIE * votes.abs().sum(0)
+    elected = torch.where(cancel, 0, votes.sum(0).sign())
     agrees = [(x.sign() == elected) & (x != 0) for x in weighted]
     total = sum(torch.where(a, x, 0) for a, x in zip(agrees, weighted, strict=True))
     mass = sum(w * a.double() for a, w in zip(agrees, weights, strict=True))

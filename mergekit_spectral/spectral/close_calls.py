@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mergekit_spectral.spectral.entries import Entries, Rows
-from mergekit_spectral.spectral.selection import Threshold
+from mergekit_spectral.spectral.consensus import without_cancelled_votes
+from mergekit_spectral.spectral.entries import Entries, Rows, inverse_of
+from mergekit_spectral.spectral.precision import TIE
+from mergekit_spectral.spectral.selection import Band, Threshold
 
 Merge = Callable[[list[Tensor]], Tensor]
 """From T tensors of any one shape to one of that shape, place by place. It leaves them alone."""
@@ -30,49 +32,58 @@ _RELATIVE = 16 * torch.finfo(torch.float32).eps
 _AT_MOST = 4096
 _AT_MOST_AT_A_TIME = 1024
 
+_UNIT_WORK = 1 << 31
+"""Multiplications for exact units of one input, a fraction of a second. Entries that tie by the
+thousand may ask for more."""
+
 
 class CloseCalls:
     """Places to be decided again, noted while the others are merged.
 
     Args:
         entries: of T inputs. Nothing is noted where their values are exact.
-        of_input: each input's threshold; inputs may share one.
+        bands: what is kept of each input; inputs may share a threshold.
         votes: the T weights with which a sign is elected; None if none is.
     """
 
-    def __init__(
-        self, entries: Entries, of_input: Sequence[Threshold], votes: Sequence[float] | None
-    ):
+    def __init__(self, entries: Entries, bands: Sequence[Band], votes: Sequence[float] | None):
         self.entries = entries
-        self.of_input = of_input
+        self.bands = bands
+        self.thresholds = list(dict.fromkeys(t for band in bands for t in band.thresholds))
         self.votes = votes
         self._noted: list[tuple[Tensor, Rows]] = []
 
     def note_prunings(
         self, where: slice | Tensor, rows: Rows, magnitudes: Sequence[Tensor]
     ) -> None:
-        """Note the places where an entry is as near its threshold, which is exact, as its error."""
-        if self.entries.errors is None or not magnitudes:
+        """Note the places where an entry is as near a threshold, which is exact, as its error."""
+        if rows.errors is None or not self.thresholds:
             return
-        self._note(where, rows, _any(self._near_threshold(rows, magnitudes)))
+        self._note(where, rows, _any(self._near_thresholds(rows, magnitudes)))
 
     def note_elections(
-        self, where: slice | Tensor, rows: Rows, pruned: Sequence[Tensor], merged: Tensor
+        self,
+        where: slice | Tensor,
+        rows: Rows,
+        pruned: Sequence[Tensor],
+        total: Tensor,
+        mass: Tensor,
     ) -> None:
-        """Note the places where the sum of the votes, or a vote, is as small as its error."""
-        if self.entries.errors is None or self.votes is None:
+        """Note the places where the sum of the votes, or a vote, is as small as its error.
+
+        Args:
+            where: the places.
+            rows: their entries.
+            pruned: the entries that vote.
+            total: the sum of the votes.
+            mass: the sum of their magnitudes.
+        """
+        if rows.errors is None or self.votes is None:
             return
-        total, voters, votes = (torch.zeros_like(merged) for _ in range(3))
-        for values, weight in zip(pruned, self.votes, strict=True):
-            total.add_(values, alpha=weight)
-            voters.add_(torch.ne(values, 0, out=votes))
-        error = sum(abs(w) * e for w, e in zip(self.votes, self.entries.errors, strict=True))
-        # Where the votes nearly cancel, each side is about T times the mean that was stored.
-        relative = _RELATIVE * self.entries.count * max(map(abs, self.votes))
-        near = total.abs_() <= merged.abs().mul_(relative).add_(error)
-        near.logical_and_(voters > 0)
-        for values, threshold, own in zip(pruned, self.of_input, self.entries.errors, strict=True):
-            if not threshold.j:  # else, what is as small has been pruned
+        error = sum(abs(w) * e for w, e in zip(self.votes, rows.errors, strict=True))
+        near = (total.abs() <= _RELATIVE * mass + error).logical_and_(mass > 0)
+        for values, band, own in zip(pruned, self.bands, rows.errors, strict=True):
+            if not band.low.j:  # else, what is as small has been pruned
                 near.logical_or_((values.abs() <= own).logical_and_(values != 0))
         self._note(where, rows, near)
 
@@ -91,47 +102,120 @@ class CloseCalls:
         exact = self.entries.exact(places // columns, places % columns)
         # An input that has no part in a direction gets none by being looked at more closely.
         exact = [torch.where(v == 0, 0, x) for v, x in zip(rows.values, exact, strict=True)]
-        units = None if rows.units is None else [unit.double() for unit in rows.units]
-        exact_rows = Rows(exact, units)
-        magnitudes = exact_rows.magnitudes()
-        if any(threshold.j for threshold in self.of_input):
-            thresholds = self._exact_thresholds(rows, magnitudes)
-            exact = [
-                torch.where(m >= threshold, v, 0)
-                for v, m, threshold in zip(exact, magnitudes, thresholds, strict=True)
-            ]
+        if self.thresholds:
+            kept = self._kept(rows, exact, places // columns)
+            exact = [torch.where(k, x, 0) for k, x in zip(kept, exact, strict=True)]
+        if self.votes is not None:
+            exact = without_cancelled_votes(exact, self.votes)
         store(places, merge(exact))
 
-    def _near_threshold(self, rows: Rows, magnitudes: Sequence[Tensor]) -> list[Tensor]:
-        errors = self.entries.errors
-        assert errors is not None
-        near = []
-        for t, (threshold, m) in enumerate(zip(self.of_input, magnitudes, strict=True)):
-            error: Tensor | float = errors[t]
-            if rows.units is not None:
-                unit = rows.units[t]
-                error = torch.where(unit > 0, errors[t] / unit, 0).to(m.dtype)
-            # The entry's own, and as much of the threshold, which is an entry too.
-            error = 2 * error + _RELATIVE * threshold.lower
-            close = (m >= threshold.lower - error).logical_and_(m <= threshold.lower + error)
-            near.append(close if threshold.j else torch.zeros_like(close))
-        return near
+    def _near(self, threshold: Threshold, t: int, rows: Rows, magnitudes: Tensor) -> Tensor:
+        """Tell where input t's magnitudes are as near a threshold as their error."""
+        assert rows.errors is not None
+        if threshold not in self.bands[t].thresholds:
+            return torch.zeros_like(magnitudes, dtype=torch.bool)
+        error = rows.errors[t]
+        if rows.units is not None:
+            error = error * inverse_of(rows.units[t]).to(error.dtype)
+        # The entry's own, and as much of the threshold, which is an entry too.
+        return (magnitudes - threshold.lower).abs_() <= 2 * error + _RELATIVE * threshold.lower
 
-    def _exact_thresholds(self, rows: Rows, exact: Sequence[Tensor]) -> list[float]:
-        """Return the thresholds in float64.
+    def _near_thresholds(self, rows: Rows, magnitudes: Sequence[Tensor]) -> list[Tensor]:
+        return [
+            self._near(threshold, t, rows, magnitudes[t])
+            for t, band in enumerate(self.bands)
+            for threshold in band.thresholds
+        ]
+
+    def _kept(self, rows: Rows, exact: Sequence[Tensor], own_rows: Tensor) -> list[Tensor]:
+        """Tell which of the noted entries are kept.
+
+        Args:
+            rows: the noted places.
+            exact: their values in float64, T columns [n, 1].
+            own_rows: the rows that they are in, [n].
+
+        Returns:
+            T truth values, [n, 1].
+        """
+        rounded = rows.magnitudes()
+        magnitudes = [x.abs() for x in exact]
+        ties = [torch.full_like(x, TIE) for x in exact]
+        if rows.units is not None:
+            magnitudes, ties = self._in_exact_units(rows, rounded, magnitudes, own_rows)
+        kept = [torch.ones_like(x, dtype=torch.bool) for x in exact]
+        for threshold in self.thresholds:
+            limit = self._exact_threshold(threshold, rows, rounded, magnitudes)
+            for band, m, tie, keep in zip(self.bands, magnitudes, ties, kept, strict=True):
+                if threshold is band.low:
+                    keep &= m >= limit * (1 - tie)
+                if threshold is band.high:
+                    keep &= m <= limit * (1 + tie)
+        return kept
+
+    def _in_exact_units(
+        self,
+        rows: Rows,
+        rounded: Sequence[Tensor],
+        exact: Sequence[Tensor],
+        own_rows: Tensor,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Divide exact values by their rows' units, and make exact those units that decide.
+
+        A unit is the length of a row of rounded values. Relative to itself it is off by about an
+        entry's error in that unit, far less than the entries themselves: few entries are left that
+        may lie on either side of a threshold.
+
+        Returns:
+            T columns [n, 1] each: the magnitudes, and the relative difference that counts as none,
+            which is `TIE`, or the unit's error where to make that exact would take too long.
+        """
+        assert rows.units is not None
+        assert rows.errors is not None
+        units = [unit.double() for unit in rows.units]
+        off = [e.double() * inverse_of(u) for e, u in zip(rows.errors, units, strict=True)]
+        magnitudes = [x * inverse_of(u) for x, u in zip(exact, units, strict=True)]
+        least = [m * (1 - o) for m, o in zip(magnitudes, off, strict=True)]
+        most = [m * (1 + o) for m, o in zip(magnitudes, off, strict=True)]
+        decides = [torch.zeros_like(m, dtype=torch.bool) for m in magnitudes]
+        for threshold in self.thresholds:
+            lower = self._exact_threshold(threshold, rows, rounded, least) * (1 - TIE)
+            upper = self._exact_threshold(threshold, rows, rounded, most) * (1 + TIE)
+            for t, band in enumerate(self.bands):
+                if threshold in band.thresholds:
+                    decides[t] |= (most[t] >= lower) & (least[t] <= upper)
+        ties = []
+        for t, places in enumerate(place.flatten() for place in decides):
+            longest = max(1, _UNIT_WORK // self.entries.numel)
+            wanted = torch.unique(own_rows[places])[:longest]
+            lengths = self.entries.exact_units(t, wanted)
+            index = torch.searchsorted(wanted, own_rows).clamp_(max=max(len(wanted) - 1, 0))
+            found = torch.zeros_like(places)
+            if len(wanted):
+                found = wanted[index] == own_rows
+                unit = torch.where(found, lengths[index], units[t].flatten())
+                magnitudes[t] = exact[t] * inverse_of(unit)[:, None]
+            ties.append(torch.where((places & ~found)[:, None], 2 * off[t], TIE))
+        return magnitudes, ties
+
+    def _exact_threshold(
+        self,
+        threshold: Threshold,
+        rows: Rows,
+        rounded: Sequence[Tensor],
+        exact: Sequence[Tensor],
+    ) -> float:
+        """Return a threshold in float64.
 
         As many entries lie below; among those near it, it is the one of the same rank as before.
         """
-        rounded = rows.magnitudes()
-        near = self._near_threshold(rows, rounded)
-        result = []
-        for threshold in self.of_input:
-            own = [t for t, other in enumerate(self.of_input) if other is threshold]
-            below = sum(int((near[t] & (rounded[t] <= threshold.lower)).sum()) for t in own)
-            candidates = torch.cat([exact[t][near[t]] for t in own])
-            found = below and threshold.j
-            result.append(float(candidates.kthvalue(below).values) if found else threshold.lower)
-        return result
+        near = [self._near(threshold, t, rows, m) for t, m in enumerate(rounded)]
+        below = sum(
+            int((n & (m < threshold.lower)).sum()) for n, m in zip(near, rounded, strict=True)
+        )
+        candidates = torch.cat([x[n] for x, n in zip(exact, near, strict=True)])
+        rank = min(below + threshold.rank_in_ties, len(candidates))
+        return float(candidates.kthvalue(rank).values) if rank else threshold.lower
 
     def _note(self, where: slice | Tensor, rows: Rows, near: Tensor) -> None:
         places = near.flatten().nonzero().squeeze(1)
@@ -161,9 +245,9 @@ def _first_of_each(places: Tensor) -> Tensor:
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:
-    T = len(parts[0].values)
-    values = [torch.cat([part.values[t] for part in parts]) for t in range(T)]
-    if parts[0].units is None:
-        return Rows(values)
-    units = [torch.cat([part.units[t] for part in parts if part.units]) for t in range(T)]
-    return Rows(values, units)
+    def each(of: Callable[[Rows], list[Tensor] | None]) -> list[Tensor] | None:
+        lists = [own for part in parts if (own := of(part)) is not None]
+        return [torch.cat(tensors) for tensors in zip(*lists, strict=True)] if lists else None
+
+    values = [torch.cat(tensors) for tensors in zip(*(p.values for p in parts), strict=True)]
+    return Rows(values, each(lambda part: part.units), each(lambda part: part.errors))

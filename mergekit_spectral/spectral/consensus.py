@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mergekit_spectral.spectral.precision import TIE
+
 
 def disjoint_mean(
     tensors: Sequence[Tensor], weights: Sequence[float], normalize: bool = True
@@ -15,7 +17,8 @@ def disjoint_mean(
 
     The elected sign is that of Σ_t w_t·X_t. The result is Σ w_t·X_t / Σ w_t over the inputs whose
     w_t·X_t has the elected sign. Where the masses cancel exactly no sign is elected and the result
-    is 0: choosing one would make it depend on the arbitrary signs of singular vectors.
+    is 0: choosing one would make it depend on the arbitrary signs of singular vectors. Whether they
+    cancel up to rounding is for `without_cancelled_votes` to say.
 
     Args:
         tensors: T tensors of one shape.
@@ -35,6 +38,34 @@ def disjoint_mean(
         total.addcmul_(weighted, agrees)
         mass.add_(agrees, alpha=weight)
     return total.div_(mass.masked_fill_(mass == 0, 1)) if normalize else total
+
+
+def tally(tensors: Sequence[Tensor], weights: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Return the sum of all votes, Σ w_t·X_t, and that of their magnitudes, Σ |w_t·X_t|.
+
+    Args:
+        tensors: T tensors of one shape.
+        weights: T weights of any sign.
+    """
+    total, mass = (torch.zeros_like(tensors[0]) for _ in range(2))
+    for tensor, weight in zip(tensors, weights, strict=True):
+        vote = tensor * weight
+        total.add_(vote)
+        mass.add_(vote.abs_())
+    return total, mass
+
+
+def without_cancelled_votes(tensors: Sequence[Tensor], weights: Sequence[float]) -> list[Tensor]:
+    """Zero all inputs where their votes cancel: |Σ w_t·X_t| ≤ `TIE` · Σ |w_t·X_t|.
+
+    No sign is elected there.
+
+    Args:
+        tensors: T tensors of one shape, in float64.
+        weights: T weights of any sign.
+    """
+    total, mass = tally(tensors, weights)
+    return [tensor.masked_fill(total.abs() <= TIE * mass, 0) for tensor in tensors]
 
 
 def weighted_mean(

@@ -23,7 +23,7 @@ from mergekit_spectral.spectral.dense_svd import decompose_dense
 from mergekit_spectral.spectral.factored_delta import FactoredDelta
 from mergekit_spectral.spectral.factored_svd import decompose_factored
 from mergekit_spectral.spectral.gram import GRAM_RESOLUTION, LinAlgError, RankRule
-from mergekit_spectral.spectral.precision import exact_matmul
+from mergekit_spectral.spectral.precision import TIE, exact_matmul
 
 # Rounding leaves up to about 13 eps of an input's norm in a row that should be zero.
 _ROUNDING = 32
@@ -47,12 +47,18 @@ class JointDecomposition:
     spectrum: Tensor
     exact_basis: Tensor | None = None
 
+    @property
+    def finest_basis(self) -> Tensor:
+        """U in float64 where it is there, else as it is."""
+        return self.basis if self.exact_basis is None else self.exact_basis
+
     @exact_matmul()
     def coordinates(self, delta: Delta, directions: slice = slice(None)) -> Tensor:
         """Return one input in the shared basis, Uᵀ·D_t = diag(s)·V_tᵀ, [k, in].
 
-        A row that is zero up to rounding is zero: an input that has no part in a direction must
-        have no say in it either, and with noise in the row it would vote, and in DRM at full size.
+        What is zero up to rounding is zero: an entry below `TIE` of its column's length, and a row
+        below the noise of the working dtype. With noise in their place, an input would vote in
+        directions that it has no part in, and in DRM at full size.
 
         Args:
             delta: D_t, [out, in].
@@ -68,7 +74,21 @@ class JointDecomposition:
         noise = lengths <= _ROUNDING * torch.finfo(rows.dtype).eps * delta.norm
         if noise.any():
             rows[noise] = 0
-        return rows
+        return without_noise(rows, delta.column_norms)
+
+
+def without_noise(coordinates: Tensor, column_norms: Tensor) -> Tensor:
+    """Zero the entries that are at most `TIE` of their columns' lengths, in place.
+
+    Args:
+        coordinates: [k, in].
+        column_norms: the lengths of the delta's columns, [in].
+    """
+    limits = (TIE * column_norms).to(coordinates)
+    for part in slices(len(coordinates), coordinates.shape[1], CACHE_BLOCK):
+        magnitudes = coordinates[part].abs()
+        coordinates[part].mul_(torch.gt(magnitudes, limits, out=magnitudes))
+    return coordinates
 
 
 def row_lengths(rows: Tensor) -> Tensor:
@@ -124,12 +144,13 @@ def joint_decomposition(
 def above_tolerance(rank_tolerance: float) -> RankRule:
     """Keep the directions with s_i > `rank_tolerance`·s_1 (0 ≤ rank_tolerance < 1).
 
+    One that exceeds it by no more than the share `TIE` does not exceed it.
     A tolerance below what float64 resolves is raised to that: the directions under it would be
     rounding noise, and DRM would blow them up to unit length.
     """
 
     def rank(values: Tensor) -> int:
         noise = torch.finfo(torch.float64).eps * 4 * values.numel()
-        return int((values > max(rank_tolerance, noise) * values[0]).sum())
+        return int((values > max((1 + TIE) * rank_tolerance, noise) * values[0]).sum())
 
     return rank

@@ -7,7 +7,6 @@ where they are used, a block at a time.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -21,6 +20,9 @@ from mergekit_spectral.spectral.precision import solvable, working_dtype
 
 AT_A_TIME = 1 << 20
 """Entries of a basis laid out in float64 for single entries of a projection: 8 MiB."""
+
+_SMALL_NORM = 1e-15
+"""Norms below this one may have lost squares to float32's range."""
 
 
 class Delta(ABC):
@@ -48,8 +50,13 @@ class Delta(ABC):
 
     @property
     @abstractmethod
+    def column_norms(self) -> Tensor:
+        """The Euclidean norms of D's columns, [in], in float64 on the CPU."""
+
+    @cached_property
     def norm(self) -> float:
         """The Frobenius norm."""
+        return float(torch.linalg.vector_norm(self.column_norms))
 
     @abstractmethod
     def is_zero(self) -> bool:
@@ -67,6 +74,15 @@ class Delta(ABC):
             basis: [out, k].
             rows: of basisᵀ·D, n indices.
             columns: as many.
+        """
+
+    @abstractmethod
+    def projected_lengths(self, basis: Tensor, rows: Tensor) -> Tensor:
+        """Return the Euclidean norms of single rows of basisᵀ·D in float64.
+
+        Args:
+            basis: [out, k].
+            rows: of basisᵀ·D, n different indices.
         """
 
     @abstractmethod
@@ -144,13 +160,15 @@ class DenseDelta(Delta):
         return self._both(lambda matrix: matrix.T)
 
     @cached_property
-    def norm(self) -> float:
-        norms = [torch.linalg.vector_norm(block) for _, block in self.dense_columns()]
-        # Where a block's squares are out of float32's range, its norm is infinite.
-        if any(bool(norm.isinf()) for norm in norms):
-            blocks = (solvable(block) for _, block in self.dense_columns())
-            norms = [torch.linalg.vector_norm(block) for block in blocks]
-        return math.hypot(*map(float, norms))
+    def column_norms(self) -> Tensor:
+        norms = [torch.zeros(0, dtype=torch.float64)]
+        for _, block in self.dense_columns():
+            own = solvable(torch.linalg.vector_norm(block, dim=0)).cpu()
+            # The squares of some may be out of float32's range.
+            if not bool(((own > _SMALL_NORM) & own.isfinite()).all()):
+                own = torch.linalg.vector_norm(solvable(block), dim=0).cpu()
+            norms.append(own)
+        return torch.cat(norms)
 
     def is_zero(self) -> bool:
         if self.base is None:
@@ -173,6 +191,13 @@ class DenseDelta(Delta):
                 own -= self.base[:, own_columns].to(self.device)
             values[part] = own.mul_(basis[:, rows[part]]).sum(0)
         return values
+
+    def projected_lengths(self, basis: Tensor, rows: Tensor) -> Tensor:
+        left = basis[:, rows].double().T
+        squares = left.new_zeros(len(rows))
+        for _, block in self.dense_columns():
+            squares += (left @ block.double()).square_().sum(1)
+        return squares.sqrt_()
 
     def dense_columns(self) -> Iterator[tuple[slice, Tensor]]:
         # One buffer for all blocks: to map fresh memory takes several times as long as to fill it.

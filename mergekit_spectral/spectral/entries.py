@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from mergekit_spectral.spectral.decomposition import JointDecomposition, row_lengths
+from mergekit_spectral.spectral.decomposition import (
+    JointDecomposition,
+    row_lengths,
+    without_noise,
+)
 from mergekit_spectral.spectral.delta import Delta
 
 
@@ -26,22 +30,30 @@ class Rows:
         units: the length that counts as 1 in each row when magnitudes are compared: T columns
             [rows, 1], 0 for a row of zeros; in float64 where the device has it. None where
             magnitudes are compared as they are.
+        errors: how far the values may be from exact ones: T rows [1, columns], or [rows, 1] of
+            single places. None where they are exact, or their error cannot be known.
     """
 
     values: list[Tensor]
     units: list[Tensor] | None = None
+    errors: list[Tensor] | None = None
 
     def __getitem__(self, rows: slice) -> Rows:
         units = None if self.units is None else [unit[rows] for unit in self.units]
-        return Rows([values[rows] for values in self.values], units)
+        return Rows([values[rows] for values in self.values], units, self.errors)
 
     def places(self, places: Tensor) -> Rows:
         """Return single places of the flattened rows, each as a row of its own."""
-        units = self.units
-        if units is not None:
-            own = places // self.values[0].shape[1]
-            units = [unit[own] for unit in units]
-        return Rows([values.flatten()[places][:, None] for values in self.values], units)
+
+        def at(parts: list[Tensor] | None) -> list[Tensor] | None:
+            if parts is None:
+                return None
+            row, column = places // shape[1], places % shape[1]
+            return [part.expand(shape)[row, column][:, None] for part in parts]
+
+        shape = self.values[0].shape
+        values = [values.flatten()[places][:, None] for values in self.values]
+        return Rows(values, at(self.units), at(self.errors))
 
     def largest(self, count: int) -> Tensor:
         """Return at most `count` places of the flattened rows, where any input is largest."""
@@ -52,8 +64,13 @@ class Rows:
         """Return what the values are compared by, T new matrices."""
         if self.units is None:
             return [values.abs() for values in self.values]
-        inverse = (torch.where(unit > 0, 1 / unit, 0) for unit in self.units)
+        inverse = map(inverse_of, self.units)
         return [(v * n.to(v.dtype)).abs_() for v, n in zip(self.values, inverse, strict=True)]
+
+
+def inverse_of(units: Tensor) -> Tensor:
+    """Return 1 / unit, and 0 for the unit of a row of zeros."""
+    return torch.where(units > 0, 1 / units, 0)
 
 
 class Entries(ABC):
@@ -63,12 +80,12 @@ class Entries(ABC):
         count: T.
         shape: of one input's entries.
         cheap: whether to make them twice costs less than to remember much of them.
-        errors: how far each input's values may be from exact ones, where the difference may decide
-            something and `exact` can tell; else None.
+        errors: how far each input's values may be from exact ones, T rows [1, columns], where the
+            difference may decide something and `exact` can tell; else None.
     """
 
     cheap: bool
-    errors: list[float] | None = None
+    errors: list[Tensor] | None = None
 
     def __init__(self, count: int, rows: int, columns: int):
         self.count = count
@@ -89,6 +106,10 @@ class Entries(ABC):
 
     def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
         """Return single values of all inputs in float64, T columns [n, 1], where `errors` are."""
+        raise NotImplementedError
+
+    def exact_units(self, t: int, rows: Tensor) -> Tensor:
+        """Return the units of n different rows of input t in float64, [n], where there are any."""
         raise NotImplementedError
 
 
@@ -136,22 +157,23 @@ class Coordinates(Entries):
         self.deltas = deltas
         if joint.basis.dtype != torch.float64 and joint.basis.device.type in ("cpu", "cuda"):
             # A projection's error is that of a sum of `out` products: measured, 6 eps of the root
-            # mean square of D_t. Five times that covers columns that are larger than others.
-            eps = torch.finfo(joint.basis.dtype).eps
-            out_features, in_features = deltas[0].shape
-            size = (out_features * in_features) ** 0.5
-            self.errors = [30 * eps * delta.norm / size for delta in deltas]
+            # mean square of the column.
+            error = 30 * torch.finfo(joint.basis.dtype).eps / deltas[0].shape[0] ** 0.5
+            self.errors = [error * delta.column_norms.to(joint.basis)[None] for delta in deltas]
 
     def take(self, rows: slice) -> Rows:
-        return Rows([self.joint.coordinates(delta, rows) for delta in self.deltas])
+        values = [self.joint.coordinates(delta, rows) for delta in self.deltas]
+        return Rows(values, errors=self.errors)
 
     def whole(self, t: int) -> Tensor:
         return self.joint.coordinates(self.deltas[t])
 
     def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
-        joint = self.joint
-        basis = joint.basis if joint.exact_basis is None else joint.exact_basis
-        return [delta.projected_at(basis, rows, columns)[:, None] for delta in self.deltas]
+        values = []
+        for delta in self.deltas:
+            own = delta.projected_at(self.joint.finest_basis, rows, columns)
+            values.append(without_noise(own[None], delta.column_norms[columns.cpu()]).T)
+        return values
 
 
 class RenormalizedCoordinates(Coordinates):
@@ -166,5 +188,8 @@ class RenormalizedCoordinates(Coordinates):
     """
 
     def take(self, rows: slice) -> Rows:
-        values = super().take(rows).values
-        return Rows(values, [row_lengths(v)[:, None] for v in values])
+        taken = super().take(rows)
+        return replace(taken, units=[row_lengths(v)[:, None] for v in taken.values])
+
+    def exact_units(self, t: int, rows: Tensor) -> Tensor:
+        return self.deltas[t].projected_lengths(self.joint.finest_basis, rows)

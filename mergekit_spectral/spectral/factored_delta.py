@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
@@ -43,11 +42,10 @@ class FactoredDelta(Delta):
         return FactoredDelta(self.A.T, self.B.T)
 
     @cached_property
-    def norm(self) -> float:
-        # ‖B·A‖² = tr(BᵀB·AAᵀ); factors that cancel can leave a rounding below zero.
-        B, A = solvable(self.B), solvable(self.A)
-        square = float(((B.T @ B) * (A @ A.T)).sum())
-        return math.sqrt(max(square, 0.0))
+    def column_norms(self) -> Tensor:
+        # With B = Q·R, the columns of R·A are as long as those of B·A.
+        R = torch.linalg.qr(solvable(self.B), mode="r").R
+        return torch.linalg.vector_norm(R @ solvable(self.A), dim=0).cpu()
 
     def is_zero(self) -> bool:
         return not (bool(self.A.any()) and bool(self.B.any()))
@@ -63,6 +61,12 @@ class FactoredDelta(Delta):
         for part in slices(len(own), len(basis), AT_A_TIME):
             torch.mm(basis[:, own[part]].double().T, B, out=left[part])
         return (left[which] * self.A[:, columns].double().T).sum(1)
+
+    def projected_lengths(self, basis: Tensor, rows: Tensor) -> Tensor:
+        # With Aᵀ = P·L, the rows of (basisᵀ·B)·Lᵀ are as long as those of basisᵀ·B·A.
+        L = torch.linalg.qr(self.A.double().T, mode="r").R
+        left = basis[:, rows].double().T @ self.B.double()
+        return torch.linalg.vector_norm(left @ L.T, dim=1)
 
     def scaled(self, factor: float) -> FactoredDelta:
         return FactoredDelta(self.B, factor * self.A)

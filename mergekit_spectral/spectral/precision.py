@@ -15,6 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+TIE = 1e-9
+"""Relative size below which a difference is rounding noise, and decides nothing.
+
+It is far above the noise of float64 sums and far below any difference that means something.
+Magnitudes that differ by less than this share of a threshold are equal to the threshold and are
+kept; votes that cancel to this share of their sum elect no sign; a coordinate below this share of
+its column's length is zero; a singular value that exceeds a limit by less does not exceed it.
+"""
+
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype in which singular vectors made from inputs of `dtype` are used."""

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from mergekit_spectral.spectral.blocks import CACHE_BLOCK, STREAM_BLOCK, slices
 from mergekit_spectral.spectral.close_calls import CloseCalls, Merge, Store
+from mergekit_spectral.spectral.consensus import tally, without_cancelled_votes
 from mergekit_spectral.spectral.entries import Entries, Rows
 from mergekit_spectral.spectral.gram import LinAlgError
-from mergekit_spectral.spectral.selection import Threshold, at_least
+from mergekit_spectral.spectral.precision import TIE, solvable
+from mergekit_spectral.spectral.selection import Band, Threshold
 
 _BLOCKS = 8  # at most: for each, the inputs' deltas are formed again
 _SAMPLED_ROWS = 256
@@ -26,6 +28,7 @@ def merge_entries(
     store: Store,
     drop: int | Sequence[int] = 0,
     votes: Sequence[float] | None = None,
+    outliers: Sequence[int] | None = None,
 ) -> None:
     """Zero the smallest entries and merge the inputs, a block of rows at a time.
 
@@ -34,6 +37,8 @@ def merge_entries(
     and the few places where it does not are put aside and merged at the end.
 
     What rounding could have decided, a pruning or an elected sign, is decided again in float64.
+    Entries within `TIE` of a threshold count as equal to it, and votes that cancel to `TIE` of
+    their sum elect no sign: all inputs are zero there.
 
     Args:
         entries: of T inputs.
@@ -42,14 +47,20 @@ def merge_entries(
         drop: j, to zero every entry strictly below the j-th smallest of all inputs together; or T
             numbers, to do so in each input on its own.
         votes: where `merge` elects a sign, the T weights with which the inputs vote.
+        outliers: T numbers, to zero every entry of an input strictly above its so many-th smallest
+            too; 0 for an input without such a limit. Only with T numbers in `drop`.
     """
     if isinstance(drop, int):
-        of_input = [Threshold(drop, entries.count * entries.numel)] * entries.count
+        bands = [Band(Threshold(drop, entries.count * entries.numel))] * entries.count
     else:
-        of_input = [Threshold(j, entries.numel) for j in drop]
+        highest = outliers or [0] * entries.count
+        bands = [
+            Band(Threshold(j, entries.numel), Threshold(i, entries.numel) if i else None)
+            for j, i in zip(drop, highest, strict=True)
+        ]
     if not entries.numel:
         return
-    run = _Run(entries, of_input, CloseCalls(entries, of_input, votes))
+    run = _Run(entries, bands, CloseCalls(entries, bands, votes), votes)
     if run.pruning and not run.cheap:
         for where, rows in run.merge_what_is_decided(merge, store):
             run.merge_rows(merge, store, where, rows)
@@ -78,11 +89,18 @@ class _Run:
         cheap: whether to go through the entries twice costs less than to remember much of them.
     """
 
-    def __init__(self, entries: Entries, of_input: Sequence[Threshold], close_calls: CloseCalls):
+    def __init__(
+        self,
+        entries: Entries,
+        bands: Sequence[Band],
+        close_calls: CloseCalls,
+        votes: Sequence[float] | None,
+    ):
         self.entries = entries
-        self.of_input = of_input
+        self.bands = bands
         self.close_calls = close_calls
-        self.pruning = any(threshold.j for threshold in of_input)
+        self.votes = votes
+        self.pruning = any(band.thresholds for band in bands)
         rows, columns = entries.shape
         size = max(STREAM_BLOCK, entries.numel * entries.count // _BLOCKS)
         self.blocks = list(slices(rows, columns * entries.count, size))
@@ -94,8 +112,8 @@ class _Run:
         """Make all thresholds exact."""
 
         def see(_: slice, chunk: Rows) -> None:
-            for threshold, magnitudes in zip(self.of_input, chunk.magnitudes(), strict=True):
-                threshold.see(magnitudes)
+            for band, magnitudes in zip(self.bands, chunk.magnitudes(), strict=True):
+                band.see(magnitudes)
 
         for _ in self._attempts():
             self._visit(see)
@@ -108,21 +126,17 @@ class _Run:
         """Merge some places, by thresholds that are exact."""
         magnitudes = rows.magnitudes() if self.pruning else []
         pruned = self._pruned(rows.values, magnitudes) if self.pruning else rows.values
-        merged = merge(pruned)
-        store(where, merged)
+        self._merge_pruned(merge, store, where, rows, pruned)
         self.close_calls.note_prunings(where, rows, magnitudes)
-        self.close_calls.note_elections(where, rows, pruned, merged)
 
     def merge_what_is_decided(self, merge: Merge, store: Store) -> list[tuple[Tensor, Rows]]:
         """Merge all places, make the thresholds exact, and return the places to merge again."""
 
         def merge_chunk(where: slice, chunk: Rows) -> None:
             magnitudes = chunk.magnitudes()
-            near = [t.see(m) for t, m in zip(self.of_input, magnitudes, strict=True)]
+            near = [band.see(m) for band, m in zip(self.bands, magnitudes, strict=True)]
             pruned = self._pruned(chunk.values, magnitudes)
-            merged = merge(pruned)
-            store(where, merged)
-            self.close_calls.note_elections(where, chunk, pruned, merged)
+            self._merge_pruned(merge, store, where, chunk, pruned)
             if marked := [places for places in near if places is not None]:
                 places = torch.unique(torch.cat(marked))
                 undecided.append((places + where.start, chunk.places(places)))
@@ -134,19 +148,41 @@ class _Run:
 
     def _pruned(self, values: Sequence[Tensor], magnitudes: Sequence[Tensor]) -> list[Tensor]:
         return [
-            at_least(m, threshold.lower).mul_(v)
-            for v, m, threshold in zip(values, magnitudes, self.of_input, strict=True)
+            band.keep(m).mul_(v) for v, m, band in zip(values, magnitudes, self.bands, strict=True)
         ]
+
+    def _merge_pruned(
+        self,
+        merge: Merge,
+        store: Store,
+        where: slice | Tensor,
+        rows: Rows,
+        pruned: Sequence[Tensor],
+    ) -> None:
+        merged = merge(list(pruned))
+        if self.votes is not None:
+            total, mass = tally(pruned, self.votes)
+            # Whether votes cancel, and which sign is elected where they nearly do, is told by
+            # their sums in float64.
+            rounding = max(4 * len(pruned) * torch.finfo(total.dtype).eps, TIE)
+            close = (total.abs() <= rounding * mass).logical_and_(mass > 0)
+            if (places := close.flatten().nonzero().squeeze(1)).numel():
+                values = [solvable(value.flatten()[places]) for value in pruned]
+                elected = merge(without_cancelled_votes(values, self.votes))
+                merged = merged.flatten().index_copy(0, places, elected.to(merged)).view_as(total)
+            self.close_calls.note_elections(where, rows, pruned, total, mass)
+        store(where, merged)
 
     def _attempts(self) -> Iterator[None]:
         """Bracket the thresholds, ever more widely until a pass has found them; then settle."""
-        thresholds = list(dict.fromkeys(self.of_input))
-        if not self.pruning:
+        thresholds = list(dict.fromkeys(t for band in self.bands for t in band.thresholds))
+        if not thresholds:
             return
         samples, margin = self._samples()
         while True:
             for threshold in thresholds:
-                own = [s for s, t in zip(samples, self.of_input, strict=True) if t is threshold]
+                of_inputs = zip(samples, self.bands, strict=True)
+                own = [sample for sample, band in of_inputs if threshold in band.thresholds]
                 threshold.bracket(torch.cat(own), margin)
             yield
             if all(threshold.found for threshold in thresholds):

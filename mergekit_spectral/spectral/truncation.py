@@ -7,18 +7,20 @@ from torch import Tensor
 from mergekit_spectral.spectral.decomposition import joint_decomposition
 from mergekit_spectral.spectral.delta import Delta
 from mergekit_spectral.spectral.factored_delta import FactoredDelta
-from mergekit_spectral.spectral.precision import exact_matmul
+from mergekit_spectral.spectral.precision import TIE, exact_matmul
 
 
 def kept_rank(spectrum: Tensor, eta: float) -> int:
     """Return the smallest r with s_1 + … + s_r ≥ (eta/100)·(s_1 + … + s_n).
+
+    A sum that falls short of it by no more than the share `TIE` reaches it.
 
     Args:
         spectrum: singular values, [n], descending, at least one.
         eta: a percentage, 0 < eta ≤ 100.
     """
     cumulative = spectrum.cumsum(0)
-    return int((cumulative < eta / 100 * cumulative[-1]).sum()) + 1
+    return int((cumulative < (1 - TIE) * eta / 100 * cumulative[-1]).sum()) + 1
 
 
 @exact_matmul()
