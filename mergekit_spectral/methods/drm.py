@@ -71,7 +71,7 @@ class DRM(SpectralMethod):
         return FactoredDelta(joint.basis, merged)
 
     def merge_elementwise(self, entries: Entries, settings: Settings, store: Store) -> None:
-        merge_entries(entries, self._elect_and_average(settings), store)
+        merge_entries(entries, self._elect_and_average(settings), store, votes=settings["weight"])
 
     def _elect_and_average(self, settings: Settings) -> Merge:
         return partial(disjoint_mean, weights=settings["weight"], normalize=settings["normalize"])

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
+import torch
 from mergekit.merge_methods.base import TensorGroup
 from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
 from mergekit.sparsify import SparsificationMethod
@@ -28,10 +31,11 @@ from mergekit_spectral.methods.parameters import (
 from mergekit_spectral.spectral import (
     Coordinates,
     Delta,
+    DroppedEntries,
     Entries,
     FactoredDelta,
-    HeldEntries,
     Merge,
+    SparsifiedEntries,
     Store,
     above_tolerance,
     joint_decomposition,
@@ -77,22 +81,26 @@ class KnOTS(SpectralMethod):
         return FactoredDelta(joint.basis, merged)
 
     def merge_elementwise(self, entries: Entries, settings: Settings, store: Store) -> None:
-        """Run the inner method on the inputs' entries, as task vectors over a zero base."""
+        """Run the inner method on the inputs' entries, as task vectors over a zero base.
+
+        It is given what its own sparsification leaves of them, so that what rounding could decide
+        there and in its election of signs is decided by this package's rules for ties.
+        """
         kind, densities = self.inner.sparsification_method, settings["density"]
         votes = settings["weight"] if self.inner.consensus_method else None
-        by_places = min(densities, default=1.0) > 0 and not settings["rescale"]
+        merge = self._inner(settings, density=1.0)
         if kind is None or min(densities, default=1.0) >= 1:
-            merge_entries(entries, self._inner(settings), store, votes=votes)
-        elif kind == SparsificationMethod.magnitude and by_places:
-            # The inner method's own trimming, without its sort of all entries.
-            drop = [trimmed(entries.numel, density) for density in densities]
-            merge_entries(entries, self._inner(settings, density=1.0), store, drop, votes)
-        elif kind == SparsificationMethod.random and by_places:
-            merge_entries(entries, self._inner(settings), store)
+            merge_entries(entries, merge, store, votes=votes)
+        elif kind == SparsificationMethod.random and not settings["rescale"]:
+            dropped = DroppedEntries(entries, partial(self._alone, settings))
+            merge_entries(dropped, merge, store, votes=votes)
+        elif (ranks := self._kept_ranks(entries.numel, settings)) and not settings["rescale"]:
+            first, last = zip(*ranks, strict=True)
+            merge_entries(entries, merge, store, first, votes, last)
         else:
             # What becomes of an entry depends on others of its input, so each is made whole.
-            whole = [self._sparsified(entries.whole(t), settings, t) for t in range(entries.count)]
-            merge_entries(HeldEntries(whole), self._inner(settings, density=1.0), store)
+            sparsified = [self._sparsified(entries, settings, t) for t in range(entries.count)]
+            merge_entries(SparsifiedEntries(entries, sparsified), merge, store, votes=votes)
 
     def _inner(self, settings: Settings, **changes: Any) -> Merge:
         theirs = {spec.name: settings[spec.name] for spec in self.inner.spec.parameters}
@@ -110,10 +118,54 @@ class KnOTS(SpectralMethod):
 
         return merge
 
-    def _sparsified(self, values: Tensor, settings: Settings, t: int) -> Tensor:
-        """Return input t as the inner method sparsifies it: what it makes of it alone."""
+    def _sparsified(self, entries: Entries, settings: Settings, t: int) -> tuple[Tensor, float]:
+        """Return what the inner method leaves of input t, and the factor that it scales it by."""
+        own = entries.only(t)
+        rows = slice(0, own.shape[0])
+        if ranks := self._kept_ranks(own.numel, settings):
+            first, last = ranks[t]
+            kept = own.take(slice(0, 0)).values[0].new_empty(own.shape)
+            merge_entries(own, itemgetter(0), stored_in(kept), [first], outliers=[last])
+        else:
+            kept = self._alone(settings, t, own.take(rows).values[0])
+        if not settings["rescale"]:
+            return kept, 1.0
+        before, after = (
+            float(torch.linalg.vector_norm(values, ord=1, dtype=torch.float64))
+            for values in (own.take(rows).values[0], kept)
+        )
+        return kept, before / after if after else 1.0
+
+    def _alone(self, settings: Settings, t: int, values: Tensor) -> Tensor:
+        """Return input t as the inner method sparsifies it, without its rescaling.
+
+        mergekit drops entries at random in float32, so only what it drops is taken from it.
+        """
         own = {spec.name: [settings[spec.name][t]] for spec in self.inner.spec.input_parameters}
-        return self._inner({**settings, **own}, weight=1.0, normalize=False)([values])
+        inner = self._inner({**settings, **own}, weight=1.0, normalize=False, rescale=False)
+        return values * inner([values]).ne(0)
+
+    def _kept_ranks(self, count: int, settings: Settings) -> list[tuple[int, int]] | None:
+        """Return the ranks, by magnitude from the smallest, between which entries are kept.
+
+        Args:
+            count: the number of entries of an input.
+            settings: the recipe's parameters.
+
+        Returns:
+            Each input's first and last rank, counted from 1, and 0 where there is no such limit.
+            None if the inner method goes by more than magnitudes, or keeps nothing of an input.
+        """
+        densities = settings["density"]
+        kind = self.inner.sparsification_method
+        if kind == SparsificationMethod.magnitude and min(densities) > 0:
+            return [(trimmed(count, density), 0) for density in densities]
+        if kind == SparsificationMethod.magnitude_outliers and min(densities) * count >= 1:
+            return [
+                without_outliers(count, density, gamma)
+                for density, gamma in zip(densities, settings["gamma"], strict=True)
+            ]
+        return None
 
 
 def trimmed(count: int, density: float) -> int:
@@ -122,3 +174,16 @@ def trimmed(count: int, density: float) -> int:
     Those below it go; 0 where nothing does.
     """
     return count - max(1, int(density * count)) + 1 if density < 1 else 0
+
+
+def without_outliers(count: int, density: float, gamma: float) -> tuple[int, int]:
+    """Return the ranks of the smallest and the largest of `count` entries that Breadcrumbs keeps.
+
+    It drops the share `gamma`, the largest, and keeps the share `density` below; where there are
+    not as many left, fewer of the largest go. (0, 0) where nothing goes.
+    """
+    if density >= 1:
+        return 0, 0
+    kept = int(density * count)
+    smallest = max(0, count - kept - int(gamma * count))
+    return smallest + 1, smallest + kept

@@ -15,9 +15,11 @@ from mergekit_spectral.spectral.delta import Delta, DenseDelta
 from mergekit_spectral.spectral.entries import (
     Coordinates,
     DeltaEntries,
+    DroppedEntries,
     Entries,
     HeldEntries,
     RenormalizedCoordinates,
+    SparsifiedEntries,
 )
 from mergekit_spectral.spectral.factored_delta import FactoredDelta, linear_combination
 from mergekit_spectral.spectral.pruning import merge_entries, stored_in
@@ -29,12 +31,14 @@ __all__ = [
     "Delta",
     "DeltaEntries",
     "DenseDelta",
+    "DroppedEntries",
     "Entries",
     "FactoredDelta",
     "HeldEntries",
     "JointDecomposition",
     "Merge",
     "RenormalizedCoordinates",
+    "SparsifiedEntries",
     "Store",
     "above_tolerance",
     "compress",

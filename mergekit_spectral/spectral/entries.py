@@ -7,7 +7,7 @@ would be T matrices in the working dtype.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -101,8 +101,8 @@ class Entries(ABC):
         """Make some rows of all inputs."""
 
     @abstractmethod
-    def whole(self, t: int) -> Tensor:
-        """Make all rows of one input."""
+    def only(self, t: int) -> Entries:
+        """Return the entries of one input."""
 
     def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
         """Return single values of all inputs in float64, T columns [n, 1], where `errors` are."""
@@ -124,10 +124,10 @@ class HeldEntries(Entries):
         self.values = list(values)
 
     def take(self, rows: slice) -> Rows:
-        return Rows(self.values)[rows]
+        return Rows(self.values, errors=self.errors)[rows]
 
-    def whole(self, t: int) -> Tensor:
-        return self.values[t]
+    def only(self, t: int) -> HeldEntries:
+        return HeldEntries([self.values[t]])
 
 
 class DeltaEntries(Entries):
@@ -142,8 +142,8 @@ class DeltaEntries(Entries):
     def take(self, rows: slice) -> Rows:
         return Rows([delta.rows(rows).to_dense() for delta in self.deltas])
 
-    def whole(self, t: int) -> Tensor:
-        return self.deltas[t].to_dense()
+    def only(self, t: int) -> DeltaEntries:
+        return DeltaEntries([self.deltas[t]])
 
 
 class Coordinates(Entries):
@@ -165,8 +165,8 @@ class Coordinates(Entries):
         values = [self.joint.coordinates(delta, rows) for delta in self.deltas]
         return Rows(values, errors=self.errors)
 
-    def whole(self, t: int) -> Tensor:
-        return self.joint.coordinates(self.deltas[t])
+    def only(self, t: int) -> Coordinates:
+        return type(self)(self.joint, [self.deltas[t]])
 
     def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
         values = []
@@ -193,3 +193,49 @@ class RenormalizedCoordinates(Coordinates):
 
     def exact_units(self, t: int, rows: Tensor) -> Tensor:
         return self.deltas[t].projected_lengths(self.joint.finest_basis, rows)
+
+
+class SparsifiedEntries(HeldEntries):
+    """What is left of other entries, each input's scaled by a factor.
+
+    Args:
+        entries: of T inputs.
+        sparsified: what is left of each, a matrix with zeros elsewhere, and its factor.
+    """
+
+    def __init__(self, entries: Entries, sparsified: Sequence[tuple[Tensor, float]]):
+        super().__init__([values.mul_(factor) for values, factor in sparsified])
+        self.factors = [factor for _, factor in sparsified]
+        self.entries = entries
+        if entries.errors is not None:
+            self.errors = [f * e for f, e in zip(self.factors, entries.errors, strict=True)]
+
+    def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
+        exact = self.entries.exact(rows, columns)
+        return [factor * values for factor, values in zip(self.factors, exact, strict=True)]
+
+
+class DroppedEntries(Entries):
+    """Other entries, of which some are dropped as they are made.
+
+    Args:
+        entries: of T inputs.
+        drop: from t and some of input t's values to the same with zeros among them.
+    """
+
+    def __init__(self, entries: Entries, drop: Callable[[int, Tensor], Tensor]):
+        super().__init__(entries.count, *entries.shape)
+        self.entries = entries
+        self.drop = drop
+        self.cheap = entries.cheap
+        self.errors = entries.errors
+
+    def take(self, rows: slice) -> Rows:
+        taken = self.entries.take(rows)
+        return replace(taken, values=[self.drop(t, v) for t, v in enumerate(taken.values)])
+
+    def only(self, t: int) -> DroppedEntries:
+        return DroppedEntries(self.entries.only(t), lambda _, values: self.drop(t, values))
+
+    def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
+        return self.entries.exact(rows, columns)

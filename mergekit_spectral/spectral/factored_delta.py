@@ -45,7 +45,8 @@ class FactoredDelta(Delta):
     def column_norms(self) -> Tensor:
         # With B = Q·R, the columns of R·A are as long as those of B·A.
         R = torch.linalg.qr(solvable(self.B), mode="r").R
-        return torch.linalg.vector_norm(R @ solvable(self.A), dim=0).cpu()
+        norms: Tensor = torch.linalg.vector_norm(R @ solvable(self.A), dim=0)
+        return norms.cpu()
 
     def is_zero(self) -> bool:
         return not (bool(self.A.any()) and bool(self.B.any()))
@@ -66,7 +67,8 @@ class FactoredDelta(Delta):
         # With Aᵀ = P·L, the rows of (basisᵀ·B)·Lᵀ are as long as those of basisᵀ·B·A.
         L = torch.linalg.qr(self.A.double().T, mode="r").R
         left = basis[:, rows].double().T @ self.B.double()
-        return torch.linalg.vector_norm(left @ L.T, dim=1)
+        lengths: Tensor = torch.linalg.vector_norm(left @ L.T, dim=1)
+        return lengths
 
     def scaled(self, factor: float) -> FactoredDelta:
         return FactoredDelta(self.B, factor * self.A)

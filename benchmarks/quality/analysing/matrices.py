@@ -73,7 +73,7 @@ def analyse_matrix(kind: Kind, weight: str, deltas: Sequence[Delta]) -> MatrixAn
     joint = joint_decomposition(deltas, above_tolerance(RANK_TOLERANCE))
     renormalized = RenormalizedCoordinates(joint, deltas)
     dense = [delta.to_dense() for delta in deltas]
-    coordinates = [renormalized.whole(t) for t in range(len(deltas))]
+    coordinates = renormalized.take(slice(None)).values
     kept = kept_places(renormalized, AGREEMENT_AT)
     pruned = [torch.where(own, values, 0) for own, values in zip(kept, coordinates, strict=True)]
     spaces = {
