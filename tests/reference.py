@@ -177,10 +177,14 @@ def elect_and_average(
 ) -> Tensor:
     weights = [1.0] * len(X) if weights is None else weights
     weighted = [w * x for w, x in zip(weights, X, strict=True)]
-    votes = torch.stack(weighted)
-    cancel = votes.sum(0).abs() <= TIE * votes.abs().sum(0)
-    elected = torch.where(cancel, 0, votes.sum(0).sign())
+    elected = torch.where(cancel(weighted), 0, torch.stack(weighted).sum(0).sign())
     agrees = [(x.sign() == elected) & (x != 0) for x in weighted]
     total = sum(torch.where(a, x, 0) for a, x in zip(agrees, weighted, strict=True))
     mass = sum(w * a.double() for a, w in zip(agrees, weights, strict=True))
     return total / torch.where(mass == 0, 1, mass) if normalize else total
+
+
+def cancel(votes: Sequence[Tensor]) -> Tensor:
+    """Tell where the votes w_t·X_t of both signs are equal up to rounding."""
+    stacked = torch.stack(list(votes))
+    return stacked.sum(0).abs() <= TIE * stacked.abs().sum(0)

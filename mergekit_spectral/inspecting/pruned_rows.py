@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mergekit_spectral.methods.drm import smallest
 from mergekit_spectral.spectral import Entries
+from mergekit_spectral.spectral.precision import TIE
 
 BINS = 25
 """An odd number, so that a row of which half is pruned lies within a bin."""
@@ -53,7 +54,7 @@ def kept_places(entries: Entries, density: float) -> list[Tensor]:
     flat = torch.cat([matrix.flatten() for matrix in magnitudes])
     j = smallest(entries, [density])
     assert isinstance(j, int)
-    threshold = flat.kthvalue(j).values if j else flat.new_zeros(())
+    threshold = (1 - TIE) * flat.kthvalue(j).values if j else flat.new_zeros(())
     return [matrix >= threshold for matrix in magnitudes]
 
 

@@ -33,8 +33,7 @@ _AT_MOST = 4096
 _AT_MOST_AT_A_TIME = 1024
 
 _UNIT_WORK = 1 << 31
-"""Multiplications for exact units of one input, a fraction of a second. Entries that tie by the
-thousand may ask for more."""
+"""Multiplications for exact units of one input: a tenth of a second."""
 
 
 class CloseCalls:
@@ -162,40 +161,50 @@ class CloseCalls:
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Divide exact values by their rows' units, and make exact those units that decide.
 
-        A unit is the length of a row of rounded values. Relative to itself it is off by about an
-        entry's error in that unit, far less than the entries themselves: few entries are left that
-        may lie on either side of a threshold.
+        A unit is the length of a row of rounded values. It is off by at most the length of their
+        errors, and by far less where these are independent, as they are unless the delta is of low
+        rank.
 
         Returns:
             T columns [n, 1] each: the magnitudes, and the relative difference that counts as none,
-            which is `TIE`, or the unit's error where to make that exact would take too long.
+            which is `TIE`, or more where to make the unit exact would take too long.
         """
         assert rows.units is not None
         assert rows.errors is not None
+        assert self.entries.errors is not None
         units = [unit.double() for unit in rows.units]
-        off = [e.double() * inverse_of(u) for e, u in zip(rows.errors, units, strict=True)]
-        magnitudes = [x * inverse_of(u) for x, u in zip(exact, units, strict=True)]
-        least = [m * (1 - o) for m, o in zip(magnitudes, off, strict=True)]
-        most = [m * (1 + o) for m, o in zip(magnitudes, off, strict=True)]
-        decides = [torch.zeros_like(m, dtype=torch.bool) for m in magnitudes]
+        lengths = [float(torch.linalg.vector_norm(error)) for error in self.entries.errors]
+        off = [length * inverse_of(unit) for length, unit in zip(lengths, units, strict=True)]
+        magnitudes = [x * inverse_of(unit) for x, unit in zip(exact, units, strict=True)]
+        ties = [torch.full_like(m, TIE) for m in magnitudes]
+        near = [torch.full_like(m, torch.inf) for m in magnitudes]
         for threshold in self.thresholds:
-            lower = self._exact_threshold(threshold, rows, rounded, least) * (1 - TIE)
-            upper = self._exact_threshold(threshold, rows, rounded, most) * (1 + TIE)
+            least, limit, most = (
+                self._exact_threshold(
+                    threshold,
+                    rows,
+                    rounded,
+                    [m * (1 + side * o) for m, o in zip(magnitudes, off, strict=True)],
+                )
+                for side in (-1, 0, 1)
+            )
             for t, band in enumerate(self.bands):
                 if threshold in band.thresholds:
-                    decides[t] |= (most[t] >= lower) & (least[t] <= upper)
-        ties = []
-        for t, places in enumerate(place.flatten() for place in decides):
-            longest = max(1, _UNIT_WORK // self.entries.numel)
-            wanted = torch.unique(own_rows[places])[:longest]
-            lengths = self.entries.exact_units(t, wanted)
-            index = torch.searchsorted(wanted, own_rows).clamp_(max=max(len(wanted) - 1, 0))
-            found = torch.zeros_like(places)
+                    m = magnitudes[t]
+                    may_decide = (m * (1 + off[t]) >= least) & (m * (1 - off[t]) <= most)
+                    distance = torch.where(may_decide, (m - limit).abs(), torch.inf)
+                    near[t] = torch.minimum(near[t], distance)
+        most_rows = max(1, _UNIT_WORK // self.entries.numel)
+        for t, distance in enumerate(near):
+            nearest, order = distance.flatten().sort()
+            wanted = torch.unique(own_rows[order[nearest.isfinite()][:most_rows]])
+            made = torch.isin(own_rows, wanted)
             if len(wanted):
-                found = wanted[index] == own_rows
-                unit = torch.where(found, lengths[index], units[t].flatten())
-                magnitudes[t] = exact[t] * inverse_of(unit)[:, None]
-            ties.append(torch.where((places & ~found)[:, None], 2 * off[t], TIE))
+                unit = self.entries.exact_units(t, wanted)
+                unit = unit[torch.searchsorted(wanted, own_rows[made])]
+                magnitudes[t][made] = exact[t][made] * inverse_of(unit)[:, None]
+            errors = rows.errors[t].double() * inverse_of(units[t])
+            ties[t] = torch.where(made[:, None] | distance.isinf(), TIE, errors.clamp(min=TIE))
         return magnitudes, ties
 
     def _exact_threshold(

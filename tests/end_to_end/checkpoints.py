@@ -39,8 +39,8 @@ def llama(vocab_size: int = len(VOCABULARY), **config: object) -> PreTrainedMode
     return _new("Llama", "LlamaForCausalLM", vocab_size=vocab_size, **{**DECODER, **config})
 
 
-def llama_classifier() -> PreTrainedModel:
-    settings = {"vocab_size": len(VOCABULARY), "pad_token_id": 0, **DECODER}
+def llama_classifier(**config: object) -> PreTrainedModel:
+    settings = {"vocab_size": len(VOCABULARY), "pad_token_id": 0, **DECODER, **config}
     return _new("Llama", "LlamaForSequenceClassification", **settings)
 
 
@@ -63,6 +63,14 @@ def qwen2(**config: object) -> PreTrainedModel:
     """With biases on q_proj, k_proj and v_proj."""
     settings = {"vocab_size": len(VOCABULARY), **DECODER, **config}
     return _new("Qwen2", "Qwen2ForCausalLM", **settings)
+
+
+def qwen2_moe() -> PreTrainedModel:
+    """With a gate of one row, `shared_expert_gate`, in each layer."""
+    experts = {"num_experts": 4, "num_experts_per_tok": 2}
+    sizes = {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 24}
+    settings = {"vocab_size": len(VOCABULARY), **DECODER, **experts, **sizes}
+    return _new("Qwen2Moe", "Qwen2MoeForCausalLM", **settings)
 
 
 def gpt2(**config: object) -> PreTrainedModel:

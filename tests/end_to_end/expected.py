@@ -140,8 +140,17 @@ def _by_mergekit(
     lam: float = 1.0,
     **parameters: Any,
 ) -> torch.Tensor:
-    """Merge with one of mergekit's methods, in float64, over a base of zeros."""
+    """Merge with one of mergekit's methods, in float64, over a base of zeros.
+
+    Where votes cancel, its TIES takes the positive sign; ours elects none.
+    """
     base = torch.zeros_like(deltas[0])
+    if method == "ties":
+        density = parameters.pop("density", 1.0)
+        densities = density if isinstance(density, list) else [density] * len(deltas)
+        deltas = [reference.trim(d, p) for d, p in zip(deltas, densities, strict=True)]
+        votes = [w * d for w, d in zip(weights or [1.0] * len(deltas), deltas, strict=True)]
+        deltas = [d.masked_fill(reference.cancel(votes), 0) for d in deltas]
     group = TensorGroup.from_tensors([base, *deltas], base_index=0)
     settings = {"weight": weights or 1.0, "lambda": lam, **parameters}
     return merge_methods.get(method)((group,), parameters=settings)[0]

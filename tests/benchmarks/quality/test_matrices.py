@@ -38,8 +38,9 @@ def test_renormalization_evens_out_what_is_pruned():
     assert analysis.renormalized.whole == 0
     assert analysis.renormalized.spread < 0.1
     assert analysis.unrenormalized.spread > 0.4
-    _, _, blocks = reference.joint_svd(deltas, matrices.RANK_TOLERANCE)
-    kept = [row != 0 for row in reference.prune(blocks, matrices.PRUNED_TO)]
+    _, C = reference.joint_svd(deltas, matrices.RANK_TOLERANCE)
+    s = torch.cat(C, dim=1).norm(dim=1, keepdim=True)
+    kept = [row != 0 for row in reference.prune([c / s for c in C], matrices.PRUNED_TO)]
     shares = 1 - torch.stack(kept).double().mean(dim=2)
     assert analysis.unrenormalized == PrunedRows.of(shares)
 

@@ -14,12 +14,13 @@ from mergekit_spectral.spectral import DenseDelta, FactoredDelta
 
 
 def definition(deltas: list[Tensor], density: float, direction: str) -> Tensor:
-    def merge(deltas: reference.Deltas) -> Tensor:
-        U, s, blocks = reference.joint_svd(deltas, rank_tolerance=0.01)
-        X = [s[:, None] * V_t for V_t in reference.prune(blocks, density)]
-        return U @ reference.elect_and_average(X)
+    def merge(C: list[Tensor]) -> Tensor:
+        s = torch.cat(C, dim=1).norm(dim=1, keepdim=True)
+        return reference.elect_and_average(
+            [s * V_t for V_t in reference.prune([c / s for c in C], density)]
+        )
 
-    return reference.along(direction, merge, deltas)
+    return reference.in_joint_basis(deltas, merge, direction, rank_tolerance=0.01)
 
 
 def settings(count: int, density: float, direction: str) -> dict[str, object]:

@@ -1,0 +1,243 @@
+"""What is equal up to rounding is decided by a rule: by every method, for every kind of input.
+
+The definitions in `reference` have the rules. Each kind of deltas here has exact ties at thresholds
+or in elections, or entries that are zero but for rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matrices import gaussian
+from mergekit.merge_methods import get, merge_tensors
+from reference import relative_error
+from torch import Tensor
+
+from mergekit_spectral.methods import SpectralMethod
+from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta
+
+OUT, IN, T = 24, 40, 3
+Factors = list[tuple[Tensor, Tensor]]
+
+
+def full(seed: int) -> list[Tensor]:
+    return gaussian((OUT, IN), T, seed)
+
+
+def rank_1(seed: int) -> list[Tensor]:
+    return [B @ A for B, A in factors_of_rank(1, seed)]
+
+
+def sparse(seed: int) -> list[Tensor]:
+    """Of which 2% are not zero: most directions belong to a few rows and columns alone."""
+    masks = torch.rand(T, OUT, IN, generator=torch.Generator().manual_seed(seed)) < 0.02
+    return [delta * mask for delta, mask in zip(full(seed), masks, strict=True)]
+
+
+def equal(seed: int) -> list[Tensor]:
+    first, second, _ = full(seed)
+    return [first, second, first]
+
+
+def negated(seed: int) -> list[Tensor]:
+    first, second, _ = full(seed)
+    return [first, second, -first]
+
+
+def scaled(seed: int) -> list[Tensor]:
+    first, second, _ = full(seed)
+    return [first, second, 3 * first]
+
+
+def signs(seed: int) -> list[Tensor]:
+    return [delta.sign() for delta in full(seed)]
+
+
+def single_row(seed: int) -> list[Tensor]:
+    return gaussian((1, IN), T, seed)
+
+
+def single_column(seed: int) -> list[Tensor]:
+    return gaussian((OUT, 1), T, seed)
+
+
+KINDS = {
+    make.__name__: make
+    for make in (equal, negated, scaled, rank_1, sparse, signs, single_row, single_column)
+}
+kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+directions = pytest.mark.parametrize("direction", ["horizontal", "vertical"])
+
+
+def seeds(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test on a few random inputs."""
+    return settings(max_examples=4)(given(seed=st.integers(0, 2**20))(test))
+
+
+# (method, settings, definition)
+DEFINED: dict[str, tuple[str, dict[str, Any], Callable[..., Tensor]]] = {
+    "drm": ("drm", {}, reference.drm),
+    "drm, half": ("drm", {"density": 0.5}, reference.drm),
+    "knots_ties": ("knots_ties", {}, reference.knots_ties),
+    "knots_ties, trimmed": ("knots_ties", {"density": 0.3}, reference.knots_ties),
+    "knots_breadcrumbs": (
+        "knots_breadcrumbs",
+        {"density": 0.6, "gamma": 0.1},
+        reference.knots_breadcrumbs,
+    ),
+}
+defined = pytest.mark.parametrize("case", DEFINED.values(), ids=DEFINED)
+
+
+def factors_of_rank(rank: int, seed: int) -> Factors:
+    left, right = gaussian((OUT, rank), T, seed), gaussian((rank, IN), T, seed + 1)
+    return list(zip(left, right, strict=True))
+
+
+def merge(deltas: list[Tensor], method: str, **values: Any) -> Tensor:
+    base = torch.zeros_like(deltas[0])
+    return merge_tensors([base, *deltas], method, base_index=0, parameters=values)
+
+
+def merge_matrices(deltas: list[Delta], method: str, **chosen: Any) -> Tensor:
+    """The merged delta before it is rounded to the inputs' dtype."""
+    implementation = get(method)
+    assert isinstance(implementation, SpectralMethod)
+    values: dict[str, Any] = {}
+    for parameter in implementation.spec.parameters:
+        value = chosen.get(parameter.name, parameter.default)
+        per_input = parameter in implementation.spec.input_parameters
+        values[parameter.name] = [value] * len(deltas) if per_input else value
+    return implementation.merge_matrices(deltas, values).to_dense()
+
+
+@kinds
+@defined
+@directions
+@seeds
+def test_float64(make, case, direction: str, seed: int):
+    method, values, definition = case
+    deltas = make(seed)
+    actual = merge(deltas, method, direction=direction, **values)
+    expected = definition(deltas, direction=direction, **values)
+    assert relative_error(actual, expected) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("make", "dtype"),
+    [
+        (make, dtype)
+        for make in KINDS.values()
+        for dtype in (torch.float32, torch.bfloat16)
+        # Rounding to bfloat16 gives those of rank 1 every rank.
+        if (make, dtype) != (rank_1, torch.bfloat16)
+    ],
+    ids=str,
+)
+@defined
+@directions
+@seeds
+def test_smaller_dtypes(make, case, direction: str, dtype: torch.dtype, seed: int):
+    method, values, definition = case
+    stored = [delta.to(dtype) for delta in make(seed)]
+    actual = merge_matrices(
+        [DenseDelta(delta) for delta in stored], method, direction=direction, **values
+    )
+    exact = [delta.double() for delta in stored]
+    expected = definition(exact, direction=direction, **values)
+    # Rows that are float32's rounding noise are zero, which those of sparse deltas may be close to.
+    assert relative_error(actual, expected) < (1e-3 if make is sparse else 1e-5)
+
+
+@defined
+@directions
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("twins", [False, True])
+@seeds
+def test_factored(case, direction: str, dtype: torch.dtype, rank: int, twins: bool, seed: int):
+    method, values, definition = case
+    stored = [(B.to(dtype), A.to(dtype)) for B, A in factors_of_rank(rank, seed)]
+    if twins:
+        stored[2] = stored[0]
+    working = torch.float64 if dtype == torch.float64 else torch.float32
+    actual = merge_matrices(
+        [FactoredDelta(B.to(working), A.to(working)) for B, A in stored],
+        method,
+        direction=direction,
+        **values,
+    )
+    exact = [B.double() @ A.double() for B, A in stored]
+    expected = definition(exact, direction=direction, **values)
+    assert relative_error(actual, expected) < 1e-5
+
+
+@kinds
+@defined
+@directions
+@seeds
+def test_definitions_do_not_hang_on_the_last_digit(make, case, direction: str, seed: int):
+    """Inputs that differ by rounding give results that do."""
+    _, values, definition = case
+    deltas = make(seed)
+    noise = gaussian(tuple(deltas[0].shape), T, seed + 7)
+    moved = [delta * (1 + 1e-15 * n) for delta, n in zip(deltas, noise, strict=True)]
+    expected = definition(deltas, direction=direction, **values)
+    assert relative_error(definition(moved, direction=direction, **values), expected) < 1e-9
+
+
+@kinds
+@defined
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@seeds
+def test_order_of_inputs(make, case, dtype: torch.dtype, seed: int):
+    method, values, _ = case
+    deltas = [delta.to(dtype) for delta in make(seed)]
+    first, second, third = deltas
+    expected = merge(deltas, method, **values)
+    turned = merge([third, first, second], method, **values)
+    assert relative_error(turned, expected) < (1e-9 if dtype == torch.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("method", ["drm", "knots_ties", "knots_breadcrumbs_ties"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_votes_that_cancel_but_for_rounding_elect_no_sign(method: str, dtype: torch.dtype):
+    """0.1 + 0.2 - 0.3 is not zero in floating point, in this order or in another."""
+    entries = torch.tensor([1.0, -1.0, 0.5], dtype=dtype)
+    inputs = [entries, entries, -entries]
+    weights = [0.1, 0.2, 0.3]
+    assert not merge(inputs, method, weight=weights).any()
+    assert not merge(inputs[::-1], method, weight=weights[::-1]).any()
+
+
+@pytest.mark.parametrize("method", ["drm", "knots_ties"])
+def test_votes_that_nearly_cancel_elect_the_sign_of_their_exact_sum(method: str):
+    """A float32 sum loses 1e-8 beside 1; the exact one has its sign, in either order."""
+    inputs = [torch.tensor([value, -value]) for value in (1.0, 1e-8, -1.0)]
+    expected = torch.tensor([1.0, -1.0]) * (1 + 1e-8) / 2
+    for order in (inputs, inputs[::-1], [inputs[0], inputs[2], inputs[1]]):
+        torch.testing.assert_close(merge(order, method), expected, rtol=1e-6, atol=0)
+
+
+@given(
+    density=st.sampled_from([0.25, 0.5, 0.75]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_entries_equal_to_the_threshold_are_all_kept(density: float, dtype: torch.dtype):
+    entries = torch.tensor([[1.0, 2.0, -2.0, 2.0, 3.0, -2.0, 0.5, 4.0]], dtype=dtype)
+    kept = merge([entries, entries], "knots_ties", density=density)
+    limit = {0.25: 3.0, 0.5: 2.0, 0.75: 2.0}[density]
+    assert torch.equal(kept != 0, entries.abs() >= limit)
+
+
+def test_star_counts_sums_that_reach_its_share_but_for_rounding():
+    """Half of the nuclear norm is reached by five of ten equal singular values."""
+    s = torch.full((10,), 0.1, dtype=torch.float64)
+    assert torch.linalg.matrix_rank(reference.truncate(s.diag(), 50)) == 5
+    assert torch.linalg.matrix_rank(merge([s.diag()], "star", eta=50)) == 5

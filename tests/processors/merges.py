@@ -1,0 +1,51 @@
+"""Merge every kind of matrix by every method, and write what comes out to a file.
+
+    python tests/processors/merges.py OUT.safetensors
+
+`test_processors` runs it under different instruction sets.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+if __name__ == "__main__":  # as pytest does for the tests
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from matrices import SPECTRA, with_spectrum
+from mergekit.merge_methods import registered_methods
+from methods.test_ties import KINDS, factors_of_rank, full, merge_matrices
+
+from mergekit_spectral.methods import SpectralMethod
+from mergekit_spectral.spectral import DenseDelta, FactoredDelta
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16)
+
+
+def all_merges() -> dict[str, Tensor]:
+    """Return merged deltas before they are rounded, by inputs, dtype and method."""
+    inputs = {"full": full(1)} | {name: make(1) for name, make in KINDS.items()}
+    inputs |= {kind: with_spectrum(kind, (48, 64), 3) for kind in SPECTRA}
+    merged = {}
+    for method in sorted(
+        m.spec.name for m in registered_methods() if isinstance(m, SpectralMethod)
+    ):
+        density = {} if method == "star" else {"density": 0.4}
+        for dtype in DTYPES:
+            for name, deltas in inputs.items():
+                dense = [DenseDelta(delta.to(dtype)) for delta in deltas]
+                torch.manual_seed(0)
+                merged[f"{name}, {dtype}, {method}"] = merge_matrices(dense, method, **density)
+            factors = [FactoredDelta(B.float(), A.float()) for B, A in factors_of_rank(4, 1)]
+            torch.manual_seed(0)
+            merged[f"factored, {method}"] = merge_matrices(factors, method, **density)
+    return merged
+
+
+if __name__ == "__main__":
+    save_file({key: value.contiguous() for key, value in all_merges().items()}, sys.argv[1])

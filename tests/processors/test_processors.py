@@ -1,0 +1,67 @@
+"""Merges are the same on every processor: under other instruction sets and numbers of threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from reference import relative_error
+from safetensors.torch import load_file
+
+TESTS = Path(__file__).parents[1]
+SETTINGS = {
+    "no vector instructions": {"ATEN_CPU_CAPABILITY": "default"},
+    "AVX2": {"ATEN_CPU_CAPABILITY": "avx2"},
+    "MKL on any processor": {"MKL_CBWR": "COMPATIBLE"},
+    "OpenBLAS for Haswell": {"OPENBLAS_CORETYPE": "Haswell"},
+    "OpenBLAS for Prescott": {"OPENBLAS_CORETYPE": "Prescott"},
+    "two threads": {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"},
+}
+MATHEMATICS = [
+    "spectral/test_close_calls.py",
+    "spectral/test_decomposition.py",
+    "spectral/test_factored.py",
+    "methods/test_properties.py",
+    "methods/test_ties.py",
+    "test_golden.py",
+]
+
+everywhere = pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+
+
+def environment(setting: dict[str, str]) -> dict[str, str]:
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    mine = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    return mine | one_thread | setting
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("usual") / "merged.safetensors"
+    subprocess.run(
+        [sys.executable, TESTS / "processors/merges.py", out], env=environment({}), check=True
+    )
+    return out
+
+
+@everywhere
+def test_merges_are_the_same(setting: dict[str, str], usual: Path, tmp_path: Path):
+    out = tmp_path / "merged.safetensors"
+    command = [sys.executable, TESTS / "processors/merges.py", out]
+    subprocess.run(command, env=environment(setting), check=True)
+    expected, actual = load_file(usual), load_file(out)
+    assert expected.keys() == actual.keys()
+    errors = {key: relative_error(actual[key], expected[key]) for key in expected}
+    assert {key: error for key, error in errors.items() if error > 1e-5} == {}
+
+
+@everywhere
+def test_mathematics(setting: dict[str, str]):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *MATHEMATICS]
+    run = subprocess.run(
+        command, env=environment(setting), cwd=TESTS, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout[-5000:]
