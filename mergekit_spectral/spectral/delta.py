@@ -186,18 +186,21 @@ class DenseDelta(Delta):
         for part in slices(len(rows), self.shape[0], AT_A_TIME):
             # On the CPU, which may be where the matrices are, indices may not be elsewhere.
             own_columns = columns[part].to(self.tuned.device)
-            own = self.tuned[:, own_columns].to(self.device).double()
-            if self.base is not None:
-                own -= self.base[:, own_columns].to(self.device)
+            own = self._exact_columns(own_columns)
             values[part] = own.mul_(basis[:, rows[part]]).sum(0)
         return values
 
     def projected_lengths(self, basis: Tensor, rows: Tensor) -> Tensor:
         left = basis[:, rows].double().T
         squares = left.new_zeros(len(rows))
-        for _, block in self.dense_columns():
-            squares += (left @ block.double()).square_().sum(1)
+        for columns in slices(self.shape[1], self.shape[0], DELTA_BLOCK):
+            squares += (left @ self._exact_columns(columns)).square_().sum(1)
         return squares.sqrt_()
+
+    def _exact_columns(self, columns: slice | Tensor) -> Tensor:
+        """Return some columns of the difference in float64, where no digit of it is lost."""
+        exact = self.tuned[:, columns].to(self.device).double()
+        return exact if self.base is None else exact - self.base[:, columns].to(self.device)
 
     def dense_columns(self) -> Iterator[tuple[slice, Tensor]]:
         # One buffer for all blocks: to map fresh memory takes several times as long as to fill it.
