@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from mergekit.merge_methods.base import TensorGroup
 from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
-from mergekit.sparsify import SparsificationMethod
+from mergekit.sparsify import SparsificationMethod, sparsify
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
@@ -42,6 +42,8 @@ from mergekit_spectral.spectral import (
     merge_entries,
     stored_in,
 )
+
+DELLA = SparsificationMethod.della_magprune
 
 
 class KnOTS(SpectralMethod):
@@ -139,8 +141,13 @@ class KnOTS(SpectralMethod):
     def _alone(self, settings: Settings, t: int, values: Tensor) -> Tensor:
         """Return input t as the inner method sparsifies it, without its rescaling.
 
-        mergekit drops entries at random in float32, so only what it drops is taken from it.
+        mergekit drops entries at random in float32, so only what it drops is taken from it. DELLA
+        drops by the rank of an entry in its row; where a row has one entry, there are no ranks, and
+        it goes by its density alone.
         """
+        if self.inner.sparsification_method == DELLA and values.shape[1] == 1:
+            density = settings["density"][t]
+            return values * sparsify(values, density, SparsificationMethod.random).ne(0)
         own = {spec.name: [settings[spec.name][t]] for spec in self.inner.spec.input_parameters}
         inner = self._inner({**settings, **own}, weight=1.0, normalize=False, rescale=False)
         return values * inner([values]).ne(0)
