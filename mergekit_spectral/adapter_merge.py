@@ -23,7 +23,13 @@ from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
 from torch import Tensor
 
-from mergekit_spectral.adapters import AdaptedLoader, AdaptedTensor, LoraAdapter, find_adapter
+from mergekit_spectral.adapters import (
+    AdaptedLoader,
+    AdaptedTensor,
+    LoraAdapter,
+    ModelStructure,
+    find_adapter,
+)
 from mergekit_spectral.adapters.base_weights import Header
 from mergekit_spectral.adapters.lora import Product
 from mergekit_spectral.errors import MergeError
@@ -49,6 +55,7 @@ class ShapesOnly:
         index: of the weights' names.
         config: the model's configuration.
         architecture: the name of its class.
+        structure: its modules.
         matrices: names of the modules that have a weight matrix.
     """
 
@@ -60,6 +67,7 @@ class ShapesOnly:
             skeleton = get_auto_cls(self.architecture).from_config(
                 self.config, trust_remote_code=options.trust_remote_code
             )
+        self.structure = ModelStructure(lambda: skeleton)
         self._shapes = {key: tuple(t.shape) for key, t in skeleton.state_dict().items()}
         self.index = ShardedTensorIndex("", True, dict.fromkeys(self._shapes, ""), [])
         self.matrices = [
@@ -121,7 +129,8 @@ class AdapterMerge:
         base, references = _one_base(config)
         self.base = ShapesOnly(base, options)
         self._loaders = {
-            r: AdaptedLoader(base, self.base, _adapter(r, options)) for r in references
+            r: AdaptedLoader(base, self.base, _adapter(r, options), self.base.structure)
+            for r in references
         }
         self.adapters = [loader.adapter for loader in self._loaders.values()]
         self._tasks = self._plan(config, options)

@@ -19,6 +19,7 @@ from mergekit.options import MergeOptions
 from mergekit_spectral.adapters import (
     AdaptedLoader,
     LoraAdapter,
+    ModelStructure,
     NotAProductError,
     StoredWeights,
     find_adapter,
@@ -108,7 +109,9 @@ def _loader(reference: ModelReference, cache: LoaderCache) -> AdaptedLoader:
     adapter = LoraAdapter(find_adapter(path, revision, cache.hf_cache_dir))
     base = reference.model_copy(update={"lora": None})
     weights = StoredWeights(cache.get(base))
-    loader = AdaptedLoader(base, weights, adapter, tied_weights(base, cache.trust_remote_code))
+    structure = ModelStructure.of(base.config(cache.trust_remote_code), cache.trust_remote_code)
+    ties = tied_weights(base, cache.trust_remote_code)
+    loader = AdaptedLoader(base, weights, adapter, structure, ties)
     for remark in remarks(loader, base):
         LOG.warning("%s", remark)
     return loader

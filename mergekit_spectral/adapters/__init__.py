@@ -8,6 +8,7 @@ from mergekit_spectral.adapters.base_weights import BaseWeights, StoredWeights
 from mergekit_spectral.adapters.files import find_adapter
 from mergekit_spectral.adapters.loader import AdaptedLoader
 from mergekit_spectral.adapters.lora import LoraAdapter, NotAProductError
+from mergekit_spectral.adapters.structure import ModelStructure
 from mergekit_spectral.adapters.writing import NewLayer, write_adapter
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "AdaptedTensor",
     "BaseWeights",
     "LoraAdapter",
+    "ModelStructure",
     "NewLayer",
     "NotAProductError",
     "StoredWeights",

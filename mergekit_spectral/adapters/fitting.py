@@ -9,26 +9,31 @@ from dataclasses import replace
 
 from mergekit_spectral.adapters.base_weights import BaseWeights
 from mergekit_spectral.adapters.lora import Addition, LoraAdapter, Product
+from mergekit_spectral.adapters.structure import ModelStructure
 from mergekit_spectral.errors import MergeError
 
 
-def fitted(adapter: LoraAdapter, base: str, weights: BaseWeights) -> LoraAdapter:
+def fitted(
+    adapter: LoraAdapter, base: str, weights: BaseWeights, structure: ModelStructure
+) -> LoraAdapter:
     """Return the adapter with the names and the orientation that a base's files give its weights.
 
     Args:
         adapter: as peft wrote it.
         base: the base's name, for messages.
         weights: the base's weights.
+        structure: the base's modules.
 
     Raises:
-        MergeError: if the adapter changes weights that the base has not, or of other shapes.
+        MergeError: if the adapter changes weights that the base has not, or of other shapes, or
+            nothing says which way around it changes a square weight.
     """
     known = weights.index.tensor_paths
     fitting = copy.copy(adapter)
     fitting.updates = {name_in(known, name): u for name, u in adapter.updates.items()}
     fitting.replacements = {name_in(known, name): r for name, r in adapter.replacements.items()}
     _check_names(fitting, base, known)
-    _orient(fitting, weights)
+    _orient(fitting, base, weights, structure)
     _check_shapes(fitting, base, weights)
     return fitting
 
@@ -65,22 +70,51 @@ def _check_names(adapter: LoraAdapter, base: str, known: Collection[str]) -> Non
     )
 
 
-def _orient(adapter: LoraAdapter, weights: BaseWeights) -> None:
-    """Transpose the updates of layers that keep their weights the other way around.
+def _orient(
+    adapter: LoraAdapter, base: str, weights: BaseWeights, structure: ModelStructure
+) -> None:
+    """Transpose the updates of the layers that store their weights as [in, out].
 
-    peft saves one ``fan_in_fan_out`` for all layers, but goes by the kind of each: GPT-2 has both
-    Conv1D, [in, out], and a Linear head, [out, in]. A square weight cannot tell, so it goes with
-    the other layers of its name.
+    peft decides by the class of each layer, and saves one ``fan_in_fan_out`` for all of them: the
+    last one's. GPT-2 has both Conv1D, [in, out], and a Linear head, [out, in].
     """
-    turned = {
-        _kind(name)
+    products = {
+        name: update
         for name, update in adapter.updates.items()
-        if isinstance(update, Product) and name in weights.index.tensor_paths
-        if adapter.update_shape(name) == weights.header(name)[0][::-1] != weights.header(name)[0]
+        if isinstance(update, Product) and not update.embedding
     }
-    for name, update in adapter.updates.items():
-        if isinstance(update, Product) and _kind(name) in turned:
-            adapter.updates[name] = replace(update, transposed=not update.transposed)
+    by_shape = {name: _transposed_by_shape(adapter, name, weights) for name in products}
+    by_kind = {
+        _kind(name): transposed for name, transposed in by_shape.items() if transposed is not None
+    }
+    for name, update in products.items():
+        module = name_in(structure.modules, name.removesuffix(".weight"))
+        transposed = by_shape[name]
+        if module in structure.modules:
+            transposed = structure.is_conv1d(module)
+        elif transposed is None:
+            transposed = by_kind.get(_kind(name))
+        if transposed is None:
+            raise MergeError(
+                f"Adapter {adapter.name} changes {name}, which is square, and transformers cannot "
+                f"build {base} to show whether that layer stores its weight as [out, in] or as "
+                "[in, out]; merge the adapter into its base yourself and name the result."
+            )
+        adapter.updates[name] = replace(update, transposed=transposed)
+
+
+def _transposed_by_shape(adapter: LoraAdapter, name: str, weights: BaseWeights) -> bool | None:
+    """Return whether a weight can only take its update transposed; None if it is square."""
+    update = adapter.updates[name]
+    assert isinstance(update, Product)
+    sides = adapter.update_shape(name)
+    if sides[0] == sides[1]:
+        return None
+    if name not in weights.index.tensor_paths:
+        return update.transposed
+    # An update that fits neither way is refused later, with its shape.
+    turned: bool = sides == weights.header(name)[0][::-1]
+    return update.transposed != turned
 
 
 def _kind(weight: str) -> str:

@@ -14,6 +14,7 @@ from mergekit_spectral.adapters.adapted import AdaptedTensor, Update
 from mergekit_spectral.adapters.base_weights import BaseWeights
 from mergekit_spectral.adapters.fitting import fitted
 from mergekit_spectral.adapters.lora import LoraAdapter, Product
+from mergekit_spectral.adapters.structure import ModelStructure
 
 
 def name_among(
@@ -37,6 +38,7 @@ class AdaptedLoader:
         base: the reference of the base alone.
         weights: the base's weights.
         adapter: the adapter, as peft wrote it.
+        structure: the base's modules.
         ties: names that the base's files may lack because the weight is tied to another, each with
             the names of those.
 
@@ -47,7 +49,7 @@ class AdaptedLoader:
         untied: the last of these, each with the name that the base's files have it under.
 
     Raises:
-        MergeError: if the adapter changes weights that the base has not, or of other shapes.
+        MergeError: if the adapter does not fit the base; see `fitted`.
     """
 
     def __init__(
@@ -55,11 +57,12 @@ class AdaptedLoader:
         base: ModelReference,
         weights: BaseWeights,
         adapter: LoraAdapter,
+        structure: ModelStructure,
         ties: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ):
         self.base = base
         self.weights = weights
-        self.adapter = fitted(adapter, str(base), weights)
+        self.adapter = fitted(adapter, str(base), weights, structure)
         self.untied = dict(self._left_behind(ties))
         brought = self.adapter.replacements | self.untied
         self.index = copy.copy(weights.index)

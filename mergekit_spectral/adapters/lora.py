@@ -75,6 +75,7 @@ class Product:
         rank: r.
         scale: alpha / r, or alpha / √r with rsLoRA.
         transposed: whether the weight gets (B·A)ᵀ.
+        embedding: whether the layer is an embedding.
     """
 
     B: str
@@ -82,6 +83,7 @@ class Product:
     rank: int
     scale: float
     transposed: bool = False
+    embedding: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class LoraAdapter:
         rank = shapes[A][0]
         scale = _scale(config, module, rank)
         transposed = embedding or bool(config.fan_in_fan_out)
-        self.updates[f"{module}.weight"] = Product(B, A, rank, scale, transposed)
+        self.updates[f"{module}.weight"] = Product(B, A, rank, scale, transposed, embedding)
         if "bias" in keys:
             self.updates[f"{module}.bias"] = Addition(keys["bias"], scale)
 

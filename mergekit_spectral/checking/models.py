@@ -21,6 +21,7 @@ from transformers import PretrainedConfig
 from mergekit_spectral.adapters import (
     AdaptedLoader,
     LoraAdapter,
+    ModelStructure,
     NotAProductError,
     StoredWeights,
     find_adapter,
@@ -203,7 +204,8 @@ def _read(
     try:
         ties = tied_weights(base, options.trust_remote_code)
         stored = StoredWeights(LazyTensorLoader(index))
-        loader = AdaptedLoader(base, stored, LoraAdapter(files), ties)
+        structure = ModelStructure.of(config, options.trust_remote_code)
+        loader = AdaptedLoader(base, stored, LoraAdapter(files), structure, ties)
     except NotAProductError as refusal:
         findings.note(
             f"Adapter {reference.lora} uses {refusal.what}, which is not an added product of two "

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from mergekit_spectral.adapters import ModelStructure
+
 
 class Toy(nn.Module):
     """One layer of every kind that LoRA adapts by a product."""
@@ -28,6 +30,10 @@ class Toy(nn.Module):
 def toy() -> Toy:
     torch.manual_seed(0)
     return Toy()
+
+
+def structure() -> ModelStructure:
+    return ModelStructure(Toy)
 
 
 def write(folder: Path, targets: list[str], seed: int = 1, **config: Any) -> dict[str, Tensor]:

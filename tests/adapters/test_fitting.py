@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from adapters import peft_adapters
@@ -11,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mergekit.io.lazy_tensor_loader import ShardedTensorIndex
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
-from mergekit_spectral.adapters import LoraAdapter, find_adapter
+from mergekit_spectral.adapters import LoraAdapter, ModelStructure, find_adapter
 from mergekit_spectral.adapters.base_weights import Header
 from mergekit_spectral.adapters.fitting import fitted, name_in
 from mergekit_spectral.errors import MergeError
@@ -75,31 +79,75 @@ def test_one_name_more_or_less(name: str, known: set[str], found: str):
 def test_layers_go_the_way_of_their_weights(targets: list[str], setting: bool, tmp_path: Path):
     """Whatever fan_in_fan_out a mixed adapter was saved with."""
     changes = peft_adapters.write(tmp_path, targets, fan_in_fan_out=setting)
-    adapter = fitted(read(tmp_path), "toy", toy_weights())
+    adapter = fitted(read(tmp_path), "toy", toy_weights(), peft_adapters.structure())
     for name in adapter.updates:
         B, A = adapter.factors(name)
         torch.testing.assert_close(adapter.updates[name].scale * B @ A, changes[name])
 
 
-def test_a_square_layer_goes_with_others_of_its_name(tmp_path: Path):
+class Square(nn.Module):
+    """Square layers of each kind, beside one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = nn.ModuleDict({"c_proj": Conv1D(8, 8), "dense": nn.Linear(8, 8)})
+        self.mlp = nn.ModuleDict({"c_proj": Conv1D(10, 8)})
+        self.head = nn.Linear(8, 8)
+
+
+def write_square(folder: Path, targets: str, flag: bool) -> dict[str, Tensor]:
+    """Save an adapter on `Square` with a flag of our own; return what peft makes of it."""
+    torch.manual_seed(0)
+    base = Square().double()
+    settings = peft.LoraConfig(target_modules=targets, init_lora_weights=False)
+    peft.get_peft_model(copy.deepcopy(base), settings).save_pretrained(folder)
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fan_in_fan_out": flag}))
+    merged = peft.PeftModel.from_pretrained(copy.deepcopy(base), folder).merge_and_unload()
+    before = base.state_dict()
+    return {name: weight - before[name] for name, weight in merged.state_dict().items()}
+
+
+def square_weights(prefix: str = "") -> Weights:
+    shapes = {name: tuple(weight.shape) for name, weight in Square().state_dict().items()}
+    return Weights({f"{prefix}{name}": shape for name, shape in shapes.items()})
+
+
+@pytest.mark.parametrize("flag", [True, False])
+@pytest.mark.parametrize(
+    "targets",
+    [r"attn\.c_proj", r".*c_proj", r"attn\.dense", r"attn\..*|head", r"head|.*c_proj"],
+)
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_square_layer_goes_by_its_class(targets: str, flag: bool, prefix: str, tmp_path: Path):
+    changes = write_square(tmp_path, targets, flag)
+    weights = square_weights(prefix)
+    adapter = fitted(read(tmp_path), "toy", weights, ModelStructure(Square))
+    assert adapter.updates
+    for name, update in adapter.updates.items():
+        B, A = adapter.factors(name)
+        torch.testing.assert_close(update.scale * B @ A, changes[name.removeprefix(prefix)])
+
+
+def no_structure() -> ModelStructure:
+    return ModelStructure(lambda: nn.Linear("no", "model"))
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_without_its_class_a_square_layer_goes_with_others_of_its_name(flag: bool, tmp_path: Path):
     """As GPT-2's attn.c_proj, which is square, with mlp.c_proj, which is not."""
-    peft_adapters.write(tmp_path, ["linear", "square"])
-    path = tmp_path / "adapter_model.safetensors"
-    factors = load_file(path)
-    renamed = {
-        k.replace("square", "attn.c_proj").replace(".linear", ".mlp.c_proj"): v
-        for k, v in factors.items()
-    }
-    save_file(renamed, path)
-    shapes = {
-        "attn.c_proj.weight": (8, 8),
-        "mlp.c_proj.weight": (6, 10),
-        "block.mlp.c_proj.weight": (6, 4),
-    }
-    adapter = fitted(read(tmp_path), "toy", Weights(shapes))
-    key = "base_model.model.attn.c_proj.lora_{}.weight"
-    B, A = adapter.factors("attn.c_proj.weight")
-    torch.testing.assert_close(B @ A, (renamed[key.format("B")] @ renamed[key.format("A")]).T)
+    changes = write_square(tmp_path, r".*c_proj", flag)
+    adapter = fitted(read(tmp_path), "toy", square_weights(), no_structure())
+    for name, update in adapter.updates.items():
+        B, A = adapter.factors(name)
+        torch.testing.assert_close(update.scale * B @ A, changes[name])
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_square_layer_of_which_nothing_is_known_is_refused(flag: bool, tmp_path: Path):
+    write_square(tmp_path, r"attn\.c_proj", flag)
+    with pytest.raises(MergeError, match=r"changes attn\.c_proj\.weight, which is square"):
+        fitted(read(tmp_path), "toy", square_weights(), no_structure())
 
 
 def test_the_adapter_itself_is_left_alone(tmp_path: Path):
@@ -107,7 +155,9 @@ def test_the_adapter_itself_is_left_alone(tmp_path: Path):
     adapter = read(tmp_path)
     names, sides = set(adapter.updates), adapter.update_shape("turned.weight")
     shapes = {f"model.{name}": shape for name, shape in toy_weights().shapes.items()}
-    assert set(fitted(adapter, "toy", Weights(shapes)).updates) == {f"model.{n}" for n in names}
+    assert set(fitted(adapter, "toy", Weights(shapes), peft_adapters.structure()).updates) == {
+        f"model.{n}" for n in names
+    }
     assert (set(adapter.updates), adapter.update_shape("turned.weight")) == (names, sides)
 
 
@@ -125,7 +175,7 @@ def test_shapes_that_differ_are_named(weight: str, shape: tuple[int, ...], tmp_p
     weights = toy_weights()
     weights.shapes[weight] = shape
     with pytest.raises(MergeError) as refused:
-        fitted(read(tmp_path), "toy", weights)
+        fitted(read(tmp_path), "toy", weights, peft_adapters.structure())
     for part in (str(tmp_path), "toy", weight, str(list(shape))):
         assert part in str(refused.value)
 
@@ -138,7 +188,7 @@ def test_how_many_fit_is_told(tmp_path: Path):
     with pytest.raises(
         MergeError, match="of the 4 weights that it changes 2 are there and 2 are not"
     ):
-        fitted(read(tmp_path), "toy", weights)
+        fitted(read(tmp_path), "toy", weights, peft_adapters.structure())
 
 
 def test_a_head_that_comes_with_its_weight_need_not_be_there(tmp_path: Path):
@@ -149,10 +199,10 @@ def test_a_head_that_comes_with_its_weight_need_not_be_there(tmp_path: Path):
     save_file(load_file(path) | whole, path)
     weights = toy_weights()
     del weights.index.tensor_paths["square.weight"]
-    adapter = fitted(read(tmp_path), "toy", weights)
+    adapter = fitted(read(tmp_path), "toy", weights, peft_adapters.structure())
     assert "square.weight" in adapter.updates
     assert "square.weight" in adapter.replacements
     whole = {"base_model.model.square.base_layer.weight": torch.ones(8, 9)}
     save_file(load_file(path) | whole, path)
     with pytest.raises(MergeError, match=r"square\.weight as \[8, 8\], but there it is \[8, 9\]"):
-        fitted(read(tmp_path), "toy", weights)
+        fitted(read(tmp_path), "toy", weights, peft_adapters.structure())

@@ -49,7 +49,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def loader_for(base: Path, adapter: Path, **ties: tuple[str, ...]) -> AdaptedLoader:
     found = LoraAdapter(find_adapter(str(adapter)))
-    return AdaptedLoader(BASE, CountingWeights(base), found, ties)
+    return AdaptedLoader(BASE, CountingWeights(base), found, peft_adapters.structure(), ties)
 
 
 def test_weights_are_read_when_they_are_added_up(base: Path, tmp_path: Path):

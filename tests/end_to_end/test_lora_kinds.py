@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +67,24 @@ OF_OTHERS: dict[str, tuple[Callable[[], PreTrainedModel], dict[str, Any]]] = {
         lambda: checkpoints.gpt2(tie_word_embeddings=False),
         {"targets": ["c_attn", "c_proj", "lm_head"]},
     ),
+    "square Conv1D beside a Linear head": (
+        lambda: checkpoints.gpt2(tie_word_embeddings=False),
+        {"targets": r".*attn\.c_proj|lm_head"},
+    ),
     "a classifier": (checkpoints.bert, {"targets": ["query", "value"], "task_type": "SEQ_CLS"}),
     "an adapted classifier": (checkpoints.bert, {"targets": ["query", "classifier"]}),
     "encoder and decoder": (checkpoints.t5, {"targets": ["q", "v", "wo"]}),
     "no definition of the architecture": (checkpoints.opt, {"targets": ["q_proj", "fc1"]}),
 }
+
+ALL_SQUARE = partial(checkpoints.llama, num_key_value_heads=4)
+
+FLAGGED: dict[str, tuple[Callable[[], PreTrainedModel], list[str], bool]] = {
+    "square Linear": (ALL_SQUARE, ["q_proj", "k_proj", "v_proj", "o_proj"], True),
+    "square Linear among others": (checkpoints.llama, ["q_proj", "o_proj"], True),
+    "square Conv1D": (checkpoints.gpt2, ["attn.c_proj"], False),
+}
+"""Adapters whose `fan_in_fan_out` somebody has set to what it is not."""
 
 TIED: dict[str, dict[str, Any]] = {
     "nothing tied": {"targets": ATTENTION},
@@ -123,6 +138,16 @@ def test_of_other_architectures(kind: str, tmp_path: Path):
     _check(tmp_path, Base.saved(architecture(), tmp_path), config)
 
 
+@pytest.mark.parametrize("kind", FLAGGED)
+def test_layers_go_by_their_class_not_by_the_flag(kind: str, tmp_path: Path):
+    architecture, targets, flag = FLAGGED[kind]
+    base = Base.saved(architecture(), tmp_path)
+    adapter = write_adapter(tmp_path / "adapter", base.model, 1, targets)
+    config = adapter / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"fan_in_fan_out": flag}))
+    _check_written(tmp_path, base, adapter)
+
+
 @pytest.mark.parametrize("kind", TIED)
 def test_on_tied_embeddings(kind: str, tmp_path: Path):
     """Judged by running the model: merging, peft adds to both what only one was trained with."""
@@ -135,7 +160,12 @@ def test_on_tied_embeddings(kind: str, tmp_path: Path):
 
 def _check(folder: Path, base: Base, config: dict[str, Any], *others: tuple[Path, Weights]) -> None:
     """Merge in float32; peft itself tells, in float64, what an adapter of this kind adds."""
-    adapter = write_adapter(folder / "adapter", base.model, 1, **config)
+    _check_written(
+        folder, base, write_adapter(folder / "adapter", base.model, 1, **config), *others
+    )
+
+
+def _check_written(folder: Path, base: Base, adapter: Path, *others: tuple[Path, Weights]) -> None:
     inputs = [(adapter, merged_by_peft(base.path, adapter)), *others]
     recipe = _recipe("drm", base.path, *(adapter for adapter, _ in inputs))
     merged = load_file(mergekit_yaml(recipe, folder / "out") / "model.safetensors")
