@@ -11,6 +11,8 @@ import torch
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader, ShardedTensorIndex
 from torch import Tensor
 
+from mergekit_spectral.errors import MergeError
+
 Shape = tuple[int, ...]
 Header = tuple[Shape, torch.dtype]
 
@@ -48,7 +50,7 @@ class StoredWeights:
     def header(self, name: str) -> Header:
         """Return a weight's shape and dtype."""
         if name not in self._headers:
-            path = Path(self.index.base_path) / self.index.tensor_paths[name]
+            path = Path(self.index.base_path) / _file_of(name, self.index)
             if path.suffix == ".safetensors":
                 self._headers |= _safetensors_headers(path)
             else:
@@ -65,7 +67,7 @@ class StoredWeights:
         return tensor
 
 
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -81,13 +83,23 @@ _DTYPES = {
 }
 
 
+def _file_of(name: str, index: ShardedTensorIndex) -> str:
+    file: object = index.tensor_paths[name]
+    if not isinstance(file, str):
+        raise MergeError(
+            f"The index of the model in {index.base_path} maps tensor {name} to {file!r}, which is "
+            "no name of a file; copy or download the model again."
+        )
+    return file
+
+
 def _safetensors_headers(path: Path) -> dict[str, Header]:
     with safetensors.safe_open(path, framework="pt") as file:
         entries = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
         return {
-            key: (tuple(entry.get_shape()), _DTYPES[entry.get_dtype()])
+            key: (tuple(entry.get_shape()), DTYPES[entry.get_dtype()])
             for key, entry in entries.items()
-            if entry.get_dtype() in _DTYPES
+            if entry.get_dtype() in DTYPES
         }
 
 

@@ -64,7 +64,7 @@ def find_adapter(
             f"Adapter {path} has the peft_type {error} in its {CONFIG_NAME}, which peft "
             f"{peft.__version__} does not know; a newer peft may."
         ) from error
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # what a file holds may make it raise any
         raise MergeError(
             f"Adapter {path}: peft cannot read its {CONFIG_NAME} ({first_line(error)}); correct "
             "it, or copy or download it again."

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import peft
 import torch
-from peft.utils.other import get_pattern_key
 from torch import Tensor
 
-from mergekit_spectral.adapters.files import AdapterFiles
-from mergekit_spectral.adapters.tensors import AdapterTensors, Shape
-from mergekit_spectral.errors import MergeError
+from mergekit_spectral.adapters.files import CONFIG_NAME, AdapterFiles
+from mergekit_spectral.adapters.patterns import SECONDS, matched_patterns
+from mergekit_spectral.adapters.tensors import FLOATS, AdapterTensors, Shape
+from mergekit_spectral.errors import MergeError, first_line
 
 _PREFIX = "base_model.model."
 # What peft's names end in, to the part that it is; anything else stands for a whole tensor.
@@ -45,7 +47,10 @@ _NOT_A_PRODUCT = {
     "target_parameters": "LoRA on bare parameters",
     "trainable_token_indices": "trainable tokens",
 }
-_ADDITIVE_INITS = (True, False, "gaussian", "eva", "orthogonal")
+_ADDITIVE_INITS = (True, False, "gaussian", "eva", "orthogonal", "mica")
+
+# What VeLoRA saves beside its factors for training to continue.
+_OF_TRAINING = (".lora_velora_embed",)
 
 
 class NotAProductError(MergeError):
@@ -105,7 +110,9 @@ class LoraAdapter:
 
     Raises:
         NotAProductError: if the adapter is of another kind than added products.
-        MergeError: if a factor is missing or two factors do not fit each other.
+        MergeError: if a factor is missing, two factors do not fit each other or the configuration,
+            a value of the configuration is not what peft takes, or a tensor holds no numbers that
+            can be added to weights.
     """
 
     def __init__(self, files: AdapterFiles):
@@ -125,21 +132,29 @@ class LoraAdapter:
             what = f"a base changed by its initialization, {config.init_lora_weights}"
             raise NotAProductError(files.name, what)
 
+        _check_config(files.name, config)
         self.config = config
         self._tensors = AdapterTensors(files.weights)
         self.updates: dict[str, Product | Addition] = {}
         self.replacements: dict[str, str] = {}
         modules: dict[str, dict[str, str]] = defaultdict(dict)
-        for key in self._tensors.shapes:
+        for key, shape in self._tensors.shapes.items():
+            if key.endswith(_OF_TRAINING):
+                continue
             module, part = _split(key)
-            if part is None:
-                if "lora_" in key or "token_adapter" in key:
-                    raise NotAProductError(files.name, f"the tensor {key}")
-                self.replacements[module] = key
-            else:
+            if part is not None:
                 modules[module][part] = key
+                self._check_numbers(key)
+                continue
+            if "lora_" in key or "token_adapter" in key:
+                raise NotAProductError(files.name, f"the tensor {key}")
+            self.replacements[module] = key
+            if len(shape) > 1:
+                self._check_numbers(key)
+        ranks = self._set_by_pattern("rank_pattern", modules, config.r)
+        alphas = self._set_by_pattern("alpha_pattern", modules, config.lora_alpha)
         for module, keys in modules.items():
-            self._add_module(module, keys, config)
+            self._add_module(module, keys, ranks[module], alphas[module])
 
     def update_shape(self, weight: str) -> Shape:
         """Return the shape of a weight's update; of a convolution's as [out, rest]."""
@@ -171,7 +186,33 @@ class LoraAdapter:
         """Return the tensor that replaces the base's, as stored."""
         return self._tensors.read(self.replacements[weight], device)
 
-    def _add_module(self, module: str, keys: dict[str, str], config: peft.LoraConfig) -> None:
+    def _check_numbers(self, key: str) -> None:
+        if key in self._tensors.unusual:
+            raise MergeError(
+                f"Adapter {self.name}: its tensor {key} is {self._tensors.unusual[key]}; adapters "
+                f"are merged from tensors of {', '.join(FLOATS)}, so save it in one of them."
+            )
+
+    def _set_by_pattern(
+        self, setting: str, modules: Collection[str], default: float
+    ) -> dict[str, float]:
+        """Return the value for each module: of the first pattern that it matches, or `default`."""
+        pattern: dict[str, float] = getattr(self.config, setting) or {}
+        try:
+            keys = matched_patterns(list(pattern), list(modules))
+        except (re.error, TimeoutError) as error:
+            wrong = (
+                f"which cannot be read ({first_line(error)})"
+                if isinstance(error, re.error)
+                else f"which take more than {SECONDS:g} s to match its modules"
+            )
+            raise MergeError(
+                f"Adapter {self.name}: the keys of `{setting}` in its {CONFIG_NAME} are regular "
+                f"expressions {wrong}; write the modules' names instead."
+            ) from error
+        return {module: pattern.get(keys[module], default) for module in modules}
+
+    def _add_module(self, module: str, keys: dict[str, str], rank: float, alpha: float) -> None:
         embedding = "embedding A" in keys or "embedding B" in keys
         kind = "embedding " if embedding else ""
         if f"{kind}A" not in keys or f"{kind}B" not in keys:
@@ -181,15 +222,22 @@ class LoraAdapter:
             )
         A, B = keys[f"{kind}A"], keys[f"{kind}B"]
         shapes = self._tensors.shapes
-        if len(shapes[A]) < 2 or shapes[A][:1] != shapes[B][1:2]:
+        if len(shapes[A]) < 2 or shapes[A][:1] != shapes[B][1:2] or 0 in shapes[A] + shapes[B]:
             raise MergeError(
                 f"Adapter {self.name}: the factors of {module} do not fit each other, A has shape "
-                f"{shapes[A]} and B {shapes[B]}; they must be [r, in] and [out, r] with one rank r."
+                f"{shapes[A]} and B {shapes[B]}; they must be [r, in] and [out, r] with one rank r "
+                "of at least 1."
             )
-        rank = shapes[A][0]
-        scale = _scale(config, module, rank)
-        transposed = embedding or bool(config.fan_in_fan_out)
-        self.updates[f"{module}.weight"] = Product(B, A, rank, scale, transposed, embedding)
+        if shapes[A][0] != rank:
+            raise MergeError(
+                f"Adapter {self.name}: its {CONFIG_NAME} gives {module} the rank {rank} "
+                f"(`r` or `rank_pattern`), but its factors have rank {shapes[A][0]}; the update's "
+                "scale depends on it, so correct the configuration or take the one that the "
+                "adapter was saved with."
+            )
+        scale = alpha / (math.sqrt(rank) if self.config.use_rslora else rank)
+        transposed = embedding or bool(self.config.fan_in_fan_out)
+        self.updates[f"{module}.weight"] = Product(B, A, shapes[A][0], scale, transposed, embedding)
         if "bias" in keys:
             self.updates[f"{module}.bias"] = Addition(keys["bias"], scale)
 
@@ -198,10 +246,36 @@ def _type(config: peft.PeftConfig) -> str:
     return str(getattr(config.peft_type, "value", config.peft_type))
 
 
-def _scale(config: peft.LoraConfig, module: str, rank: int) -> float:
-    pattern = config.alpha_pattern or {}
-    alpha = pattern.get(get_pattern_key(list(pattern), module), config.lora_alpha)
-    return float(alpha / math.sqrt(rank) if config.use_rslora else alpha / rank)
+def _check_config(adapter: str, config: peft.LoraConfig) -> None:
+    """Check the types and ranges of the values that updates are computed from."""
+    for setting in ("rank_pattern", "alpha_pattern"):
+        pattern = getattr(config, setting)
+        if pattern is not None and not isinstance(pattern, dict):
+            raise _config_error(adapter, setting, "an object of numbers by module", pattern)
+    ranks = {"r": config.r, **_entries("rank_pattern", config.rank_pattern)}
+    alphas = {"lora_alpha": config.lora_alpha}
+    alphas |= _entries("alpha_pattern", config.alpha_pattern)
+    for setting, rank in ranks.items():
+        if not isinstance(rank, int) or rank < 1:
+            raise _config_error(adapter, setting, "a rank of at least 1", rank)
+    for setting, alpha in alphas.items():
+        # Not so of NaN either.
+        in_range = isinstance(alpha, int | float) and abs(alpha) <= torch.finfo(torch.float32).max
+        if not in_range or isinstance(alpha, bool):
+            raise _config_error(adapter, setting, "a number in float32's range", alpha)
+    if not isinstance(config.use_rslora, bool):
+        raise _config_error(adapter, "use_rslora", "true or false", config.use_rslora)
+
+
+def _entries(setting: str, pattern: dict[str, Any] | None) -> dict[str, Any]:
+    return {f"{setting}.{key}": value for key, value in (pattern or {}).items()}
+
+
+def _config_error(adapter: str, setting: str, wanted: str, value: object) -> MergeError:
+    return MergeError(
+        f"Adapter {adapter}: `{setting}` in its {CONFIG_NAME} must be {wanted}, got "
+        f"{reprlib.repr(value)}."
+    )
 
 
 def _split(key: str) -> tuple[str, str | None]:

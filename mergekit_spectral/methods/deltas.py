@@ -105,7 +105,7 @@ def adapter_delta(tensor: AdaptedTensor, owner: Hashable, name: str | None) -> T
         name: the weight's name, for messages.
 
     Raises:
-        MergeError: if the update holds a NaN or an infinity.
+        MergeError: if the update holds a NaN or an infinity, or is out of its dtype's range.
     """
     for part in tensor.update:
         _check_finite(part, owner, name)
@@ -113,7 +113,14 @@ def adapter_delta(tensor: AdaptedTensor, owner: Hashable, name: str | None) -> T
     update = [part.to(dtype) for part in tensor.update]
     if len(update) == 2:
         B, A = update
-        return TaskDelta(shape, FactoredDelta(tensor.scale * B, A))
+        delta = FactoredDelta(tensor.scale * B, A)
+        if not delta.norm <= torch.finfo(dtype).max:
+            raise MergeError(
+                f"The update of tensor {name} by {owner} is out of the range of "
+                f"{str(dtype).removeprefix('torch.')}; its factors or `lora_alpha` are far too "
+                "large, so repair or replace that adapter."
+            )
+        return TaskDelta(shape, delta)
     if len(update) == 1:
         return TaskDelta(shape, DenseDelta(as_matrix(tensor.scale * update[0])))
     zeros = partial(torch.zeros, dtype=dtype, device=tensor.device)

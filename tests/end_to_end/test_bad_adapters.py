@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,15 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner, Result
 from end_to_end import checkpoints
 from end_to_end.checkpoints import Family, write_adapter
 from end_to_end.command import mergekit_multi, mergekit_yaml, try_mergekit_yaml
 from mergekit.io.tasks import LoaderCache
 from safetensors.torch import load_file, save_file
+
+from mergekit_spectral.command_line.main import main
 
 MERGED = {"config.json", "model.safetensors", "model.safetensors.index.json"}
 TARGETS = ["q_proj", "v_proj"]
@@ -91,6 +96,57 @@ def _edit(adapter: Path, half: str, change: Callable[[torch.Tensor], torch.Tenso
     save_file(factors, path)
 
 
+def _configure(**settings: Any) -> Damage:
+    def change(adapter: Path) -> None:
+        path = adapter / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+    return change
+
+
+def _nest(adapter: Path) -> None:
+    path = adapter / "adapter_config.json"
+    nested = "[" * 100_000 + "]" * 100_000
+    path.write_text(path.read_text().replace("{", f'{{"nested": {nested},', 1))
+
+
+def _pickle(change: Callable[[dict[str, torch.Tensor]], Any]) -> Damage:
+    """Store the adapter's tensors, changed, in a ``.bin``."""
+
+    def pickle(adapter: Path) -> None:
+        tensors = load_file(adapter / "adapter_model.safetensors")
+        _remove_weights(adapter)
+        torch.save(change(tensors), adapter / "adapter_model.bin")
+
+    return pickle
+
+
+def _each(change: Callable[[torch.Tensor], torch.Tensor]) -> Damage:
+    return _pickle(lambda tensors: {key: change(tensor) for key, tensor in tensors.items()})
+
+
+def _quantized(factor: torch.Tensor) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch deprecates it
+        return torch.quantize_per_tensor(factor, 0.1, 0, torch.qint8)
+
+
+def _shrink(rank: int) -> Damage:
+    """Cut all factors to another rank than the configuration's."""
+
+    def shrink(adapter: Path) -> None:
+        path = adapter / "adapter_model.safetensors"
+        tensors = load_file(path)
+        cut = {k: v[:rank] if "lora_A" in k else v[:, :rank] for k, v in tensors.items()}
+        save_file({key: tensor.contiguous() for key, tensor in cut.items()}, path)
+
+    return shrink
+
+
+def _empty(adapter: Path) -> None:
+    save_file({}, adapter / "adapter_model.safetensors")
+
+
 DAMAGES: dict[str, tuple[Damage, list[str]]] = {
     "no configuration": (_remove_config, ["adapter_config.json", "save_pretrained"]),
     "no weights": (_remove_weights, ["adapter_model.safetensors", "adapter_model.bin"]),
@@ -115,6 +171,111 @@ def test_damaged(damage: str, llama: Family, bad: Path, out: Path):
     inflict, named = DAMAGES[damage]
     inflict(bad)
     _assert_refused(_recipe(llama, bad), out, str(bad), *named)
+
+
+CATASTROPHIC = "(([a-z_.]+)+)+!"
+
+WRONG: dict[str, tuple[Damage, list[str]]] = {
+    "alpha as text": (_configure(lora_alpha="8"), ["`lora_alpha`", "got '8'"]),
+    "alpha not a number": (_configure(lora_alpha=math.nan), ["`lora_alpha`", "got nan"]),
+    "alpha infinite": (_configure(lora_alpha=math.inf), ["`lora_alpha`", "got inf"]),
+    "alpha beyond float32": (_configure(lora_alpha=1e300), ["`lora_alpha`", "got 1e+300"]),
+    "alpha beyond floats": (_configure(lora_alpha=10**400), ["`lora_alpha`", "float32's range"]),
+    "alpha true": (_configure(lora_alpha=True), ["`lora_alpha`", "got True"]),
+    "alphas as text": (_configure(alpha_pattern="q_proj"), ["`alpha_pattern`", "got 'q_proj'"]),
+    "alphas as a list": (_configure(alpha_pattern=["q_proj"]), ["`alpha_pattern`", "['q_proj']"]),
+    "an alpha as text": (
+        _configure(alpha_pattern={"q_proj": "x"}),
+        ["alpha_pattern.q_proj", "'x'"],
+    ),
+    "a broken pattern": (_configure(alpha_pattern={"(((": 4}), ["`alpha_pattern`", "unterminated"]),
+    "a slow pattern": (_configure(alpha_pattern={CATASTROPHIC: 4}), ["`alpha_pattern`", "0.5 s"]),
+    "a slow pattern of ranks": (_configure(rank_pattern={CATASTROPHIC: 4}), ["`rank_pattern`"]),
+    "ranks as a list": (_configure(rank_pattern=[1]), ["`rank_pattern`", "[1]"]),
+    "a rank as text": (_configure(rank_pattern={"q_proj": "4"}), ["rank_pattern.q_proj", "'4'"]),
+    "rank 0": (_configure(r=0), ["`r`", "got 0"]),
+    "rslora as text": (_configure(use_rslora="no"), ["`use_rslora`", "'no'"]),
+    "a nested configuration": (_nest, ["adapter_config.json", "recursion"]),
+    "another rank than the factors": (_configure(r=8), ["the rank 8", "have rank 4"]),
+    "a pattern of another rank": (_configure(rank_pattern={"v_proj": 6}), ["the rank 6", "v_proj"]),
+    "factors of rank 0": (_shrink(0), [".self_attn.", "(0, 32)", "at least 1"]),
+    "a factor of size 0": (_reshape("A", 4, 0), [WEIGHT, "(4, 0)"]),
+    "no tensors": (_empty, ["adapter_model.safetensors", "no tensors"]),
+    "no tensors, pickled": (_pickle(lambda _: {}), ["adapter_model.bin", "no tensors"]),
+    "numbers as keys": (
+        _pickle(lambda tensors: dict(enumerate(tensors.values()))),
+        ["adapter_model.bin", "more than tensors by name"],
+    ),
+    "a list": (_pickle(lambda tensors: [*tensors.values()]), ["more than tensors by name"]),
+    "int8": (_each(lambda factor: factor.to(torch.int8)), ["lora_", "is int8"]),
+    "bool": (_each(lambda factor: factor > 0), ["lora_", "is bool"]),
+    "fp8": (_each(lambda factor: factor.to(torch.float8_e4m3fn)), ["lora_", "float8_e4m3fn"]),
+    "complex": (_each(lambda factor: factor.to(torch.complex64)), ["lora_", "complex64"]),
+    "sparse": (_each(lambda factor: factor.to_sparse()), ["lora_", "is sparse"]),
+    "meta": (_each(lambda factor: factor.to("meta")), ["lora_", "meta device"]),
+    "quantized": (_each(_quantized), ["lora_", "is qint8"]),
+    "int8 in safetensors": (
+        partial(_edit, half="A", change=lambda factor: factor.to(torch.int8)),
+        [FACTOR.format("A"), "is int8"],
+    ),
+    "fp8 in safetensors": (
+        partial(_edit, half="A", change=lambda factor: factor.to(torch.float8_e5m2)),
+        [FACTOR.format("A"), "is float8_e5m2"],
+    ),
+    "complex in safetensors": (
+        partial(_edit, half="A", change=lambda factor: factor.to(torch.complex64)),
+        [FACTOR.format("A"), "C64"],
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", WRONG)
+def test_refused_by_every_command(
+    damage: str, llama: Family, bad: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("mergekit_spectral.adapters.patterns.SECONDS", 0.5)
+    monkeypatch.setattr("mergekit_spectral.adapters.lora.SECONDS", 0.5)
+    inflict, named = WRONG[damage]
+    inflict(bad)
+    recipe = _recipe(llama, bad)
+    _assert_refused(recipe, out, str(bad), *named)
+    for command in ("check", "adapter", "inspect"):
+        _assert_refused_by(command, recipe, out, str(bad), *named)
+
+
+def test_updates_out_of_range(llama: Family, bad: Path, out: Path):
+    _each(lambda factor: factor * 1e25)(bad)
+    recipe, named = _recipe(llama, bad), [str(bad), ".self_attn.", "out of the range of float32"]
+    _assert_refused(recipe, out, *named)
+    for command in ("adapter", "inspect"):
+        _assert_refused_by(command, recipe, out, *named)
+
+
+UNUSUAL: dict[str, Callable[[dict[str, torch.Tensor], Path], None]] = {
+    "parameters": lambda tensors, path: torch.save(
+        {key: torch.nn.Parameter(tensor) for key, tensor in tensors.items()}, path
+    ),
+    "the format before PyTorch 1.6": partial(torch.save, _use_new_zipfile_serialization=False),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_pickles_that_are_read(kind: str, llama: Family, good: Path, bad: Path, out: Path):
+    tensors = load_file(bad / "adapter_model.safetensors")
+    _remove_weights(bad)
+    UNUSUAL[kind](tensors, bad / "adapter_model.bin")
+    merged = mergekit_yaml(_recipe(llama, bad), out)
+    wanted = mergekit_yaml(_recipe(llama, good), out.parent / "wanted")
+    assert_same(merged / "model.safetensors", wanted / "model.safetensors")
+    for command in ("check", "adapter", "inspect"):
+        result = _run(command, _recipe(llama, bad), out.parent)
+        assert result.exit_code == 0, result.output
+
+
+def assert_same(file: Path, other: Path) -> None:
+    one, two = load_file(file), load_file(other)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 @pytest.mark.parametrize("path", ["/no/such/adapter", "no/such-adapter", "not a path"])
@@ -224,3 +385,23 @@ def _assert_refused(recipe: dict[str, Any], out: Path, *named: str) -> None:
         assert part in sentence
     assert sentence.endswith((".", "?"))
     assert not (out.exists() and MERGED & {path.name for path in out.iterdir()})
+
+
+def _run(command: str, recipe: dict[str, Any], folder: Path) -> Result:
+    """Run one of our commands on a recipe; what it writes goes to a folder of its name."""
+    path = folder / "recipe.yml"
+    path.write_text(yaml.safe_dump(recipe))
+    out = str(folder / command)
+    target = {"check": [], "adapter": [out], "inspect": ["--out", out]}[command]
+    return CliRunner().invoke(main, [command, str(path), *target])
+
+
+def _assert_refused_by(command: str, recipe: dict[str, Any], out: Path, *named: str) -> None:
+    result = _run(command, recipe, out.parent)
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 1
+    # Lines are as wide as the terminal.
+    for part in named:
+        assert "".join(part.split()) in "".join(result.output.split())
+    assert not list((out.parent / command).glob("adapter_*"))
+    assert not (out.parent / command / "index.html").exists()
