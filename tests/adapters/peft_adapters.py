@@ -36,9 +36,15 @@ def structure() -> ModelStructure:
     return ModelStructure(Toy)
 
 
-def write(folder: Path, targets: list[str], seed: int = 1, **config: Any) -> dict[str, Tensor]:
-    """Save a trained adapter on `toy()`; return what it adds, by weight, in float64."""
-    base = toy().double()
+def write(
+    folder: Path,
+    targets: list[str],
+    seed: int = 1,
+    dtype: torch.dtype = torch.float64,
+    **config: Any,
+) -> dict[str, Tensor]:
+    """Save a trained adapter on `toy()`; return what it adds, by weight, in `dtype`."""
+    base = toy().to(dtype)
     settings = {"target_modules": targets, "init_lora_weights": False, **config}
     adapted = peft.get_peft_model(copy.deepcopy(base), peft.LoraConfig(**settings))
     torch.manual_seed(seed)

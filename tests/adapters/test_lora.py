@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mergekit_spectral.adapters import LoraAdapter, NotAProductError, find_adapter
-from mergekit_spectral.adapters.lora import Addition
+from mergekit_spectral.adapters.lora import Addition, Product
 from mergekit_spectral.errors import MergeError
 
 LAYERS = ["linear", "square", "turned", "tokens", "image"]
@@ -154,6 +154,23 @@ def test_a_start_that_leaves_the_base_alone_does_not_matter(start: str, tmp_path
         path.read_text().replace('"init_lora_weights": false', f'"init_lora_weights": {start}')
     )
     assert_as_peft_says(read(tmp_path), changes)
+
+
+IN_TRAINING_ONLY: dict[str, dict[str, Any]] = {"EVA": {"init_lora_weights": "eva"}}
+if hasattr(peft, "VeloraConfig"):  # the oldest peft that we support has neither
+    IN_TRAINING_ONLY["MiCA"] = {"init_lora_weights": "mica", "r": 4}
+    IN_TRAINING_ONLY["VeLoRA"] = {"velora_config": peft.VeloraConfig(num_groups=2)}
+
+
+@pytest.mark.parametrize("kind", IN_TRAINING_ONLY)
+def test_kinds_that_differ_in_training_only(kind: str, tmp_path: Path):
+    config = IN_TRAINING_ONLY[kind]
+    changes = peft_adapters.write(tmp_path, ["linear", "square"], dtype=torch.float32, **config)
+    adapter = read(tmp_path)
+    assert adapter.updates.keys() == {"linear.weight", "block.linear.weight", "square.weight"}
+    for name, update in adapter.updates.items():
+        assert isinstance(update, Product)
+        torch.testing.assert_close(update_of(adapter, name), changes[name])
 
 
 def test_a_tensor_of_another_kind_of_lora_is_not_passed_over(tmp_path: Path):
