@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from importlib.metadata import version
 
 from mergekit_spectral.adapters.base_weights import BaseWeights
 from mergekit_spectral.adapters.lora import Addition, LoraAdapter, Product
 from mergekit_spectral.adapters.structure import ModelStructure
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.tensor_names import kind_of
 
 
 def fitted(
@@ -30,12 +32,39 @@ def fitted(
     """
     known = weights.index.tensor_paths
     fitting = copy.copy(adapter)
-    fitting.updates = {name_in(known, name): u for name, u in adapter.updates.items()}
-    fitting.replacements = {name_in(known, name): r for name, r in adapter.replacements.items()}
+    names = _stored_names(adapter, base, known, structure)
+    fitting.updates = {names[name]: update for name, update in adapter.updates.items()}
+    fitting.replacements = {names[name]: key for name, key in adapter.replacements.items()}
     _check_names(fitting, base, known)
-    _orient(fitting, base, weights, structure)
+    own_names = {stored: name for name, stored in names.items()}
+    _orient(fitting, base, weights, structure, own_names)
     _check_shapes(fitting, base, weights)
     return fitting
+
+
+def _stored_names(
+    adapter: LoraAdapter, base: str, known: Collection[str], structure: ModelStructure
+) -> dict[str, str]:
+    """Return the names that the base's files give to the weights that an adapter changes."""
+    found = {name: name_in(known, name) for name in (*adapter.updates, *adapter.replacements)}
+    unknown = {name for name, stored in found.items() if stored not in known}
+    # Some models of transformers 5 have other names for their modules than their files have.
+    renamed = structure.module_names(known) if unknown else {}
+    lost: dict[str, str] = {}
+    for name in sorted(unknown):
+        own = name_in(renamed, name)
+        if own in renamed:
+            found[name] = renamed[own]
+            lost.setdefault(kind_of(own), own)
+    for own in lost.values():
+        if not structure.is_found_by_mergekit(own, known):
+            raise MergeError(
+                f"Adapter {adapter.name} changes {own}, which the files of {base} hold as "
+                f"{renamed[own]}; mergekit {version('mergekit')} does not find such tensors by "
+                "either name and leaves them out of every merge of this architecture, so merge the "
+                "adapter into its base with peft instead."
+            )
+    return found
 
 
 def name_in(known: Collection[str], name: str) -> str:
@@ -71,12 +100,17 @@ def _check_names(adapter: LoraAdapter, base: str, known: Collection[str]) -> Non
 
 
 def _orient(
-    adapter: LoraAdapter, base: str, weights: BaseWeights, structure: ModelStructure
+    adapter: LoraAdapter,
+    base: str,
+    weights: BaseWeights,
+    structure: ModelStructure,
+    own_names: Mapping[str, str],
 ) -> None:
     """Transpose the updates of the layers that store their weights as [in, out].
 
     peft decides by the class of each layer, and saves one ``fan_in_fan_out`` for all of them: the
-    last one's. GPT-2 has both Conv1D, [in, out], and a Linear head, [out, in].
+    last one's. GPT-2 has both Conv1D, [in, out], and a Linear head, [out, in]. `own_names` are the
+    adapter's names by those in the base's files.
     """
     products = {
         name: update
@@ -88,7 +122,7 @@ def _orient(
         _kind(name): transposed for name, transposed in by_shape.items() if transposed is not None
     }
     for name, update in products.items():
-        module = name_in(structure.modules, name.removesuffix(".weight"))
+        module = name_in(structure.modules, own_names[name].removesuffix(".weight"))
         transposed = by_shape[name]
         if module in structure.modules:
             transposed = structure.is_conv1d(module)

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 
 import torch
 import transformers
+from mergekit.architecture.conversion import can_convert_checkpoint_keys
 from mergekit.common import get_auto_cls
 from torch import nn
 from transformers import PretrainedConfig
@@ -73,6 +74,14 @@ class ModelStructure:
             if renamed != name and renamed in own:
                 found[renamed] = name
         return found
+
+    def is_found_by_mergekit(self, name: str, stored: Collection[str]) -> bool:
+        """Tell whether mergekit can load a tensor that the files hold under another name.
+
+        It applies the renamings of the model's type only, not those of its class and its parts.
+        """
+        assert isinstance(self._model, transformers.PreTrainedModel)
+        return can_convert_checkpoint_keys(self._model.config.model_type, set(stored), name)
 
     @cached_property
     def _model(self) -> nn.Module | None:

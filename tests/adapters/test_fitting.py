@@ -10,6 +10,9 @@ import peft
 import pytest
 import torch
 from adapters import peft_adapters
+from end_to_end import checkpoints
+from end_to_end.by_peft import merged_by_peft
+from end_to_end.checkpoints import write_adapter
 from hypothesis import given
 from hypothesis import strategies as st
 from mergekit.io.lazy_tensor_loader import ShardedTensorIndex
@@ -148,6 +151,23 @@ def test_a_square_layer_of_which_nothing_is_known_is_refused(flag: bool, tmp_pat
     write_square(tmp_path, r"attn\.c_proj", flag)
     with pytest.raises(MergeError, match=r"changes attn\.c_proj\.weight, which is square"):
         fitted(read(tmp_path), "toy", square_weights(), no_structure())
+
+
+def test_names_that_transformers_changes_are_those_of_the_files(tmp_path: Path):
+    model = checkpoints.llava()
+    model.save_pretrained(tmp_path / "base")
+    stored = load_file(tmp_path / "base" / "model.safetensors")
+    write_adapter(tmp_path / "adapter", model, 1, r".*vision_tower.*q_proj")
+    weights = Weights({name: tuple(tensor.shape) for name, tensor in stored.items()})
+    structure = ModelStructure.of(model.config)
+    adapter = fitted(read(tmp_path / "adapter"), "llava", weights, structure)
+    layers = {f"vision_tower.encoder.layers.{n}.self_attn.q_proj.weight" for n in range(2)}
+    assert adapter.updates.keys() == layers
+    merged = merged_by_peft(tmp_path / "base", tmp_path / "adapter")
+    for name, update in adapter.updates.items():
+        B, A = adapter.factors(name)
+        total = stored[name].double() + update.scale * B.double() @ A.double()
+        torch.testing.assert_close(total, merged[f"model.{name}"])
 
 
 def test_the_adapter_itself_is_left_alone(tmp_path: Path):

@@ -111,6 +111,44 @@ def t5() -> PreTrainedModel:
     )
 
 
+_VISION = {"num_attention_heads": 4, "image_size": 16, "patch_size": 8, "hidden_size": 32}
+
+
+def llava() -> PreTrainedModel:
+    """With other names for its modules than its files have for their tensors."""
+    settings = {"vocab_size": len(VOCABULARY), **DECODER}
+    return _new(
+        "Llava",
+        "LlavaForConditionalGeneration",
+        text_config=transformers.LlamaConfig(**settings),
+        vision_config=transformers.CLIPVisionConfig(
+            intermediate_size=48, num_hidden_layers=2, **_VISION
+        ),
+        image_token_index=len(VOCABULARY) - 1,
+        vision_feature_layer=-1,
+    )
+
+
+def gemma3() -> PreTrainedModel:
+    """As `llava`."""
+    settings = {"vocab_size": len(VOCABULARY), "head_dim": 8, **DECODER}
+    return _new(
+        "Gemma3",
+        "Gemma3ForConditionalGeneration",
+        text_config=transformers.Gemma3TextConfig(**settings),
+        vision_config=transformers.SiglipVisionConfig(
+            intermediate_size=48, num_hidden_layers=2, **_VISION
+        ),
+        mm_tokens_per_image=4,
+    )
+
+
+def vit() -> PreTrainedModel:
+    """As `llava`."""
+    sizes = {"intermediate_size": 48, "num_hidden_layers": 2, **_VISION}
+    return _new("ViT", "ViTForImageClassification", **sizes)
+
+
 def bert() -> PreTrainedModel:
     return _new(
         "Bert",

@@ -20,6 +20,7 @@ from end_to_end.checkpoints import Family, write_adapter
 from end_to_end.command import mergekit_multi, mergekit_yaml, try_mergekit_yaml
 from mergekit.io.tasks import LoaderCache
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from mergekit_spectral.command_line.main import main
 
@@ -295,6 +296,26 @@ def test_of_another_architecture(llama: Family, tmp_path: Path, out: Path):
     other = write_adapter(tmp_path / "other", checkpoints.bert(), 1, ["query"])
     told = "of the 2 weights that it changes 0 are there and 2 are not"
     _assert_refused(_recipe(llama, other), out, str(other), str(llama.base), told, "layer.0.")
+
+
+@pytest.mark.parametrize(
+    ("model", "targets", "named"),
+    [
+        (checkpoints.llava, r".*language_model.*q_proj", "language_model.model.layers.0"),
+        (checkpoints.gemma3, r".*language_model.*q_proj", "language_model.model.layers.0"),
+        (checkpoints.vit, r".*attention.q_proj", "vit.encoder.layer.0.attention"),
+    ],
+)
+def test_of_models_that_mergekit_loses_tensors_of(
+    model: Callable[[], PreTrainedModel], targets: str, named: str, tmp_path: Path, out: Path
+):
+    base = model()
+    base.save_pretrained(tmp_path / "base")
+    family = Family(tmp_path / "base", ())
+    adapter = write_adapter(tmp_path / "adapter", base, 1, targets)
+    told = [str(adapter), "layers.0.", named, "mergekit", "leaves them out"]
+    _assert_refused(_recipe(family, adapter), out, *told)
+    _assert_refused_by("check", _recipe(family, adapter), out, *told)
 
 
 def test_of_more_layers(llama: Family, tmp_path: Path, out: Path):
