@@ -18,7 +18,8 @@ from mergekit_spectral.spectral.deferred import DeferredTensor, with_index
 from mergekit_spectral.spectral.precision import exact_matmul, working_dtype
 
 Update = tuple[Tensor, ...]
-"""Factors B [out, r] and A [r, rest]; or one vector; or nothing, for a weight left alone."""
+"""Factors B [out, r] and A [r, rest], or a pair for each of several matrices, [matrices, out, r]
+and [matrices, r, in]; or one vector; or nothing, for a weight left alone."""
 
 
 class AdaptedTensor(DeferredTensor):
@@ -78,6 +79,8 @@ class AdaptedTensor(DeferredTensor):
             return tensor
         if len(update) == 1:
             return tensor + self.scale * update[0]
+        if update[0].ndim == 3:
+            return torch.baddbmm(tensor, *update, alpha=self.scale)
         return torch.addmm(tensor.flatten(1), *update, alpha=self.scale).view(self.shape)
 
     def to_dense_tensor(self) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -11,7 +12,7 @@ from mergekit.common import ModelReference
 from torch import Tensor
 
 from mergekit_spectral.adapters.adapted import AdaptedTensor, Update
-from mergekit_spectral.adapters.base_weights import BaseWeights
+from mergekit_spectral.adapters.base_weights import BaseWeights, Header
 from mergekit_spectral.adapters.fitting import fitted
 from mergekit_spectral.adapters.lora import LoraAdapter, Product
 from mergekit_spectral.adapters.structure import ModelStructure
@@ -46,6 +47,8 @@ class AdaptedLoader:
         adapter: the adapter, with the base's names for the weights that it changes.
         index: which tensors there are: the base's, those that the adapter brings, and those that
             it leaves alone while it changes what the base ties them to.
+        fused: tensors that the adapter changes as one and the base's files hold in parts, each with
+            the names of those.
         untied: the last of these, each with the name that the base's files have it under.
 
     Raises:
@@ -62,9 +65,17 @@ class AdaptedLoader:
     ):
         self.base = base
         self.weights = weights
+        self._structure = structure
         self.adapter = fitted(adapter, str(base), weights, structure)
         self.untied = dict(self._left_behind(ties))
+        known = weights.index.tensor_paths
+        self.fused = {
+            name: structure.parts(name, known)
+            for name, update in self.adapter.updates.items()
+            if isinstance(update, Product) and update.experts is not None and name not in known
+        }
         brought = self.adapter.replacements | self.untied
+        brought |= {name: known[parts[0]] for name, parts in self.fused.items()}
         self.index = copy.copy(weights.index)
         self.index.tensor_paths = weights.index.tensor_paths | brought
 
@@ -86,11 +97,10 @@ class AdaptedLoader:
         where = torch.device(device)
         if name in self.adapter.replacements:
             return self._replacement(name, where)
-        stored = self.untied.get(name, name)
-        shape, dtype = self.weights.header(stored)
+        shape, dtype = self.header(name)
         update, scale = self._update(name, where)
         return AdaptedTensor(
-            lambda: self.weights.read(stored, where),
+            lambda: self._read(name, where),
             self.base,
             update,
             scale,
@@ -98,6 +108,22 @@ class AdaptedLoader:
             dtype,
             where,
         )
+
+    def header(self, name: str) -> Header:
+        """Return a tensor's shape and dtype."""
+        if name in self.fused:
+            return self.adapter.update_shape(name), self.weights.header(self.fused[name][0])[1]
+        if name in self.adapter.replacements:
+            known = name in self.weights.index.tensor_paths
+            dtype = self.weights.header(name)[1] if known else torch.float32
+            return self.adapter.replacement_shape(name), dtype
+        return self.weights.header(self.untied.get(name, name))
+
+    def _read(self, name: str, device: torch.device) -> Tensor:
+        if name in self.fused:
+            parts = {part: partial(self.weights.read, part, device) for part in self.fused[name]}
+            return self._structure.converted(name, parts)
+        return self.weights.read(self.untied.get(name, name), device)
 
     def flush(self) -> None:
         """Do nothing: files are open only while a tensor is read."""

@@ -44,10 +44,12 @@ _NOT_A_PRODUCT = {
     "kasa_config": "KaSA",
     "monteclora_config": "MonteCLoRA",
     "layer_replication": "layer replication",
-    "target_parameters": "LoRA on bare parameters",
     "trainable_token_indices": "trainable tokens",
 }
 _ADDITIVE_INITS = (True, False, "gaussian", "eva", "orthogonal", "mica")
+
+# What peft appends to a module's name for each parameter of it that it has wrapped before another.
+_WRAPPED = ".base_layer"
 
 # What VeLoRA saves beside its factors for training to continue.
 _OF_TRAINING = (".lora_velora_embed",)
@@ -81,6 +83,7 @@ class Product:
         scale: alpha / r, or alpha / √r with rsLoRA.
         transposed: whether the weight gets (B·A)ᵀ.
         embedding: whether the layer is an embedding.
+        experts: of a parameter of three axes, the number of matrices; each has factors of its own.
     """
 
     B: str
@@ -89,6 +92,7 @@ class Product:
     scale: float
     transposed: bool = False
     embedding: bool = False
+    experts: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,8 @@ class LoraAdapter:
         config: as peft reads it.
         updates: what is added, by weight.
         replacements: keys of the tensors that replace the base's, by weight.
+        wrapped: keys of the factors B and A that change a parameter of a module which only the
+            model's structure can name, by module (peft's `target_parameters`).
 
     Raises:
         NotAProductError: if the adapter is of another kind than added products.
@@ -137,6 +143,7 @@ class LoraAdapter:
         self._tensors = AdapterTensors(files.weights)
         self.updates: dict[str, Product | Addition] = {}
         self.replacements: dict[str, str] = {}
+        self.wrapped: dict[str, tuple[str, str]] = {}
         modules: dict[str, dict[str, str]] = defaultdict(dict)
         for key, shape in self._tensors.shapes.items():
             if key.endswith(_OF_TRAINING):
@@ -151,16 +158,41 @@ class LoraAdapter:
             self.replacements[module] = key
             if len(shape) > 1:
                 self._check_numbers(key)
-        ranks = self._set_by_pattern("rank_pattern", modules, config.r)
-        alphas = self._set_by_pattern("alpha_pattern", modules, config.lora_alpha)
+        ranks, alphas = self.settings(modules)
         for module, keys in modules.items():
             self._add_module(module, keys, ranks[module], alphas[module])
+
+    def settings(self, names: Collection[str]) -> tuple[dict[str, int], dict[str, float]]:
+        """Return the rank and the alpha that the configuration gives to each name."""
+        ranks = self._set_by_pattern("rank_pattern", names, self.config.r)
+        alphas = self._set_by_pattern("alpha_pattern", names, self.config.lora_alpha)
+        return {name: int(rank) for name, rank in ranks.items()}, alphas
+
+    def scale(self, rank: int, alpha: float) -> float:
+        """Return what B·A is multiplied by."""
+        return alpha / (math.sqrt(rank) if self.config.use_rslora else rank)
+
+    def rank_error(self, what: str, rank: int, own: str) -> MergeError:
+        """Return the error that factors have another rank than the configuration says."""
+        return MergeError(
+            f"Adapter {self.name}: its {CONFIG_NAME} gives {what} the rank {rank} (`r` or "
+            f"`rank_pattern`), but its factors have {own}; the update's scale depends on it, so "
+            "correct the configuration or take the one that the adapter was saved with."
+        )
+
+    def wrapped_shapes(self, module: str) -> tuple[Shape, Shape]:
+        """Return the shapes of the factors B and A of a wrapped module."""
+        B, A = self.wrapped[module]
+        return self._tensors.shapes[B], self._tensors.shapes[A]
 
     def update_shape(self, weight: str) -> Shape:
         """Return the shape of a weight's update; of a convolution's as [out, rest]."""
         update, shapes = self.updates[weight], self._tensors.shapes
         if isinstance(update, Addition):
             return shapes[update.vector]
+        if update.experts is not None:
+            sides = shapes[update.B][0], shapes[update.A][1]
+            return (update.experts, *(sides[::-1] if update.transposed else sides))
         sides = shapes[update.B][0], math.prod(shapes[update.A][1:])
         return sides[::-1] if update.transposed else sides
 
@@ -169,9 +201,18 @@ class LoraAdapter:
         return self._tensors.shapes[self.replacements[weight]]
 
     def factors(self, weight: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Return B [out, r] and A [r, in] of a `Product`, as stored, without its scale."""
+        """Return B and A of a `Product`, as stored, without its scale.
+
+        They are [out, r] and [r, in]; with experts [experts, out, r] and [experts, r, in].
+        """
         update = self.updates[weight]
         assert isinstance(update, Product)
+        if update.experts is not None:
+            A, B = self._tensors.read(update.A, device), self._tensors.read(update.B, device)
+            A = A.reshape(update.experts, update.rank, -1)
+            # Of B the experts' columns take turns.
+            B = B.reshape(-1, update.rank, update.experts).permute(2, 0, 1)
+            return (A.mT, B.mT) if update.transposed else (B, A)
         B = self._tensors.read(update.B, device).flatten(1)
         A = self._tensors.read(update.A, device).flatten(1)
         return (A.T, B.T) if update.transposed else (B, A)
@@ -212,7 +253,7 @@ class LoraAdapter:
             ) from error
         return {module: pattern.get(keys[module], default) for module in modules}
 
-    def _add_module(self, module: str, keys: dict[str, str], rank: float, alpha: float) -> None:
+    def _add_module(self, module: str, keys: dict[str, str], rank: int, alpha: float) -> None:
         embedding = "embedding A" in keys or "embedding B" in keys
         kind = "embedding " if embedding else ""
         if f"{kind}A" not in keys or f"{kind}B" not in keys:
@@ -228,16 +269,14 @@ class LoraAdapter:
                 f"{shapes[A]} and B {shapes[B]}; they must be [r, in] and [out, r] with one rank r "
                 "of at least 1."
             )
+        if self.config.target_parameters and (module.endswith(_WRAPPED) or shapes[A][0] != rank):
+            self.wrapped[module] = B, A
+            return
         if shapes[A][0] != rank:
-            raise MergeError(
-                f"Adapter {self.name}: its {CONFIG_NAME} gives {module} the rank {rank} "
-                f"(`r` or `rank_pattern`), but its factors have rank {shapes[A][0]}; the update's "
-                "scale depends on it, so correct the configuration or take the one that the "
-                "adapter was saved with."
-            )
-        scale = alpha / (math.sqrt(rank) if self.config.use_rslora else rank)
+            raise self.rank_error(module, rank, f"rank {shapes[A][0]}")
+        scale = self.scale(rank, alpha)
         transposed = embedding or bool(self.config.fan_in_fan_out)
-        self.updates[f"{module}.weight"] = Product(B, A, shapes[A][0], scale, transposed, embedding)
+        self.updates[f"{module}.weight"] = Product(B, A, rank, scale, transposed, embedding)
         if "bias" in keys:
             self.updates[f"{module}.bias"] = Addition(keys["bias"], scale)
 

@@ -9,12 +9,24 @@ from functools import cached_property, partial
 
 import torch
 import transformers
-from mergekit.architecture.conversion import can_convert_checkpoint_keys
+from mergekit.architecture import arch_info_for_config
+from mergekit.architecture.conversion import (
+    can_convert_checkpoint_keys,
+    convert_checkpoint_tensors,
+)
 from mergekit.common import get_auto_cls
-from torch import nn
+from torch import Tensor, nn
 from transformers import PretrainedConfig
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightRenaming
+from transformers.conversion_mapping import (
+    get_checkpoint_conversion_mapping,
+    get_model_conversion_mapping,
+)
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    WeightTransform,
+    rename_source_key,
+)
 from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
@@ -80,8 +92,46 @@ class ModelStructure:
 
         It applies the renamings of the model's type only, not those of its class and its parts.
         """
+        return can_convert_checkpoint_keys(self._model_type, set(stored), name)
+
+    def parts(self, name: str, stored: Collection[str]) -> list[str]:
+        """Return the names of the tensors in the files that mergekit makes a tensor of.
+
+        Args:
+            name: of the tensor in the model.
+            stored: the names in the files.
+
+        Returns:
+            `name` itself if it is stored; nothing if mergekit has no way to make it.
+        """
+        if name in stored:
+            return [name]
+        mapping: Callable[..., list[WeightTransform] | None] = get_checkpoint_conversion_mapping
+        transforms = mapping(self._model_type) or []
+        renamings = [each for each in transforms if isinstance(each, WeightRenaming)]
+        converters = [each for each in transforms if isinstance(each, WeightConverter)]
+        parts = [s for s in stored if rename_source_key(s, renamings, converters)[0] == name]
+        return parts if can_convert_checkpoint_keys(self._model_type, set(parts), name) else []
+
+    def converted(self, name: str, parts: Mapping[str, Callable[[], Tensor]]) -> Tensor:
+        """Return the tensor that mergekit makes of `parts`, which are read when they are needed."""
+        tensor = convert_checkpoint_tensors(self._model_type, parts, name)
+        assert tensor is not None  # as `parts` has found
+        return tensor
+
+    def is_planned(self, name: str) -> bool:
+        """Tell whether mergekit merges a tensor of the model as it is, and not in parts."""
         assert isinstance(self._model, transformers.PreTrainedModel)
-        return can_convert_checkpoint_keys(self._model.config.model_type, set(stored), name)
+        config = self._model.config
+        architecture = arch_info_for_config(config)
+        return architecture is None or any(
+            weight.name == name for weight in architecture.all_weights(config)
+        )
+
+    @property
+    def _model_type(self) -> str:
+        assert isinstance(self._model, transformers.PreTrainedModel)
+        return str(self._model.config.model_type)
 
     @cached_property
     def _model(self) -> nn.Module | None:

@@ -217,13 +217,5 @@ def _read(
         raise MergeError(f"{reference}: {first_line(error)}.") from error
     for remark in remarks(loader, base):
         findings.warning(remark, key)
-    headers = {name: _header(loader, checkpoint, name) for name in loader.index.tensor_paths}
+    headers = {name: loader.header(name) for name in loader.index.tensor_paths}
     return CheckedModel(reference, checkpoint, config, loader.adapter, loader.index, headers, files)
-
-
-def _header(loader: AdaptedLoader, checkpoint: Checkpoint, name: str) -> Header:
-    tied = loader.untied.get(name, name)
-    if name in loader.adapter.replacements:
-        dtype = checkpoint.headers[name][1] if name in checkpoint.headers else torch.float32
-        return loader.adapter.replacement_shape(name), dtype
-    return checkpoint.headers[tied]

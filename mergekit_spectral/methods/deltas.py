@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
-from functools import partial
+from collections.abc import Hashable, Sequence
+from functools import cached_property, partial
 
 import torch
 from mergekit.merge_methods.base import TensorGroup
@@ -42,6 +42,30 @@ class TaskDelta:
         dense = matrix if isinstance(matrix, DenseDelta) else DenseDelta(matrix.to_dense())
         matrices, out_features, in_features = self.shape
         return dense.matrices((matrices, out_features, in_features))
+
+
+class SlicedTaskDelta(TaskDelta):
+    """What fine-tuning did to a tensor of three axes, known slice by slice over the first.
+
+    Args:
+        shape: of the tensor, [matrices, out, in].
+        slices: its matrices.
+    """
+
+    def __init__(self, shape: torch.Size, slices: Sequence[Delta]):
+        self.shape = shape
+        self._slices = list(slices)
+
+    @cached_property
+    def matrix(self) -> Delta:  # type: ignore[override]  # an attribute there
+        """The same entries as one matrix, [matrices, out * in]."""
+        return DenseDelta(as_matrix(torch.stack([part.to_dense() for part in self._slices])))
+
+    def is_zero(self) -> bool:
+        return all(part.is_zero() for part in self._slices)
+
+    def matrices(self) -> list[Delta]:
+        return self._slices
 
 
 def as_matrix(tensor: Tensor) -> Tensor:
@@ -113,19 +137,25 @@ def adapter_delta(tensor: AdaptedTensor, owner: Hashable, name: str | None) -> T
     update = [part.to(dtype) for part in tensor.update]
     if len(update) == 2:
         B, A = update
-        delta = FactoredDelta(tensor.scale * B, A)
-        if not delta.norm <= torch.finfo(dtype).max:
+        pairs = zip(B, A, strict=True) if B.ndim == 3 else [(B, A)]
+        deltas = [FactoredDelta(tensor.scale * left, right) for left, right in pairs]
+        if not all(delta.norm <= torch.finfo(dtype).max for delta in deltas):
             raise MergeError(
                 f"The update of tensor {name} by {owner} is out of the range of "
                 f"{str(dtype).removeprefix('torch.')}; its factors or `lora_alpha` are far too "
                 "large, so repair or replace that adapter."
             )
-        return TaskDelta(shape, delta)
+        if B.ndim == 3:
+            return SlicedTaskDelta(shape, deltas)
+        return TaskDelta(shape, deltas[0])
     if len(update) == 1:
         return TaskDelta(shape, DenseDelta(as_matrix(tensor.scale * update[0])))
     zeros = partial(torch.zeros, dtype=dtype, device=tensor.device)
     if len(shape) < 2:
         return TaskDelta(shape, DenseDelta(as_matrix(zeros(shape))))
+    if len(shape) == 3:
+        nothing = FactoredDelta(zeros(shape[1], 0), zeros(0, shape[2]))
+        return SlicedTaskDelta(shape, [nothing] * shape[0])
     return TaskDelta(shape, FactoredDelta(zeros(shape[0], 0), zeros(0, math.prod(shape[1:]))))
 
 

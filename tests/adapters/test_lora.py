@@ -121,7 +121,6 @@ NOT_PRODUCTS: dict[str, dict[str, Any]] = {
     "DoRA": {"use_dora": True},
     "QALoRA": {"use_qalora": True},
     "layer replication": {"layer_replication": [[0, 2], [1, 3]]},
-    "LoRA on bare parameters": {"target_parameters": ["experts.gate_up_proj"]},
     "trainable tokens": {"trainable_token_indices": [1, 2]},
     "activated LoRA": {"alora_invocation_tokens": [3]},
     "a base changed by its initialization, pissa": {"init_lora_weights": "pissa"},

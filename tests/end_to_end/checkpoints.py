@@ -59,6 +59,13 @@ def mixtral() -> PreTrainedModel:
     return _new("Mixtral", "MixtralForCausalLM", vocab_size=len(VOCABULARY), **experts, **DECODER)
 
 
+def qwen3_moe() -> PreTrainedModel:
+    """As `mixtral`."""
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+    settings = {"vocab_size": len(VOCABULARY), "head_dim": 8, **experts, **DECODER}
+    return _new("Qwen3Moe", "Qwen3MoeForCausalLM", **settings)
+
+
 def qwen2(**config: object) -> PreTrainedModel:
     """With biases on q_proj, k_proj and v_proj."""
     settings = {"vocab_size": len(VOCABULARY), **DECODER, **config}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from end_to_end import checkpoints
 from end_to_end.by_peft import logits, logits_by_peft, merged_by_peft
-from end_to_end.checkpoints import write_adapter
+from end_to_end.checkpoints import tensors, write_adapter
 from end_to_end.command import mergekit_yaml
 from end_to_end.expected import Weights, assert_weights_merged
 from reference import relative_error
@@ -86,6 +86,17 @@ FLAGGED: dict[str, tuple[Callable[[], PreTrainedModel], list[str], bool]] = {
 }
 """Adapters whose `fan_in_fan_out` somebody has set to what it is not."""
 
+EXPERTS: dict[str, dict[str, Any]] = {
+    "both": {"target_parameters": ["experts.gate_up_proj", "experts.down_proj"]},
+    "one": {"target_parameters": ["mlp.experts.down_proj"], "rank": 3, "lora_alpha": 5},
+    "rslora": {"target_parameters": ["experts.gate_up_proj"], "use_rslora": True},
+    "patterns": {
+        "target_parameters": ["experts.gate_up_proj", "experts.down_proj"],
+        "rank_pattern": {"experts.down_proj": 2},
+        "alpha_pattern": {r"layers.\d+.mlp.experts.gate_up_proj": 3},
+    },
+}
+
 TIED: dict[str, dict[str, Any]] = {
     "nothing tied": {"targets": ATTENTION},
     "embeddings": {"targets": ["q_proj", "embed_tokens"]},
@@ -146,6 +157,18 @@ def test_layers_go_by_their_class_not_by_the_flag(kind: str, tmp_path: Path):
     config = adapter / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"fan_in_fan_out": flag}))
     _check_written(tmp_path, base, adapter)
+
+
+@pytest.mark.parametrize("model", [checkpoints.mixtral, checkpoints.qwen3_moe])
+@pytest.mark.parametrize("kind", EXPERTS)
+def test_on_fused_experts(model: Callable[[], PreTrainedModel], kind: str, tmp_path: Path):
+    base = Base.saved(model(), tmp_path)
+    fused = write_adapter(tmp_path / "fused", base.model, 1, ["q_proj"], **EXPERTS[kind])
+    plain = write_adapter(tmp_path / "plain", base.model, 2, ["q_proj"])
+    recipe = _recipe("drm", base.path, fused, plain)
+    out = mergekit_yaml(recipe, tmp_path / "out")
+    tuned = [merged_by_peft(base.path, adapter) for adapter in (fused, plain)]
+    assert_weights_merged(tensors(out), tensors(base.path), tuned, "drm")
 
 
 @pytest.mark.parametrize("kind", TIED)

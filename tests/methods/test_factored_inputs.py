@@ -181,3 +181,18 @@ def test_threads_get_the_same(method: str):
     alone = run(0)
     with ThreadPoolExecutor(4) as pool:
         assert all(torch.equal(merged, alone) for merged in pool.map(run, range(16)))
+
+
+@defined
+def test_fused_experts_stay_in_factors(method: str):
+    """Each of three matrices has factors of its own; one input leaves all of them alone."""
+    base, B, A, other = random((3, 7, 9), (3, 7, 2), (3, 2, 9), (3, 7, 9))
+    factored = on_base(base, (B, A))
+    deltas = task_deltas(group_of(base, factored, on_base(base, ())))
+    assert all(isinstance(part, FactoredDelta) for delta in deltas for part in delta.matrices())
+    torch.testing.assert_close(deltas[0].matrix.to_dense().view(base.shape), SCALE * B @ A)
+    assert deltas[1].is_zero()
+    merged = merge(method, group_of(base, factored, other, on_base(base, ())))
+    wanted = merge(method, group_of(base, base + SCALE * B @ A, other, base))
+    torch.testing.assert_close(merged, wanted)
+    torch.testing.assert_close(factored.update_added_to(base), base + SCALE * B @ A)
