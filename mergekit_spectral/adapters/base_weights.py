@@ -40,9 +40,13 @@ class StoredWeights:
 
     Args:
         loader: mergekit's loader for the checkpoint.
+
+    Raises:
+        MergeError: if the index names no file for a tensor.
     """
 
     def __init__(self, loader: LazyTensorLoader):
+        _check_index(loader.index)
         self.index = loader.index
         self._loader = loader
         self._headers: dict[str, Header] = {}
@@ -50,7 +54,7 @@ class StoredWeights:
     def header(self, name: str) -> Header:
         """Return a weight's shape and dtype."""
         if name not in self._headers:
-            path = Path(self.index.base_path) / _file_of(name, self.index)
+            path = Path(self.index.base_path) / self.index.tensor_paths[name]
             if path.suffix == ".safetensors":
                 self._headers |= _safetensors_headers(path)
             else:
@@ -83,14 +87,14 @@ DTYPES = {
 }
 
 
-def _file_of(name: str, index: ShardedTensorIndex) -> str:
-    file: object = index.tensor_paths[name]
-    if not isinstance(file, str):
-        raise MergeError(
-            f"The index of the model in {index.base_path} maps tensor {name} to {file!r}, which is "
-            "no name of a file; copy or download the model again."
-        )
-    return file
+def _check_index(index: ShardedTensorIndex) -> None:
+    files: dict[str, object] = dict(index.tensor_paths)
+    for name, file in files.items():
+        if not isinstance(file, str):
+            raise MergeError(
+                f"The index of the model in {index.base_path} maps tensor {name} to {file!r}, "
+                "which is no name of a file; copy or download the model again."
+            )
 
 
 def _safetensors_headers(path: Path) -> dict[str, Header]:

@@ -20,6 +20,7 @@ from mergekit_spectral.adapters import (
     StoredWeights,
     find_adapter,
 )
+from mergekit_spectral.errors import MergeError
 
 BASE = ModelReference.model_validate("some/base")
 
@@ -65,6 +66,13 @@ def test_weights_are_read_when_they_are_added_up(base: Path, tmp_path: Path):
         total = weight.double() + changes[name]
         torch.testing.assert_close(tensor.to(torch.float64).to_dense_tensor(), total)
         assert loader.weights.reads.count(name) == 1
+
+
+def test_an_index_that_names_no_file(base: Path):
+    loader = LazyTensorLoader.from_disk(str(base))
+    loader.index.tensor_paths["linear.weight"] = 3
+    with pytest.raises(MergeError, match=r"maps tensor linear\.weight to 3, which is no name"):
+        StoredWeights(loader)
 
 
 def test_a_replaced_weight_is_not_read_from_the_base(base: Path, tmp_path: Path):
