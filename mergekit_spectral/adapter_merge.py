@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,20 +23,23 @@ from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
 from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
 
 from mergekit_spectral.adapters import (
     AdaptedLoader,
     AdaptedTensor,
+    LayerKind,
     LoraAdapter,
     ModelStructure,
     find_adapter,
 )
 from mergekit_spectral.adapters.base_weights import Header
+from mergekit_spectral.adapters.files import AdapterFiles
 from mergekit_spectral.adapters.lora import Product
-from mergekit_spectral.errors import MergeError
+from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.methods.deltas import adapter_delta
-from mergekit_spectral.recipe_check import base_models, check_recipe
+from mergekit_spectral.recipe_check import check_recipe
 from mergekit_spectral.spectral import (
     Compressed,
     Delta,
@@ -45,6 +49,7 @@ from mergekit_spectral.spectral import (
     compress,
     stored_in,
 )
+from mergekit_spectral.spectral.gram import LinAlgError
 from mergekit_spectral.spectral.precision import exact_matmul
 
 
@@ -56,25 +61,24 @@ class ShapesOnly:
         config: the model's configuration.
         architecture: the name of its class.
         structure: its modules.
-        matrices: names of the modules that have a weight matrix.
+        modules: names of all modules.
+        kinds: of the modules that peft adapts by a product of two matrices, by name.
+
+    Raises:
+        MergeError: the configuration cannot be read, or transformers cannot build the model.
     """
 
     def __init__(self, model: ModelReference, options: MergeOptions):
         self.model = model
-        self.config = model.config(trust_remote_code=options.trust_remote_code)
-        (self.architecture,) = self.config.architectures or [""]
-        with torch.device("meta"):
-            skeleton = get_auto_cls(self.architecture).from_config(
-                self.config, trust_remote_code=options.trust_remote_code
-            )
+        self.config, self.architecture = _configuration(model, options)
+        skeleton = _skeleton(model, self.config, self.architecture, options)
         self.structure = ModelStructure(lambda: skeleton)
         self._shapes = {key: tuple(t.shape) for key, t in skeleton.state_dict().items()}
         self.index = ShardedTensorIndex("", True, dict.fromkeys(self._shapes, ""), [])
-        self.matrices = [
-            name.removesuffix(".weight")
-            for name, shape in self._shapes.items()
-            if name.endswith(".weight") and len(shape) == 2
-        ]
+        modules = dict(skeleton.named_modules(remove_duplicate=False))
+        self.modules = [name for name in modules if name]
+        kinds = {name: LayerKind.of(module) for name, module in modules.items()}
+        self.kinds = {name: kind for name, kind in kinds.items() if kind}
 
     def header(self, name: str) -> Header:
         """Return a weight's shape, and float32, in which adapters are merged."""
@@ -92,12 +96,12 @@ class MergedWeight:
     Attributes:
         module: the name of the module whose weight it is.
         compressed: the update, with the recipe's λ in it.
-        embedding: whether the module is an embedding.
+        kind: the module's.
     """
 
     module: str
     compressed: Compressed
-    embedding: bool
+    kind: LayerKind
 
 
 class AdapterMerge:
@@ -110,8 +114,9 @@ class AdapterMerge:
     Attributes:
         base: what is known of the base.
         adapters: the inputs, in the recipe's order.
-        left_out: names of what the adapters carry and an adapter of products cannot: whole tensors
-            and updates of biases.
+        folders: of the base, if it is local, and of the inputs, by what they are.
+        left_out: names of what the adapters carry and an adapter of products cannot: whole tensors,
+            updates of biases and of modules that peft does not adapt.
 
     Raises:
         MergeError: if the recipe is of another kind, or an adapter cannot be read or does not fit.
@@ -127,10 +132,14 @@ class AdapterMerge:
         check_recipe(config, method)
         self._method = method
         base, references = _one_base(config)
+        files = {reference: _adapter(reference, options) for reference in references}
         self.base = ShapesOnly(base, options)
+        self.folders = {"the base model": Path(base.model.path)} | {
+            f"the adapter {adapter.name}": adapter.weights.parent for adapter in files.values()
+        }
         self._loaders = {
-            r: AdaptedLoader(base, self.base, _adapter(r, options), self.base.structure)
-            for r in references
+            r: AdaptedLoader(base, self.base, LoraAdapter(own), self.base.structure)
+            for r, own in files.items()
         }
         self.adapters = [loader.adapter for loader in self._loaders.values()]
         self._tasks = self._plan(config, options)
@@ -157,15 +166,30 @@ class AdapterMerge:
 
         Yields:
             The weights that any input changes, in the model's order.
+
+        Raises:
+            MergeError: if an input holds a NaN or an infinity, or no decomposition converges.
         """
         for task in self._tasks:
-            merged = self._merged(task)
-            # Elementwise merging of embeddings has no low rank of its own.
-            limit = rank if isinstance(merged, FactoredDelta) else rank or self._total_rank(task)
-            compressed = compress(merged, limit, energy)
+            module = _module(task)
+            try:
+                compressed = self._compressed(task, rank, energy)
+            except LinAlgError as error:
+                raise MergeError(
+                    f"{self._method.spec.name}: the updates of {module} cannot be decomposed: "
+                    f"{error}; look at the adapters' values there, one of them must be very large."
+                ) from error
             if compressed.rank:
-                name = task.output_weight.name.removesuffix(".weight")
-                yield MergedWeight(name, compressed, task.output_weight.vocabulary_axis == 0)
+                yield MergedWeight(module, compressed, self.base.kinds[module])
+
+    @torch.no_grad()
+    def _compressed(
+        self, task: ExecuteMergeMethodTask, rank: int | None, energy: float
+    ) -> Compressed:
+        merged = self._merged(task)
+        # Elementwise merging of embeddings has no low rank of its own.
+        limit = rank if isinstance(merged, FactoredDelta) else rank or self._total_rank(task)
+        return compress(merged, limit, energy)
 
     def _plan(
         self, config: MergeConfiguration, options: MergeOptions
@@ -185,15 +209,18 @@ class AdapterMerge:
             # Planned only: nothing is written until tasks are executed.
             planned = planner.plan_to_disk(out_path="")
             tasks: list[Any] = [t.tensor_task for t in planned if isinstance(t, SaveTensor)]
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            if isinstance(error, MergeError):
+                raise
+            raise MergeError(f"mergekit cannot plan this merge: {first_line(error)}.") from error
         finally:
             cache.loaders.clear()
             cache.loaders.update(before)
         return [task for task in tasks if self._changed(task)]
 
     def _changed(self, task: ExecuteMergeMethodTask) -> bool:
-        return any(
+        return _module(task) in self.base.kinds and any(
             isinstance(loader.adapter.updates.get(name), Product)
-            and len(self.base.header(name)[0]) == 2
             for loader, name in self._inputs(task)
         )
 
@@ -232,14 +259,57 @@ class AdapterMerge:
         return DenseDelta(merged.mul_(lam))
 
 
+def _configuration(model: ModelReference, options: MergeOptions) -> tuple[PretrainedConfig, str]:
+    """Return a model's configuration and the one architecture that it names."""
+    try:
+        config = model.config(trust_remote_code=options.trust_remote_code)
+    except Exception as error:  # transformers raises many
+        raise MergeError(
+            f"Model {model}: transformers cannot read its configuration ({first_line(error)})."
+        ) from error
+    if not isinstance(config.architectures, list) or len(config.architectures) != 1:
+        raise MergeError(
+            f"Model {model} names no single architecture in its config.json; `architectures` must "
+            f'be as in ["LlamaForCausalLM"], got {config.architectures!r}.'
+        )
+    return config, config.architectures[0]
+
+
+def _skeleton(
+    model: ModelReference, config: PretrainedConfig, architecture: str, options: MergeOptions
+) -> PreTrainedModel:
+    """Return a model without the values of its weights."""
+    try:
+        with torch.device("meta"):
+            return get_auto_cls(architecture).from_config(
+                config, trust_remote_code=options.trust_remote_code
+            )
+    except Exception as error:  # a configuration that contradicts itself may raise any
+        raise MergeError(
+            f"Model {model}: transformers cannot build {architecture} from its configuration "
+            f"({first_line(error)})."
+        ) from error
+
+
+def _module(task: ExecuteMergeMethodTask) -> str:
+    return task.output_weight.name.removesuffix(".weight")
+
+
 def _one_base(config: MergeConfiguration) -> tuple[ModelReference, list[ModelReference]]:
     """Return the recipe's one base and its inputs, in order."""
-    (base,) = base_models(config)
     if not config.models:
         raise MergeError(
             "An adapter is merged from whole models: write the inputs under `models:`, not under "
             "`slices:` or `modules:`."
         )
+    if config.tokenizer_source or config.tokenizer:
+        raise MergeError(
+            "An adapter keeps the tokenizer of its base: remove "
+            f"`{'tokenizer_source' if config.tokenizer_source else 'tokenizer'}` from the recipe, "
+            "or run mergekit-yaml."
+        )
+    base = config.base_model
+    assert base is not None  # as `check_recipe` demands
     inputs = [entry.model for entry in config.models if entry.model != base]
     for reference in inputs:
         if reference.lora is None or reference.model_copy(update={"lora": None}) != base:
@@ -255,7 +325,7 @@ def _one_base(config: MergeConfiguration) -> tuple[ModelReference, list[ModelRef
     return base, inputs
 
 
-def _adapter(reference: ModelReference, options: MergeOptions) -> LoraAdapter:
+def _adapter(reference: ModelReference, options: MergeOptions) -> AdapterFiles:
     assert reference.lora is not None
     path, revision = reference.lora.path, reference.lora.revision
-    return LoraAdapter(find_adapter(path, revision, options.transformers_cache))
+    return find_adapter(path, revision, options.transformers_cache)

@@ -9,17 +9,19 @@ from mergekit_spectral.adapters.files import find_adapter
 from mergekit_spectral.adapters.loader import AdaptedLoader
 from mergekit_spectral.adapters.lora import LoraAdapter, NotAProductError
 from mergekit_spectral.adapters.structure import ModelStructure
-from mergekit_spectral.adapters.writing import NewLayer, write_adapter
+from mergekit_spectral.adapters.writing import LayerKind, NewLayer, check_folder, write_adapter
 
 __all__ = [
     "AdaptedLoader",
     "AdaptedTensor",
     "BaseWeights",
+    "LayerKind",
     "LoraAdapter",
     "ModelStructure",
     "NewLayer",
     "NotAProductError",
     "StoredWeights",
+    "check_folder",
     "find_adapter",
     "write_adapter",
 ]

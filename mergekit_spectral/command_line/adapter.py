@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mergekit_spectral.command_line.command import Command, progress_console
+
+
+class Share(click.FloatRange):
+    """A number above 0 and up to 1; click's own range takes a NaN."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        share = super().convert(value, param, ctx)
+        if math.isnan(share):
+            self.fail(f"{value} is not in the range 0<x<=1.", param, ctx)
+        return share
 
 
 @click.command(cls=Command)
@@ -20,7 +35,7 @@ from mergekit_spectral.command_line.command import Command, progress_console
 )
 @click.option(
     "--energy",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Share(),
     default=1.0,
     show_default=True,
     help="Give each weight the smallest rank that keeps this share of its squared norm.",
@@ -32,14 +47,18 @@ from mergekit_spectral.command_line.command import Command, progress_console
     show_default=True,
     help="In which the factors are stored.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace an adapter that is in OUT already.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that the base model brings.")
-@click.option("--random-seed", type=int, help="Seed for methods that draw at random.")
+@click.option(
+    "--random-seed", type=click.IntRange(0, 2**32 - 1), help="Seed for methods that draw at random."
+)
 def adapter(
     recipe: Path,
     out: Path,
     rank: int | None,
     energy: float,
     dtype: str,
+    overwrite: bool,
     trust_remote_code: bool,
     random_seed: int | None,
 ) -> None:
@@ -65,6 +84,7 @@ def adapter(
         rank=rank,
         energy=energy,
         dtype=getattr(torch, dtype),
+        overwrite=overwrite,
         options=MergeOptions(trust_remote_code=trust_remote_code),
         console=progress_console(),
     )

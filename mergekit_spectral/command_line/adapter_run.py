@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 
+import peft
 import torch
 import yaml
-from mergekit.card import modelref_md
+from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.options import MergeOptions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mergekit_spectral.adapter_merge import AdapterMerge, MergedWeight
-from mergekit_spectral.adapters import NewLayer, write_adapter
+from mergekit_spectral.adapters import NewLayer, check_folder, write_adapter
 from mergekit_spectral.checking.reading import read_recipe
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.tables import print_table
+
+_WITH_HEAD = {peft.TaskType.SEQ_CLS, peft.TaskType.TOKEN_CLS, peft.TaskType.QUESTION_ANS}
 
 CARD = """\
 ---
@@ -49,6 +53,7 @@ def merge_into_adapter(
     rank: int | None,
     energy: float,
     dtype: torch.dtype,
+    overwrite: bool,
     options: MergeOptions,
     console: Console,
 ) -> None:
@@ -60,14 +65,18 @@ def merge_into_adapter(
         rank: the largest rank of a weight; if None, the merged delta's own.
         energy: the share of each merged delta's squared norm to keep.
         dtype: in which the factors are stored.
+        overwrite: whether an adapter in the folder may be replaced.
         options: mergekit's.
         console: for progress and remarks.
 
     Raises:
-        MergeError: if the recipe or an adapter is not fit for it; nothing is written then.
+        MergeError: if the recipe, an adapter or the folder is not fit for it; nothing is written
+            then.
     """
     config = _read(recipe)
+    text = recipe.read_text(encoding="utf-8").strip()
     merge = AdapterMerge(config, options)
+    check_folder(out, merge.folders, overwrite)
     base = merge.base.model
     for name in merge.left_out:
         console.print(f"Left out: {name}, which an adapter of products cannot hold.")
@@ -81,8 +90,6 @@ def merge_into_adapter(
     if not merged:
         raise MergeError("None of the adapters changes any weight, so there is nothing to write.")
 
-    configs = [adapter.config for adapter in merge.adapters]
-    task_types = {config.task_type for config in configs}
     metadata = {
         "base_model": str(base),
         "library_name": "peft",
@@ -92,22 +99,21 @@ def merge_into_adapter(
         out,
         {
             weight.module: NewLayer(
-                weight.compressed.delta.B, weight.compressed.delta.A, weight.embedding
+                weight.compressed.delta.B, weight.compressed.delta.A, weight.kind
             )
             for weight in merged
         },
-        all_modules=merge.base.matrices,
+        all_modules=merge.base.modules,
         base_model=str(base),
         dtype=dtype,
-        fan_in_fan_out=any(config.fan_in_fan_out for config in configs),
-        task_type=task_types.pop() if len(task_types) == 1 else None,
+        task_type=_common_task(merge),
         card=CARD.format(
             metadata=yaml.safe_dump(metadata),
-            name=out.name,
-            base=modelref_md(base),
+            name=out.resolve().name,
+            base=_link(base),
             method=config.merge_method,
             sources="\n".join(f"- {adapter.name}" for adapter in merge.adapters),
-            recipe=recipe.read_text(encoding="utf-8").strip(),
+            recipe=text,
         ),
     )
     size = (out / "adapter_model.safetensors").stat().st_size
@@ -120,6 +126,18 @@ def _read(recipe: Path) -> MergeConfiguration:
         first = findings.errors[0]
         raise MergeError(f"{first.place(recipe)}: {first.message}")
     return config
+
+
+def _common_task(merge: AdapterMerge) -> str | None:
+    """Return the inputs' one task type, unless peft expects a head in an adapter of that type."""
+    types = {adapter.config.task_type for adapter in merge.adapters}
+    return types.pop() if len(types) == 1 and not types & _WITH_HEAD else None
+
+
+def _link(model: ModelReference) -> str:
+    """Return a model's name, with a link if it is the hub's; mergekit's own card asks the hub."""
+    path = model.model.path
+    return str(model) if os.path.exists(path) else f"[{model}](https://huggingface.co/{path})"
 
 
 def _print(merged: Iterable[MergedWeight], file: str) -> None:

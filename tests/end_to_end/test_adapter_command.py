@@ -189,15 +189,103 @@ def test_adapters_that_change_nothing(recipe: dict[str, Any], out: Path):
     _assert_refused(run(recipe, out), out, "so there is nothing to write")
 
 
+@pytest.mark.parametrize("base_model", ["base", "another"])
+def test_slices_make_no_adapter(base_model: str, recipe: dict[str, Any], llama: Family, out: Path):
+    """Also such as are compared to several bases."""
+    bases = {"base": str(llama.base), "another": str(llama.tuned[0])}
+    recipe["slices"] = [
+        {"sources": [{**entry, "layer_range": [0, 3]} for entry in recipe.pop("models")[:2]]},
+    ]
+    recipe["slices"][0]["base_model"] = bases[base_model]
+    _assert_refused(run(recipe, out), out, "write the inputs under `models:`, not under `slices:`")
+
+
+@pytest.mark.parametrize(
+    "change", [{"tokenizer_source": "union"}, {"tokenizer": {"source": "base"}}], ids=str
+)
+def test_another_tokenizer_makes_no_adapter(
+    change: dict[str, Any], recipe: dict[str, Any], out: Path
+):
+    message = f"An adapter keeps the tokenizer of its base: remove `{next(iter(change))}`"
+    _assert_refused(run({**recipe, **change}, out), out, message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "transformers cannot read its configuration"),
+        ({"model_type": None}, "transformers cannot read its configuration"),
+        ({"model_type": "llamma"}, "transformers cannot read its configuration"),
+        ({"architectures": None}, "names no single architecture in its config.json"),
+        ({"architectures": ["LlamaForCausalLM"] * 2}, "names no single architecture"),
+        ({"architectures": ["OPTForCausalLM"]}, "mergekit has no definition of the architecture"),
+        ({"num_attention_heads": 0}, "transformers cannot"),
+        ({"vocab_size": -1}, "transformers cannot"),
+        ({"hidden_size": "wide"}, "transformers cannot"),
+    ],
+    ids=str,
+)
+def test_bases_that_cannot_be_read(
+    change: dict[str, Any] | None, message: str, recipe: dict[str, Any], out: Path
+):
+    base = out.parent / "base"
+    base.mkdir()
+    if change is not None:
+        config = json.loads((Path(recipe["base_model"]) / "config.json").read_text())
+        (base / "config.json").write_text(json.dumps({**config, **change}))
+    text = yaml.safe_dump(recipe).replace(recipe["base_model"], str(base))
+    _assert_refused(run(yaml.safe_load(text), out), out, message)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_adapters_in_bin_that_hold_parameters(
+    method: str, recipe: dict[str, Any], adapters: tuple[Path, ...], out: Path
+):
+    """As torch.save writes them from a module; they ask for gradients."""
+    recipe["merge_method"] = method
+    expected = succeed(recipe, out.parent / "expected")
+    text = yaml.safe_dump(recipe)
+    for number, adapter in enumerate(adapters):
+        copy = out.parent / f"bin-{number}"
+        shutil.copytree(adapter, copy)
+        file = copy / "adapter_model.safetensors"
+        factors = {key: torch.nn.Parameter(tensor) for key, tensor in load_file(file).items()}
+        file.unlink()
+        torch.save(factors, copy / "adapter_model.bin")
+        text = text.replace(str(adapter), str(copy))
+    tensors = succeed(yaml.safe_load(text), out)
+    assert all(torch.equal(tensors[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e38, 1e25])
+@pytest.mark.parametrize("method", METHODS)
+def test_updates_beyond_float32(
+    method: str, scale: float, recipe: dict[str, Any], adapters: tuple[Path, ...], out: Path
+):
+    recipe["merge_method"] = method
+    huge = out.parent / "huge"
+    shutil.copytree(adapters[0], huge)
+    config = json.loads((huge / "adapter_config.json").read_text())
+    (huge / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": scale}))
+    recipe["models"][0]["model"] = f"{recipe['base_model']}+{huge}"
+    result = run(recipe, out)
+    if result.exit_code == 0:
+        for tensor in load_file(out / "adapter_model.safetensors").values():
+            assert tensor.isfinite().all()
+    else:
+        _assert_refused(result, out, "")
+
+
 def test_an_adapter_in_the_folder_is_replaced(recipe: dict[str, Any], out: Path):
     succeed(recipe, out, "--rank", "1")
-    assert len(succeed(recipe, out)) > 0
+    assert len(succeed(recipe, out, "--overwrite")) > 0
     assert json.loads((out / "adapter_config.json").read_text())["r"] == 7
-    assert not list(out.glob("*.unfinished"))
+    assert len(list(out.iterdir())) == 3
 
 
 def _assert_refused(result: Result, out: Path, message: str) -> None:
     assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), result.exception
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
     assert not out.exists()
