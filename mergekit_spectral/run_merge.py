@@ -14,6 +14,7 @@ from mergekit.architecture import auto
 from mergekit.config import MergeConfiguration
 
 from mergekit_spectral.dense_inputs import dense_inputs_in_main_memory
+from mergekit_spectral.local_names import local_folders_are_no_hub_ids
 from mergekit_spectral.lora_inputs import factored_lora_inputs, name_tensors_of_adapted_models
 from mergekit_spectral.methods import MergeError, SpectralMethod
 from mergekit_spectral.recipe_check import check_recipe
@@ -45,7 +46,11 @@ def _run_merge(
         return run_merge(*args, **kwargs)
     check_recipe(config, method)
     try:
-        with factored_lora_inputs(config, options), dense_inputs_in_main_memory(config, options):
+        with (
+            local_folders_are_no_hub_ids(),
+            factored_lora_inputs(config, options),
+            dense_inputs_in_main_memory(config, options),
+        ):
             return run_merge(*args, **kwargs)
     except ValueError as error:
         if told := _shapes_told_by_model(str(error), config):
