@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,13 +12,19 @@ from mergekit.options import MergeOptions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mergekit_spectral.inspecting.inspection import inspect
+from mergekit_spectral.errors import MergeError
+from mergekit_spectral.inspecting.inspection import RECORD, inspect
 from mergekit_spectral.inspecting.page import HEADER, input_rows, write_page
-from mergekit_spectral.inspecting.plots import draw_inspection
+from mergekit_spectral.inspecting.plots import NAMES, draw_inspection
 from mergekit_spectral.inspecting.suggestions import suggestions
 from mergekit_spectral.inspecting.takeaways import takeaways
 from mergekit_spectral.tables import print_table
 from mergekit_spectral.transformers_output import silence_transformers
+from mergekit_spectral.whole_files import errors_as_sentences, move_up, unfinished
+
+PAGE = "index.html"
+REPORT = "report.json"
+PLOTS = [f"{name}.png" for name in NAMES]
 
 
 def inspect_and_write(
@@ -34,9 +41,11 @@ def inspect_and_write(
     """Look at a recipe's inputs, write the report, and print what to take away.
 
     Raises:
-        MergeError: the recipe has an error or no base, or a model is not here.
+        MergeError: the recipe has an error or no base, a model is not here, or the folder holds
+            other files of the report's names or cannot be written to.
     """
     silence_transformers()
+    _require_own(out)
     columns = (
         TextColumn("Looking at tensors"),
         BarColumn(),
@@ -57,17 +66,35 @@ def inspect_and_write(
             sample=sample,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    plots = draw_inspection(inspection, out)
     sentences = takeaways(inspection)
     told = {
         **asdict(inspection),
         "takeaways": sentences,
         "suggestions": [asdict(suggestion) for suggestion in suggestions(inspection)],
     }
-    (out / "report.json").write_text(json.dumps(told, indent=1) + "\n")
-    write_page(inspection, plots, out / "index.html")
+    with errors_as_sentences(out), unfinished(out) as new:
+        plots = draw_inspection(inspection, new)
+        (new / REPORT).write_text(json.dumps(told, indent=1) + "\n")
+        write_page(inspection, plots, new / PAGE)
+        for name in PLOTS:
+            if not (new / name).exists():
+                (out / name).unlink(missing_ok=True)
+        # The page last: where it is, everything is.
+        move_up(new, [*(plot.path.name for plot in plots), REPORT, PAGE])
     for sentence in sentences:
         click.echo(f"- {sentence}")
     click.echo()
     print_table("The inputs", HEADER, input_rows(inspection), words=("input",))
-    click.echo(f"{out / 'index.html'} has the plots, {out / 'report.json'} all numbers.")
+    click.echo(f"{out / PAGE} has the plots, {out / REPORT} all numbers.")
+
+
+def _require_own(out: Path) -> None:
+    """Raise `MergeError` if a folder has files that the report would overwrite."""
+    with errors_as_sentences(out):
+        if (out / RECORD).exists():
+            return
+        if others := [name for name in (PAGE, REPORT, *PLOTS) if os.path.lexists(out / name)]:
+            raise MergeError(
+                f"{out} holds {others[0]}, which is not from an earlier inspection ({RECORD} is "
+                "missing) and would be overwritten; name another folder with --out."
+            )

@@ -30,7 +30,10 @@ from mergekit_spectral.inspecting.weights import Values, WeightReport, inspect_w
 from mergekit_spectral.loader_cache import loader_cache
 from mergekit_spectral.lora_inputs import factored_lora_inputs
 from mergekit_spectral.recipe_check import base_models
+from mergekit_spectral.spectral.gram import LinAlgError
+from mergekit_spectral.whole_files import errors_as_sentences, move_up, unfinished
 
+RECORD = "tensors.jsonl"
 Progress = Callable[[int, int], None]
 
 
@@ -110,7 +113,8 @@ def inspect(
         progress: is called with the number of tensors that are done, and of all.
 
     Raises:
-        MergeError: the recipe has an error or no base, or a model is not here.
+        MergeError: the recipe has an error or no base, a model is not here, or the folder cannot be
+            written to.
     """
     merge = _planned(recipe, options)
     config = merge.config
@@ -123,13 +127,12 @@ def inspect(
         raise MergeError(
             f"{recipe}: there is no tensor that the base and an input have{called}{why}."
         )
-    done = _Record(folder / "tensors.jsonl", _fingerprint(recipe, merge))
+    done = _Record(folder / RECORD, _fingerprint(recipe, merge))
     with from_files(merge), factored_lora_inputs(config, options):
         for number, tensor in enumerate(tensors):
             progress(number, len(tensors))
             if tensor.name not in done.reports:
-                updates = read_updates(tensor, inputs)
-                done.add(_looked_at(tensor, updates))
+                done.add(_finite(_looked_at(tensor, read_updates(tensor, inputs))))
     progress(len(tensors), len(tensors))
     reports = [done.reports[tensor.name] for tensor in tensors]
     return Inspection(
@@ -179,11 +182,30 @@ def _looked_at(tensor: PlannedTensor, updates: Updates) -> TensorReport:
         other = OtherReport(tensor.name, norms) if any(norms) else None
         return TensorReport(tensor.name, (), other)
     direction = str(tensor.shared.get("direction", "auto"))
-    found = (
-        inspect_weight(name, deltas, base_norm, direction)
-        for name, deltas, base_norm in matrices(updates)
-    )
+    try:
+        found = [
+            inspect_weight(name, deltas, base_norm, direction)
+            for name, deltas, base_norm in matrices(updates)
+        ]
+    except LinAlgError as error:
+        raise _too_large(tensor.name, f"cannot be decomposed: {error}") from error
     return TensorReport(tensor.name, tuple(filter(None, found)), None)
+
+
+def _finite(report: TensorReport) -> TensorReport:
+    """Return a report, or raise `MergeError` if a number in it is a NaN or an infinity."""
+    try:
+        json.dumps(asdict(report), allow_nan=False)
+    except ValueError as error:
+        raise _too_large(report.name, "cannot be compared: norms are out of range") from error
+    return report
+
+
+def _too_large(name: str, why: str) -> MergeError:
+    return MergeError(
+        f"The updates of tensor {name} {why}; look at the inputs' values there, one of them must "
+        "be very large."
+    )
 
 
 def _fingerprint(recipe: Path, merge: PlannedMerge) -> str:
@@ -203,41 +225,53 @@ def _fingerprint(recipe: Path, merge: PlannedMerge) -> str:
 class _Record:
     """A file with a line for each tensor that has been looked at.
 
+    Every line has the fingerprint that it holds for, so that two inspections which write to one
+    file at the same time cannot take each other's. A line that is damaged, or was cut off, is left
+    out, and its tensor is looked at again.
+
     Args:
-        path: of the file; one of another recipe, or of other models, is begun anew.
+        path: of the file.
         fingerprint: of recipe and models.
+
+    Raises:
+        MergeError: the file cannot be read or written.
     """
 
     def __init__(self, path: Path, fingerprint: str):
         self._path = path
-        self.reports: dict[str, TensorReport] = {}
-        lines = list(_complete_lines(path))
-        if lines and lines[0] == json.dumps(fingerprint):
-            for line in lines[1:]:
-                report = TypeAdapter(TensorReport).validate_json(line)
-                self.reports[report.name] = report
-            lines = lines[: 1 + len(self.reports)]
-        else:
-            lines = [json.dumps(fingerprint)]
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(f"{line}\n" for line in lines))
-        except OSError as error:
-            raise MergeError(
-                f"{path.parent} cannot be written to ({error.strerror}); name another folder "
-                "with --out."
-            ) from error
+        self._fingerprint = fingerprint
+        with errors_as_sentences(path.parent):
+            if path.exists() and not path.is_file():
+                raise MergeError(
+                    f"{path} is not a file; it is where the inspection is recorded, so remove it, "
+                    "or name another folder with --out."
+                )
+            lines = path.read_bytes().split(b"\n") if path.exists() else []
+            self.reports = dict(filter(None, (self._report(line) for line in lines)))
+            with unfinished(path.parent) as new:
+                kept = map(self._line, self.reports.values())
+                (new / path.name).write_text("".join(kept))
+                move_up(new, [path.name])
 
     def add(self, report: TensorReport) -> None:
-        """Remember one tensor."""
+        """Remember one tensor.
+
+        Raises:
+            MergeError: the file cannot be written.
+        """
         self.reports[report.name] = report
-        with self._path.open("a") as file:
-            file.write(json.dumps(asdict(report)) + "\n")
+        with errors_as_sentences(self._path.parent), self._path.open("a") as file:
+            file.write(self._line(report))
+
+    def _line(self, report: TensorReport) -> str:
+        return json.dumps([self._fingerprint, asdict(report)]) + "\n"
+
+    def _report(self, line: bytes) -> tuple[str, TensorReport] | None:
+        try:
+            fingerprint, report = _LINE.validate_json(line)
+        except ValueError:
+            return None
+        return (report.name, report) if fingerprint == self._fingerprint else None
 
 
-def _complete_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a file but for the last if it was cut off."""
-    if path.exists():
-        for line in path.read_text().splitlines(keepends=True):
-            if line.endswith("\n"):
-                yield line.rstrip("\n")
+_LINE = TypeAdapter(tuple[str, TensorReport])

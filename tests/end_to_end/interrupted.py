@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
 
 from mergekit_spectral.command_line.main import main
-
-FILE_EVENTS = ("open", "os.", "shutil.", "tempfile.", "ctypes.")
 
 
 def command_on_a_full_disk(limit: int, *arguments: str) -> tuple[int, str]:
@@ -29,15 +29,23 @@ def command_on_a_full_disk(limit: int, *arguments: str) -> tuple[int, str]:
     return in_child(run)[1]
 
 
-def killed_at(event: int, run: Callable[[], Any]) -> bool:
-    """Run a function and kill it at its n-th event of files; tell whether it came to that."""
+def killed_at(event: int, folder: Path, run: Callable[[], Any]) -> bool:
+    """Run a function and kill it at its n-th event of files; tell whether it came to that.
+
+    Events are calls of the system about paths in `folder`, and calls of its libraries.
+    """
 
     def doomed() -> None:
         left = event
 
-        def count(name: str, _arguments: tuple[Any, ...]) -> None:
+        def within(path: Any) -> bool:
+            if not isinstance(path, str | bytes | os.PathLike):
+                return False
+            return os.fsdecode(path).startswith(str(folder))
+
+        def count(name: str, arguments: tuple[Any, ...]) -> None:
             nonlocal left
-            if name.startswith(FILE_EVENTS):
+            if name.startswith("ctypes.") or any(map(within, arguments)):
                 left -= 1
                 if left < 0:
                     signal.raise_signal(signal.SIGKILL)

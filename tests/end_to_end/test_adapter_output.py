@@ -207,7 +207,7 @@ def test_killed_at_any_moment(earlier: bool, tmp_path: Path):
         (out / "runs" / "notes").write_text("mine")
         if earlier:
             write(out, "old", 1.0)
-        killed = killed_at(event, lambda out=out: write(out, "new", 2.0))
+        killed = killed_at(event, out.parent, lambda out=out: write(out, "new", 2.0))
         found = {n: b for n, b in contents(out).items() if not n.startswith(".unfinished-")}
         if earlier or "adapter_config.json" in found:
             assert found in (old, new), event

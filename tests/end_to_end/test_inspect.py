@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from click.testing import CliRunner
 from end_to_end import checkpoints, hub
 from end_to_end.by_peft import merged_by_peft
 from end_to_end.checkpoints import Family
+from end_to_end.interrupted import command_on_a_full_disk, killed_at
 from end_to_end.recipe_builders import recipe as plain_recipe
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mergekit_spectral.command_line import inspect_run
 from mergekit_spectral.command_line.main import main
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.inspecting import inspection as module
@@ -166,14 +169,8 @@ def test_an_inspection_that_was_stopped_goes_on(
     whole = looked_at(recipe, tmp_path)
     record = tmp_path / "report" / "tensors.jsonl"
     lines = record.read_text().splitlines(keepends=True)
-    record.write_text("".join(lines[:6]) + lines[6][:20])  # stopped while it wrote
-    read: list[str] = []
-    original = module.read_updates
-    monkeypatch.setattr(
-        module,
-        "read_updates",
-        lambda tensor, inputs: read.append(tensor.name) or original(tensor, inputs),
-    )
+    record.write_text("".join(lines[:5]) + lines[5][:20])  # stopped while it wrote
+    read = counted(monkeypatch)
     assert looked_at(recipe, tmp_path) == whole
     assert len(read) == len(checkpoints.tensors(llama.base)) - 5
     read.clear()
@@ -278,12 +275,189 @@ def test_tensors_that_cannot_be_compared_are_named(tmp_path: Path):
     assert f"not looked at: {bias} (merged with none of the inputs)" in page
 
 
-def test_a_folder_that_cannot_be_written_to(llama: Family, tmp_path: Path):
-    (tmp_path / "file").write_text("")
-    out = tmp_path / "file" / "report"
-    result = run(write(plain_recipe("drm", llama), tmp_path), "--out", out)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"{}",
+        b"[]",
+        b"\xff\xfe\x00",
+        b'["x", {"name": 1}]',
+        b"[" * 10000,
+        b"\xe2\x80\xa8",
+        b"null\x00",
+    ],
+    ids=repr,
+)
+def test_damaged_lines_of_a_record_are_looked_at_again(
+    damage: bytes, llama: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = plain_recipe("drm", llama)
+    whole = looked_at(recipe, tmp_path)
+    record = tmp_path / "report" / "tensors.jsonl"
+    before = record.read_bytes()
+    lines = before.splitlines()
+    record.write_bytes(b"\n".join([lines[0], damage, *lines[2:5], damage + lines[5], *lines[6:]]))
+    read = counted(monkeypatch)
+    assert looked_at(recipe, tmp_path) == whole
+    assert len(read) == 2
+    assert sorted(record.read_bytes().splitlines()) == sorted(lines)
+
+
+def test_records_of_two_inspections_at_once(
+    llama: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Lines of another recipe are not taken, and double ones are dropped."""
+    one, other = (
+        plain_recipe("drm", llama),
+        plain_recipe("drm", Family(llama.base, llama.tuned[:1])),
+    )
+    whole = looked_at(one, tmp_path)
+    record = tmp_path / "report" / "tensors.jsonl"
+    ours = record.read_bytes()
+    looked_at(other, tmp_path)
+    theirs = record.read_bytes()
+    assert ours.splitlines()[0] != theirs.splitlines()[0]
+    record.write_bytes(ours + ours + theirs)
+    read = counted(monkeypatch)
+    assert looked_at(one, tmp_path) == whole
+    assert read == []
+    assert record.read_bytes() == ours
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows by the name of each tensor that is read."""
+    read: list[str] = []
+    original = module.read_updates
+    monkeypatch.setattr(
+        module,
+        "read_updates",
+        lambda tensor, inputs: read.append(tensor.name) or original(tensor, inputs),
+    )
+    return read
+
+
+def assert_refused(result: Any, message: str) -> None:
     assert result.exit_code == 1
-    assert f"{out} cannot be written to (Not a directory)" in result.stderr
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert message in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+
+
+def test_a_record_that_is_a_folder(llama: Family, tmp_path: Path):
+    record = tmp_path / "report" / "tensors.jsonl"
+    record.mkdir(parents=True)
+    result = run(write(plain_recipe("drm", llama), tmp_path), "--out", tmp_path / "report")
+    assert_refused(result, f"{record} is not a file; it is where the inspection is recorded")
+
+
+def test_a_record_is_not_written_through_a_link(llama: Family, tmp_path: Path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "tensors.jsonl").symlink_to(tmp_path / "mine")
+    looked_at(plain_recipe("drm", llama), tmp_path)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["file/report", "n" * 300, "/proc/self/report"])
+def test_folders_that_cannot_be_written_to(name: str, llama: Family, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    recipe = write(plain_recipe("drm", llama), tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    result = run(recipe, "--out", tmp_path / name)
+    assert_refused(result, f"{tmp_path / name} cannot be written to (")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.fixture(scope="module")
+def reported(llama: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe and its report."""
+    folder = tmp_path_factory.mktemp("reported")
+    recipe = write(plain_recipe("drm", Family(llama.base, llama.tuned[:2])), folder)
+    assert run(recipe, "--out", folder / "report").exit_code == 0
+    return folder
+
+
+@pytest.mark.parametrize("limit", [0, 4000, 40_000, 300_000])
+def test_a_full_disk(limit: int, reported: Path, llama: Family, tmp_path: Path):
+    """No cut plot, no cut page; what an earlier inspection wrote stays as it was."""
+    out = tmp_path / "report"
+    if limit > 0:
+        shutil.copytree(reported / "report", out)
+    before = finished(out)
+    recipe = write(plain_recipe("drm", llama), tmp_path)
+    status, told = command_on_a_full_disk(limit, "inspect", str(recipe), "--out", str(out))
+    assert status == 1
+    assert f"Error: {out} cannot be written to (File too large)" in told
+    assert "Traceback" not in told
+    assert finished(out) == before
+    assert {path.name for path in out.glob("*")} <= {"tensors.jsonl", *before}
+
+
+def finished(folder: Path) -> dict[str, bytes]:
+    """Return the files of a report, without the record."""
+    files = [path for path in folder.glob("*") if path.is_file()]
+    return {path.name: path.read_bytes() for path in files if path.name != "tensors.jsonl"}
+
+
+def test_killed_at_any_moment(reported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where there is a page it is whole, and so is everything that goes with it."""
+    whole = finished(reported / "report")
+
+    def copied(_inspection: Inspection, folder: Path) -> list[plots.Plot]:
+        """Take seconds less than drawing."""
+        names = sorted(name for name in whole if name.endswith(".png"))
+        return [
+            plots.Plot(Path(shutil.copy(reported / "report" / name, folder)), name, "")
+            for name in names
+        ]
+
+    monkeypatch.setattr(inspect_run, "draw_inspection", copied)
+    pages = []
+    for event in range(300):
+        out = tmp_path / str(event)
+        out.mkdir()
+        shutil.copy(reported / "report" / "tensors.jsonl", out)
+        killed = killed_at(event, out, lambda out=out: run(reported / "recipe.yml", "--out", out))
+        found = finished(out)
+        pages.append("index.html" in found)
+        if pages[-1]:
+            assert found.keys() == whole.keys()
+            assert found["index.html"].endswith(b"</html>")
+        assert all(found[name] == whole[name] for name in found if name != "index.html")
+        assert len((out / "tensors.jsonl").read_bytes()) > 0
+        if not killed:
+            break
+    assert not killed
+    assert pages[-1]
+    assert not pages[0]
+    assert len(pages) > 20
+
+
+@pytest.mark.parametrize("name", ["index.html", "report.json", "pairs.png"])
+def test_other_files_are_not_overwritten(name: str, llama: Family, tmp_path: Path):
+    out = tmp_path / "report"
+    out.mkdir()
+    (out / name).write_text("mine")
+    result = run(write(plain_recipe("drm", llama), tmp_path), "--out", out)
+    assert_refused(result, f"{out} holds {name}, which is not from an earlier inspection")
+    assert [path.read_text() for path in out.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e38, 1e25])
+def test_updates_beyond_float32(scale: float, lora: Family, tmp_path: Path):
+    huge = tmp_path / "huge"
+    shutil.copytree(lora.tuned[0], huge)
+    config = json.loads((huge / "adapter_config.json").read_text())
+    (huge / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": scale}))
+    recipe = lora_recipe(Family(lora.base, (huge, lora.tuned[1])))
+    result = run(write(recipe, tmp_path), "--out", tmp_path / "report")
+    if result.exit_code == 0:
+        report = (tmp_path / "report" / "report.json").read_text()
+        assert "NaN" not in report
+        assert "Infinity" not in report
+    else:
+        assert_refused(result, "Error: ")
+        assert not (tmp_path / "report" / "index.html").exists()
 
 
 def test_plots_of_another_recipe_are_removed(llama: Family, tmp_path: Path):

@@ -79,8 +79,7 @@ def test_a_model_of_the_hub_is_linked(llama: Family, folder: Path, monkeypatch: 
 
 @pytest.mark.parametrize("inputs", [["tuned"], ["{}+lora", "{}+org/lora"]], ids=["full", "lora"])
 @pytest.mark.parametrize("base", NAMES)
-@pytest.mark.parametrize("method", METHODS)
-def test_mergekit_yaml(method: str, base: str, inputs: list[str], folder: Path, asked: list[Any]):
+def test_mergekit_yaml(base: str, inputs: list[str], folder: Path, asked: list[Any]):
     write("drm", base, [name.format(base) for name in inputs])
     result = CliRunner().invoke(run_yaml.main, ["recipe.yml", "out", "--quiet"])
     assert result.exit_code == 0, result.output

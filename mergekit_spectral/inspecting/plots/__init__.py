@@ -30,12 +30,7 @@ NAMES = (
 
 
 def draw_inspection(inspection: Inspection, folder: Path) -> list[Plot]:
-    """Draw all plots and return them in the order in which they are read.
-
-    Those of an earlier inspection are removed.
-    """
-    for name in NAMES:
-        (folder / f"{name}.png").unlink(missing_ok=True)
+    """Draw all plots and return them in the order in which they are read."""
     if not inspection.weights:
         return []
     plots = [*draw_heat_maps(inspection, folder), draw_spectra(inspection, folder)]
