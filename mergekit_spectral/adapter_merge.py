@@ -123,7 +123,8 @@ class AdapterMerge:
     """
 
     def __init__(self, config: MergeConfiguration, options: MergeOptions):
-        method = merge_methods.get(config.merge_method)
+        known = {method.spec.name: method for method in merge_methods.registered_methods()}
+        method = known.get(config.merge_method)
         if not isinstance(method, SpectralMethod):
             raise MergeError(
                 f"{config.merge_method} cannot be merged into an adapter; `merge_method` must be "
@@ -177,7 +178,8 @@ class AdapterMerge:
             except LinAlgError as error:
                 raise MergeError(
                     f"{self._method.spec.name}: the updates of {module} cannot be decomposed: "
-                    f"{error}; look at the adapters' values there, one of them must be very large."
+                    f"{error}; a value of an adapter there, or of the recipe's `lambda` or "
+                    "`weight`, must be very large."
                 ) from error
             if compressed.rank:
                 yield MergedWeight(module, compressed, self.base.kinds[module])

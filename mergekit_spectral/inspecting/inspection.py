@@ -188,7 +188,7 @@ def _looked_at(tensor: PlannedTensor, updates: Updates) -> TensorReport:
             for name, deltas, base_norm in matrices(updates)
         ]
     except LinAlgError as error:
-        raise _too_large(tensor.name, f"cannot be decomposed: {error}") from error
+        raise _out_of_range(tensor.name, f"cannot be decomposed: {error}") from error
     return TensorReport(tensor.name, tuple(filter(None, found)), None)
 
 
@@ -197,14 +197,14 @@ def _finite(report: TensorReport) -> TensorReport:
     try:
         json.dumps(asdict(report), allow_nan=False)
     except ValueError as error:
-        raise _too_large(report.name, "cannot be compared: norms are out of range") from error
+        raise _out_of_range(report.name, "have squares that are out of range") from error
     return report
 
 
-def _too_large(name: str, why: str) -> MergeError:
+def _out_of_range(name: str, why: str) -> MergeError:
     return MergeError(
-        f"The updates of tensor {name} {why}; look at the inputs' values there, one of them must "
-        "be very large."
+        f"The updates of tensor {name} {why}; look at the inputs' values there, which must be very "
+        "large or very small."
     )
 
 
