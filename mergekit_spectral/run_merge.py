@@ -12,11 +12,13 @@ import wrapt
 from mergekit import merge_methods
 from mergekit.architecture import auto
 from mergekit.config import MergeConfiguration
+from mergekit.io import tasks
 
 from mergekit_spectral.dense_inputs import dense_inputs_in_main_memory
 from mergekit_spectral.local_names import local_folders_are_no_hub_ids
 from mergekit_spectral.lora_inputs import factored_lora_inputs, name_tensors_of_adapted_models
 from mergekit_spectral.methods import MergeError, SpectralMethod
+from mergekit_spectral.output_range import check_range_of_saved_tensors
 from mergekit_spectral.recipe_check import check_recipe
 
 
@@ -34,6 +36,7 @@ def wrap_run_merge(module: ModuleType) -> None:
         raise TypeError(f"run_merge has no parameter {' and '.join(sorted(missing))}")
     wrapt.wrap_function_wrapper(module, "run_merge", _run_merge)
     name_tensors_of_adapted_models(auto)
+    check_range_of_saved_tensors(tasks)
 
 
 def _run_merge(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from mergekit.merge_methods.base import (
     BasePolicy,
+    BatchOptions,
     GroupMergeMethod,
     InputContract,
     MergeMethodSpec,
@@ -18,7 +19,13 @@ from mergekit.merge_methods.base import (
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.methods.deltas import TaskDelta, is_finite, stored, task_deltas
+from mergekit_spectral.methods.deltas import (
+    TaskDelta,
+    dtype_name,
+    is_finite,
+    stored,
+    task_deltas,
+)
 from mergekit_spectral.methods.device_memory import in_blocks_that_fit, moved_if_small
 from mergekit_spectral.methods.parameters import Parameter, for_method
 from mergekit_spectral.spectral import Delta, DeltaEntries, Entries, Store
@@ -106,7 +113,7 @@ class SpectralMethod(GroupMergeMethod):
         """Merge one tensor.
 
         Args:
-            group: a base and any number of inputs, of one shape, dtype and device.
+            group: a base and any number of inputs, of one shape, device and floating dtype.
             parameters: values for the parameters of `spec`.
 
         Returns:
@@ -114,9 +121,9 @@ class SpectralMethod(GroupMergeMethod):
             from it.
 
         Raises:
-            MergeError: if an input holds a NaN or an infinity, no decomposition converges, the
-                device has too little memory for the smallest blocks, or the result is out of its
-                dtype's range.
+            MergeError: if an input is not of a floating dtype or holds a NaN or an infinity, no
+                decomposition converges, the device has too little memory for the smallest blocks,
+                or the result is out of its dtype's range.
         """
         assert group.base is not None  # by the contract
         device = group.base.tensor.device
@@ -145,10 +152,68 @@ class SpectralMethod(GroupMergeMethod):
         if not is_finite(result):
             raise MergeError(
                 f"{self.spec.name}: merging tensor {name} gave values out of the range of "
-                f"{str(result.dtype).removeprefix('torch.')}; lower `lambda`, or set a `dtype` of "
-                "wider range."
+                f"{dtype_name(result.dtype)}; lower `lambda`, or set a `dtype` of wider range."
             )
         return result
+
+    def rounded(self, merged: Tensor, dtype: torch.dtype, name: str | None) -> Tensor:
+        """Round a merged tensor to the dtype that the recipe has it saved in.
+
+        Args:
+            merged: of any dtype.
+            dtype: the recipe's ``out_dtype``.
+            name: the tensor's, for the message.
+
+        Returns:
+            A tensor of `dtype`, `merged` itself if that is its dtype.
+
+        Raises:
+            MergeError: if a value is out of the range of `dtype`.
+        """
+        result = merged.to(dtype)
+        if result is not merged and not is_finite(result):
+            raise MergeError(
+                f"{self.spec.name}: merged tensor {name} has values out of the range of "
+                f"{dtype_name(dtype)}, the recipe's `out_dtype`; set `out_dtype: bfloat16`, or "
+                "lower `lambda` if no input has such values."
+            )
+        return result
+
+    def __call__(self, groups: Sequence[TensorGroup], /, **arguments: Any) -> tuple[Tensor, ...]:
+        """Merge tensors in memory, as mergekit's `merge_tensors` and `merge_state_dicts` do.
+
+        Args:
+            groups: each with a base.
+            arguments: as for any of mergekit's methods.
+
+        Raises:
+            MergeError: if gradients are recorded and a tensor requires them.
+        """
+        groups = tuple(groups)
+        for entry, name in ((e, g.metadata.name) for g in groups for e in g.entries):
+            if torch.is_grad_enabled() and entry.tensor.requires_grad:
+                raise MergeError(
+                    f"{self.spec.name} does not compute gradients, but tensor {name} of input "
+                    f"{entry.id} requires them; merge under `torch.no_grad()`."
+                )
+        return super().__call__(groups, **arguments)
+
+    def _execute(
+        self,
+        groups: Sequence[TensorGroup],
+        parameters: list[dict[str, Any]],
+        options: BatchOptions,
+        *,
+        input_dtypes: Sequence[torch.dtype | None],
+        out_dtype: torch.dtype | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Merge groups one after the other; refuse what `out_dtype` has no range for."""
+        results = []
+        for group, values, dtype in zip(groups, parameters, input_dtypes, strict=True):
+            (merged,) = super()._execute((group,), [values], options, input_dtypes=[dtype])
+            name = group.metadata.name
+            results.append(merged if out_dtype is None else self.rounded(merged, out_dtype, name))
+        return tuple(results)
 
     def is_elementwise(self, shape: torch.Size, vocabulary: bool, settings: Settings) -> bool:
         """Whether a tensor is merged entry by entry.

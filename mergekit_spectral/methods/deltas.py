@@ -168,7 +168,11 @@ def is_finite(tensor: Tensor) -> bool:
 def _check_finite(tensor: Tensor, owner: Hashable, name: str | None) -> None:
     if not is_finite(tensor):
         raise MergeError(
-            f"Tensor {name} of {owner} holds a NaN or an infinity in "
-            f"{str(tensor.dtype).removeprefix('torch.')}; every input must be finite, so repair "
-            "or replace that model."
+            f"Tensor {name} of {owner} holds a NaN or an infinity in {dtype_name(tensor.dtype)}; "
+            "every input must be finite, so repair or replace that model."
         )
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return a dtype's name as a recipe has it."""
+    return str(dtype).removeprefix("torch.")

@@ -11,7 +11,7 @@ import torch
 from click.testing import Result
 from end_to_end import checkpoints
 from end_to_end.checkpoints import Family
-from end_to_end.command import try_mergekit_yaml
+from end_to_end.command import mergekit_yaml, try_mergekit_yaml
 from end_to_end.recipe_builders import METHODS, recipe
 from safetensors.torch import load_file, save_file
 
@@ -112,6 +112,27 @@ def test_a_base_that_is_not_finite(method: str, llama: Family, out: Path):
     broken = _with_value(llama.base, math.nan, out.parent / "broken")
     wrong = recipe(method, Family(broken, llama.tuned))
     _assert_refused(try_mergekit_yaml(wrong, out), out, WEIGHT, str(broken))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("where", ["base", "delta"])
+def test_values_that_out_dtype_has_no_range_for(method: str, where: str, llama: Family, out: Path):
+    """Also where no input changes the tensor, and mergekit only casts it."""
+    large = [
+        _with_value(folder, 1e6, out.parent / folder.name)
+        for folder in (llama.base, *llama.tuned[:1])
+    ]
+    inputs = (large[1],) if where == "delta" else (large[0], large[0])
+    copies = tuple(_linked(folder, out.parent / f"input-{n}") for n, folder in enumerate(inputs))
+    wrong = recipe(method, Family(large[0], copies))
+    result = try_mergekit_yaml({**wrong, "out_dtype": "float16"}, out)
+    _assert_refused(result, out, method, WEIGHT, "float16", "`out_dtype`")
+    mergekit_yaml({**wrong, "out_dtype": "bfloat16"}, out)
+
+
+def _linked(folder: Path, link: Path) -> Path:
+    link.symlink_to(folder, target_is_directory=True)
+    return link
 
 
 def _assert_refused(result: Result, out: Path, *named: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 import reference
 import torch
 from matrices import gaussian
-from mergekit.merge_methods import get
+from mergekit.merge_methods import get, merge_state_dicts, merge_tensors
 from mergekit.merge_methods.base import TensorGroup
 from reference import relative_error
 from torch import Tensor
@@ -200,3 +200,28 @@ def test_a_result_out_of_range_is_an_error(method: str):
     tuned = base + gaussian((6, 5), 1, seed=1)[0].half()
     with pytest.raises(MergeError, match="out of the range of float16; lower `lambda`"):
         merge([base, tuned], method, **{"lambda": 1e6})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_result_out_of_the_range_of_out_dtype_is_an_error(method: str):
+    base, tuned = gaussian((6, 5), 2)
+    base[0, 0] = tuned[0, 0] = 1e6
+    with pytest.raises(MergeError, match=f"^{method}: merged tensor weight has .* of float16,"):
+        merge_tensors([base, tuned], method, base_index=0, name="weight", out_dtype=torch.float16)
+    merged = merge_tensors([base, tuned], method, base_index=0, out_dtype=torch.bfloat16)
+    assert merged.dtype == torch.bfloat16
+
+
+@methods
+def test_gradients_are_refused_not_lost(method: str):
+    models = [torch.nn.Linear(6, 5) for _ in range(2)]
+    with pytest.raises(
+        MergeError, match=rf"^{method} does not compute .* weight of input 0 .* `tor"
+    ):
+        merge_state_dicts(models, method, base=0)
+    with torch.no_grad():
+        merged = merge_state_dicts(models, method, base=0)
+    frozen = [{name: t.detach() for name, t in model.state_dict().items()} for model in models]
+    for name, tensor in merge_state_dicts(frozen, method, base=0).items():
+        assert not merged[name].requires_grad
+        assert torch.equal(merged[name], tensor)
