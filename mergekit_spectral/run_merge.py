@@ -14,7 +14,7 @@ from mergekit.architecture import auto
 from mergekit.config import MergeConfiguration
 from mergekit.io import tasks
 
-from mergekit_spectral.dense_inputs import dense_inputs_in_main_memory
+from mergekit_spectral.dense_inputs import dense_inputs_in_main_memory, weights_only
 from mergekit_spectral.local_names import local_folders_are_no_hub_ids
 from mergekit_spectral.lora_inputs import factored_lora_inputs, name_tensors_of_adapted_models
 from mergekit_spectral.methods import MergeError, SpectralMethod
@@ -51,6 +51,7 @@ def _run_merge(
     try:
         with (
             local_folders_are_no_hub_ids(),
+            weights_only(config, options),
             factored_lora_inputs(config, options),
             dense_inputs_in_main_memory(config, options),
         ):

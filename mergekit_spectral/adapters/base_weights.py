@@ -112,6 +112,12 @@ def _pickled_headers(path: Path) -> dict[str, Header]:
         tensors = torch.load(path, map_location="meta", weights_only=True)
     except pickle.UnpicklingError:
         return {}
+    for key, tensor in tensors.items():
+        if isinstance(tensor, Tensor) and tensor.layout != torch.strided:
+            raise MergeError(
+                f"Tensor {key} in {path} is {str(tensor.layout).removeprefix('torch.')}; save it "
+                "as a dense tensor."
+            )
     return {
         key: (tuple(tensor.shape), tensor.dtype)
         for key, tensor in tensors.items()

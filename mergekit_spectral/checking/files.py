@@ -16,11 +16,9 @@ from safetensors import SafetensorError
 from mergekit_spectral.adapters import StoredWeights
 from mergekit_spectral.adapters.files import CONFIG_NAME as ADAPTER_CONFIG
 from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.mergeable import why_not_mergeable
 
 Header = tuple[tuple[int, ...], torch.dtype]
-
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-CODES = (torch.int8, torch.uint8, torch.int32)
 
 _HUB = "; if the hub has it, the merge will download it first"
 
@@ -112,27 +110,29 @@ def is_local(path: ModelPath) -> bool:
     return os.path.exists(path.path)
 
 
-def open_checkpoint(path: ModelPath, recipe_folder: Path) -> Checkpoint:
+def open_checkpoint(path: ModelPath, recipe_folder: Path, converted: bool) -> Checkpoint:
     """Read the index and the headers of a model's files.
 
     Args:
         path: as the recipe has it.
         recipe_folder: where the recipe is.
+        converted: whether the recipe sets ``dtype``.
 
     Raises:
         NotDownloadedError: it is not on this machine.
-        MergeError: it is not a model that mergekit reads, or a file is missing or damaged.
+        MergeError: it is not a model that mergekit reads, a file is missing or damaged, or a tensor
+            is of a dtype that cannot be merged.
     """
     folder = find_folder(path, "Model", recipe_folder)
     try:
-        return _opened(path, folder)
+        return _opened(path, folder, converted)
     except _IncompleteError as error:
         if is_local(path):
             raise
         raise not_downloaded(path, "Model") from error
 
 
-def _opened(path: ModelPath, folder: Path) -> Checkpoint:
+def _opened(path: ModelPath, folder: Path, converted: bool) -> Checkpoint:
     if not (folder / "config.json").is_file():
         if (folder / ADAPTER_CONFIG).is_file():
             raise _IncompleteError(
@@ -151,38 +151,34 @@ def _opened(path: ModelPath, folder: Path) -> Checkpoint:
             f"Model {path} has no weights that mergekit reads ({first_line(error)}){hint}; it "
             "needs model.safetensors or pytorch_model.bin, or the shards of one of them."
         ) from error
+    for name, file in index.tensor_paths.items():
+        if not isinstance(file, str):
+            raise MergeError(
+                f"Model {path}: its index maps tensor {name} to {file!r}, which is no name of a "
+                "file; copy or download it again."
+            )
     weights = tuple(sorted({folder / name for name in index.tensor_paths.values()}))
     if missing := [file.name for file in weights if not file.is_file()]:
         raise _IncompleteError(
             f"Model {path} lacks {', '.join(missing)}, which its index names; copy or download it "
             "again."
         )
-    checkpoint = Checkpoint(folder, weights, index, _headers(path, index))
-    if found := _quantized(checkpoint.headers):
-        name, dtype = found
-        raise MergeError(
-            f"Model {path} is quantized ({name} is of {str(dtype).removeprefix('torch.')}), and "
-            "without its scales nothing can be merged; take the model that it was made from, in "
-            "float16 or bfloat16."
-        )
-    return checkpoint
+    headers = _headers(path, index)
+    for name, (shape, dtype) in headers.items():
+        if why := why_not_mergeable(name, shape, dtype, headers, converted):
+            raise MergeError(f"Tensor {name} of model {path} {why}.")
+    return Checkpoint(folder, weights, index, headers)
 
 
 def _headers(path: ModelPath, index: ShardedTensorIndex) -> dict[str, Header]:
     stored = StoredWeights(LazyTensorLoader(index))
     try:
-        return {name: stored.header(name) for name in index.tensor_paths}
+        # mergekit ignores what has another key than a name.
+        return {name: stored.header(name) for name in index.tensor_paths if isinstance(name, str)}
+    except MergeError:
+        raise
     except Exception as error:  # a damaged file may raise any
         raise _damaged(path, error) from error
-
-
-def _quantized(headers: dict[str, Header]) -> tuple[str, torch.dtype] | None:
-    """Return a matrix of numbers that only their scales give a meaning."""
-    for name, (shape, dtype) in headers.items():
-        # Masks and counters are of integers too, but of other dtypes or numbers of axes.
-        if len(shape) == 2 and (dtype.is_floating_point or dtype in CODES) and dtype not in FLOATS:
-            return name, dtype
-    return None
 
 
 def _damaged(path: ModelPath, error: Exception) -> MergeError:

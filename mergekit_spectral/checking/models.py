@@ -119,7 +119,8 @@ def open_models(
     for reference, key in references(config).items():
         path = reference.model
         if path not in checkpoints:
-            checkpoints[path] = found(partial(open_checkpoint, path, recipe_folder), findings, key)
+            read_files = partial(open_checkpoint, path, recipe_folder, config.dtype is not None)
+            checkpoints[path] = found(read_files, findings, key)
         checkpoint, lora = checkpoints[path], reference.lora
         find = partial(_adapter_files, lora, recipe_folder) if lora else None
         files = found(find, findings, key) if find else None

@@ -6,11 +6,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from mergekit.common import ModelReference
+from mergekit.io.lazy_tensor_loader import LazyTensorLoader
 from mergekit.merge_methods.base import MergeMethod, OptionalTensorPolicy
+from torch import Tensor
 
 from mergekit_spectral.checking.findings import Findings
+from mergekit_spectral.checking.models import CheckedModel
 from mergekit_spectral.checking.parameters import filters, places
 from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor
+from mergekit_spectral.dense_inputs import buffers_differ
+from mergekit_spectral.mergeable import differs
 from mergekit_spectral.tensor_names import kind_of
 
 
@@ -18,6 +23,7 @@ def check_tensors(merge: PlannedMerge, findings: Findings) -> None:
     """Check all tensors of a plan."""
     _check_presence(merge, findings)
     _check_shapes(merge, findings)
+    _check_buffers(merge, findings)
     _check_left_out(merge, findings)
     _check_filters(merge, findings)
     _check_della(merge, findings)
@@ -97,6 +103,31 @@ def _check_shapes(merge: PlannedMerge, findings: Findings) -> None:
             "be merged.",
             merge.named[model],
         )
+
+
+def _check_buffers(merge: PlannedMerge, findings: Findings) -> None:
+    """Check that models have the same buffers, by their values: there are few, and small ones."""
+    for tensor in merge.tensors:
+        dtypes = {
+            model: merge.models[model].headers[name][1]
+            for model, name in tensor.names.items()
+            if name in merge.models[model].headers
+        }
+        owner = next((m for m, dtype in dtypes.items() if not dtype.is_floating_point), None)
+        if owner is None:
+            continue
+        own = _stored(merge.models[owner], tensor.names[owner])
+        for model in dtypes:
+            if differs(own, _stored(merge.models[model], tensor.names[model])):
+                message = buffers_differ(tensor.name, owner, own.dtype, model)
+                findings.error(message, merge.named[owner])
+                break
+
+
+def _stored(model: CheckedModel, name: str) -> Tensor:
+    tensor = LazyTensorLoader(model.checkpoint.index).get_tensor(name)
+    assert tensor is not None  # the loader raises where there is none
+    return tensor
 
 
 def _check_left_out(merge: PlannedMerge, findings: Findings) -> None:

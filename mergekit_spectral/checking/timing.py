@@ -137,6 +137,8 @@ def _operations(merge: PlannedMerge, tensor: PlannedTensor, shape: torch.Size) -
     method = merge.method
     inputs = merged_inputs(method, tensor)
     count = shape.numel()
+    if count == 0:
+        return {}
     if not isinstance(method, SpectralMethod) or method.is_elementwise(
         shape, tensor.vocabulary, dict(tensor.shared)
     ):

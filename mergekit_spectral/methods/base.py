@@ -19,9 +19,9 @@ from mergekit.merge_methods.base import (
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.mergeable import FLOATS, dtype_name
 from mergekit_spectral.methods.deltas import (
     TaskDelta,
-    dtype_name,
     is_finite,
     stored,
     task_deltas,
@@ -126,7 +126,12 @@ class SpectralMethod(GroupMergeMethod):
                 or the result is out of its dtype's range.
         """
         assert group.base is not None  # by the contract
-        device = group.base.tensor.device
+        device, dtype = group.base.tensor.device, group.base.tensor.dtype
+        if dtype not in FLOATS:
+            raise MergeError(
+                f"{self.spec.name}: tensor {group.metadata.name} is of {dtype_name(dtype)}; set "
+                "`dtype` to one of float32, bfloat16, float16 and float64, which can be merged."
+            )
         group = moved_if_small(group, device)
         assert group.base is not None
         base = stored(group.base.tensor)

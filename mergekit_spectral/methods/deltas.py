@@ -13,6 +13,7 @@ from torch import Tensor
 # Not from the package: that is half imported where it is what imports mergekit first.
 from mergekit_spectral.adapters.adapted import AdaptedTensor
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.mergeable import dtype_name
 from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta
 from mergekit_spectral.spectral.deferred import HostTensor, ordinary
 from mergekit_spectral.spectral.precision import working_dtype
@@ -171,8 +172,3 @@ def _check_finite(tensor: Tensor, owner: Hashable, name: str | None) -> None:
             f"Tensor {name} of {owner} holds a NaN or an infinity in {dtype_name(tensor.dtype)}; "
             "every input must be finite, so repair or replace that model."
         )
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return a dtype's name as a recipe has it."""
-    return str(dtype).removeprefix("torch.")

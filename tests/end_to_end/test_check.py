@@ -450,7 +450,7 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
     "quantized weights": (
         lambda w: repacked(w, quantize),
         "error",
-        "is quantized (model.layers.0.self_attn.q_proj.weight is of float8_e4m3fn)",
+        "Tensor model.layers.0.self_attn.q_proj.weight of model ",
         "models[3].model",
     ),
     "della's range": (

@@ -225,3 +225,11 @@ def test_gradients_are_refused_not_lost(method: str):
     for name, tensor in merge_state_dicts(frozen, method, base=0).items():
         assert not merged[name].requires_grad
         assert torch.equal(merged[name], tensor)
+
+
+@methods
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_dtypes_that_cannot_be_merged(method: str, dtype: torch.dtype):
+    tensors = [tensor.to(dtype) for tensor in gaussian((6, 5), 2)]
+    with pytest.raises(MergeError, match=rf"^{method}: tensor weight is of {str(dtype)[6:]}; set"):
+        merge_tensors(tensors, method, base_index=0, name="weight")

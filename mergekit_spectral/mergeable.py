@@ -1,0 +1,75 @@
+"""Which tensors of a checkpoint are weights that can be merged, by their dtypes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+CODES = (torch.int8, torch.uint8, torch.int32)
+"""Dtypes of quantized weights. Position ids, masks and counters are of others."""
+
+_UNQUANTIZED = "take the model that it was made from, in float16 or bfloat16"
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return a dtype's name as a recipe has it."""
+    return str(dtype).removeprefix("torch.")
+
+
+def why_not_mergeable(
+    name: str,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    names: Iterable[str],
+    converted: bool,
+) -> str | None:
+    """Say why a stored tensor cannot be merged, or None if it can.
+
+    Whole numbers and truth values that are no quantized weights are buffers. Those are copied where
+    all models have the same, see `differs`.
+
+    Args:
+        name: of the tensor.
+        shape: of it.
+        dtype: that it is stored in.
+        names: of all tensors of the checkpoint.
+        converted: whether the recipe sets ``dtype``, so that mergekit converts what it loads.
+
+    Returns:
+        The end of a sentence that begins with the tensor.
+    """
+    if dtype in FLOATS:
+        return None
+    if dtype.is_floating_point:
+        # Plain casts to 8 bits, without scales, are weights like those of 16 bits.
+        if scale := _scale_of(name, names):
+            return f"is quantized to {dtype_name(dtype)}, with its scale in {scale}; {_UNQUANTIZED}"
+        if converted:
+            return None
+        return (
+            f"is of {dtype_name(dtype)}, which has too few digits for a merged weight; set `dtype: "
+            "bfloat16` in the recipe"
+        )
+    if dtype.is_complex:
+        return f"is of {dtype_name(dtype)}; only real weights can be merged"
+    if len(shape) == 2 and dtype in CODES:
+        return (
+            f"is of {dtype_name(dtype)}, so it seems to be quantized, and without scales its "
+            f"numbers are no weights; {_UNQUANTIZED}"
+        )
+    return None
+
+
+def differs(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors of any dtype, one of them a buffer, cannot stand for each other."""
+    return one.dtype != other.dtype or not torch.equal(one, other)
+
+
+def _scale_of(name: str, names: Iterable[str]) -> str | None:
+    """Return the tensor that holds the scale of a weight, as in ``up_proj.weight_scale``."""
+    module = name.rpartition(".")[0] + "."
+    others = (other for other in names if other != name and other.startswith(module))
+    return min((other for other in others if "scale" in other.removeprefix(module)), default=None)

@@ -1,0 +1,160 @@
+"""What is no weight is refused in a sentence, by the merge and by `check`, and never merged."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from click.testing import Result
+from end_to_end import checkpoints
+from end_to_end.checkpoints import Family
+from end_to_end.command import mergekit_yaml, try_mergekit_yaml
+from end_to_end.recipe_builders import METHODS, recipe
+from mergekit.options import MergeOptions
+from safetensors.torch import load_file
+
+from mergekit_spectral.checking.check import check
+
+WEIGHT = "model.layers.1.mlp.up_proj.weight"
+SCALE = "model.layers.1.mlp.up_proj.weight_scale_inv"
+
+Tensors = dict[str, torch.Tensor]
+
+
+def cast(dtype: torch.dtype) -> Callable[[Tensors], None]:
+    return lambda tensors: tensors.update({WEIGHT: tensors[WEIGHT].to(dtype)})
+
+
+def scale(tensors: Tensors) -> None:
+    tensors |= {WEIGHT: tensors[WEIGHT].to(torch.float8_e4m3fn), SCALE: torch.ones(1)}
+
+
+SAFE: dict[str, tuple[Callable[[Tensors], None], str]] = {
+    "int8": (cast(torch.int8), "is of int8, so it seems to be quantized"),
+    "uint8": (cast(torch.uint8), "is of uint8, so it seems to be quantized"),
+    "int64": (cast(torch.int64), "is of int64 and differs from that of"),
+    "bool": (cast(torch.bool), "is of bool and differs from that of"),
+    "complex": (cast(torch.complex64), "is of complex64; only real weights"),
+    "fp8 with a scale": (scale, f"is quantized to float8_e4m3fn, with its scale in {SCALE}"),
+}
+
+
+@pytest.mark.parametrize("kind", SAFE)
+@pytest.mark.parametrize("dtype", [None, "float32"])
+@pytest.mark.parametrize("of_base", [False, True])
+def test_numbers_that_are_no_weights(
+    kind: str, dtype: str | None, of_base: bool, llama: Family, out: Path
+):
+    change, message = SAFE[kind]
+    changed = _changed(llama.base if of_base else llama.tuned[1], change, out.parent / "changed")
+    family = (
+        Family(changed, llama.tuned[:2])
+        if of_base
+        else Family(llama.base, (llama.tuned[0], changed))
+    )
+    wrong = recipe("drm", family) | ({"dtype": dtype} if dtype else {})
+    _assert_refused(try_mergekit_yaml(wrong, out), out, WEIGHT, str(changed), message)
+    (told,) = check(_written(out, wrong), MergeOptions(), out.parent).errors
+    assert WEIGHT in told.message
+    assert message in told.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        ("sparse", lambda weight: weight.to_sparse()),
+        ("quantized", lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_pickles_of_other_forms(
+    kind: str, form: Callable[[torch.Tensor], torch.Tensor], llama: Family, out: Path
+):
+    changed = out.parent / "changed"
+    shutil.copytree(llama.tuned[1], changed)
+    weights = load_file(changed / "model.safetensors")
+    (changed / "model.safetensors").unlink()
+    torch.save({**weights, WEIGHT: form(weights[WEIGHT])}, changed / "pytorch_model.bin")
+    wrong = recipe("drm", Family(llama.base, (llama.tuned[0], changed)))
+    _assert_refused(try_mergekit_yaml(wrong, out), out, str(changed), kind)
+    (told,) = check(_written(out, wrong), MergeOptions(), out.parent).errors
+    assert str(changed) in told.message
+
+
+def test_pickles_with_other_keys_and_parameters(llama: Family, out: Path):
+    """Keys that are no names are no tensors; weights that require gradients are weights."""
+    changed = out.parent / "changed"
+    shutil.copytree(llama.tuned[1], changed)
+    weights = load_file(changed / "model.safetensors")
+    (changed / "model.safetensors").unlink()
+    parameters = {name: torch.nn.Parameter(weight) for name, weight in weights.items()}
+    torch.save({**parameters, 7: torch.ones(2)}, changed / "pytorch_model.bin")
+    same = recipe("drm", Family(llama.base, (llama.tuned[0], changed)))
+    merged = load_file(mergekit_yaml(same, out) / "model.safetensors")
+    plain = recipe("drm", Family(llama.base, llama.tuned[:2]))
+    expected = load_file(mergekit_yaml(plain, out.parent / "plain") / "model.safetensors")
+    assert all(torch.equal(merged[name], expected[name]) for name in expected)
+    assert check(_written(out, same), MergeOptions(), out.parent).findings == ()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_fp8_without_scales_is_a_dtype_like_others(method: str, llama: Family, out: Path):
+    """A plain cast: converted by `dtype` it is the weight, and without that it is refused."""
+    small = [
+        _changed(path, _to_fp8, out.parent / f"fp8-{path.name}")
+        for path in (llama.base, *llama.tuned)
+    ]
+    large = [
+        _changed(path, lambda t: (_to_fp8(t), _to_float32(t)), out.parent / f"float32-{path.name}")
+        for path in (llama.base, *llama.tuned)
+    ]
+    stored, same = (recipe(method, Family(base, tuple(rest))) for base, *rest in (small, large))
+    _assert_refused(try_mergekit_yaml(stored, out), out, "float8_e4m3fn", "set `dtype: bfloat16`")
+    converted = {**stored, "dtype": "float32"}
+    assert check(_written(out, converted), MergeOptions(), out.parent).errors == []
+    merged = load_file(mergekit_yaml(converted, out) / "model.safetensors")
+    expected = load_file(mergekit_yaml(same, out.parent / "same") / "model.safetensors")
+    assert all(torch.equal(merged[name], expected[name]) for name in expected)
+
+
+def test_an_adapter_on_quantized_weights(llama: Family, out: Path):
+    changed = _changed(llama.base, cast(torch.int8), out.parent / "changed")
+    adapter = checkpoints.write_adapter(out.parent / "one", checkpoints.llama(), 1, ["up_proj"])
+    inputs = Family(llama.base, (Path(f"{changed}+{adapter}"),))
+    wrong = {**recipe("drm", inputs), "dtype": "float32"}
+    _assert_refused(try_mergekit_yaml(wrong, out), out, WEIGHT, str(changed), "int8")
+
+
+def _changed(folder: Path, change: Callable[[Tensors], object], copy: Path) -> Path:
+    shutil.copytree(folder, copy)
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    checkpoints.write_tensors(copy, tensors)
+    return copy
+
+
+def _to_fp8(tensors: Tensors) -> None:
+    tensors |= {name: tensor.to(torch.float8_e4m3fn) for name, tensor in tensors.items()}
+
+
+def _to_float32(tensors: Tensors) -> None:
+    tensors |= {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def _written(out: Path, recipe: dict[str, object]) -> Path:
+    path = out.parent / "recipe.yml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def _assert_refused(result: Result, out: Path, *named: str) -> None:
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), result.exception
+    sentence = result.output[result.output.index("Error: ") :]
+    for part in named:
+        assert part in sentence
+    assert not out.exists() or not list(out.glob("*.safetensors")) + list(out.glob("config.json"))
