@@ -8,6 +8,7 @@ embeddings of eight fine-tunes of Llama 8B and their base take 9.5 GB.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -20,10 +21,14 @@ from mergekit.io.tasks import LoaderCache
 from mergekit.options import MergeOptions
 from torch import Tensor
 
+from mergekit_spectral.adapters import StoredWeights
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.left_out import left_out
 from mergekit_spectral.loader_cache import loader_cache
 from mergekit_spectral.mergeable import differs, dtype_name, why_not_mergeable
 from mergekit_spectral.spectral.deferred import HostTensor
+
+LOG = logging.getLogger(__name__)
 
 _DENSE = "save the model with dense tensors of floating numbers"
 
@@ -36,6 +41,9 @@ class WeightLoader(LazyTensorLoader):
         loader: mergekit's loader for the model.
         converted: whether the recipe sets ``dtype``.
         others: loaders of all models of the merge, whose buffers must be the same.
+
+    Attributes:
+        read: the names of the tensors that were asked for.
     """
 
     def __init__(
@@ -46,6 +54,7 @@ class WeightLoader(LazyTensorLoader):
         others: Mapping[ModelReference, LazyTensorLoader],
     ):
         super().__init__(loader.index, loader.lazy_unpickle)
+        self.read: set[str] = set()
         self._model, self._converted, self._others = model, converted, others
 
     def get_tensor(
@@ -62,6 +71,7 @@ class WeightLoader(LazyTensorLoader):
             MergeError: if it is quantized, complex or sparse, or a buffer that other models have
                 with other values.
         """
+        self.read |= {key, *(aliases or [])}
         try:
             tensor = super().get_tensor(key, device, aliases, raise_on_missing)
         except NotImplementedError as error:
@@ -130,6 +140,8 @@ class HostLoader:
 def weights_only(config: MergeConfiguration, options: MergeOptions) -> Iterator[None]:
     """Have mergekit refuse what is no weight in a model's files within this context.
 
+    A warning follows if the merge has not read all weights of the base model.
+
     Raises:
         MergeError: if a model's files are of a form that cannot be read.
     """
@@ -139,7 +151,25 @@ def weights_only(config: MergeConfiguration, options: MergeOptions) -> Iterator[
         plain = {m: loader for m, loader in loaders.items() if isinstance(loader, LazyTensorLoader)}
         for model, loader in plain.items():
             cache.loaders[model] = WeightLoader(model, loader, config.dtype is not None, plain)
+        base = config.base_model
+        read = cache.loaders.get(base) if base else None
+        # mergekit changes the recipe's object while it plans.
+        some_layers, some_modules = bool(config.slices), bool(config.modules)
         yield
+        if base and isinstance(read, WeightLoader) and not some_modules:
+            _warn_of_left_out(base, read, some_layers, options.trust_remote_code)
+
+
+def _warn_of_left_out(
+    model: ModelReference, loader: WeightLoader, some_layers: bool, trust_remote_code: bool
+) -> None:
+    names = loader.index.tensor_paths
+    unread = [name for name in names if isinstance(name, str) and name not in loader.read]
+    stored = StoredWeights(LazyTensorLoader(loader.index, loader.lazy_unpickle))
+    headers = {name: stored.header(name) for name in unread}
+    lacking = left_out(headers, loader.read, model.config(trust_remote_code), some_layers)
+    if lacking.needed:
+        LOG.warning("%s.", lacking.sentence(model, len(names)))
 
 
 @contextmanager

@@ -104,9 +104,9 @@ def examine(
         check_architectures(models, named, findings)
     costs, merge, missing = None, None, len(models) < len(named)
     if method is not None and not findings.failed and not missing:
-        tensors = _plan(config, models, options, findings)
-        if tensors is not None:
-            merge = PlannedMerge(config, method, models, named, copied, tensors, options)
+        plan = _plan(config, models, options, findings)
+        if plan is not None:
+            merge = PlannedMerge(config, method, models, named, copied, *plan, options)
             check_tensors(merge, findings)
             if out is not None:
                 costs = costs_of(merge, out, findings)
@@ -121,12 +121,16 @@ def _plan(
     models: dict[ModelReference, CheckedModel],
     options: MergeOptions,
     findings: Findings,
-) -> list[PlannedTensor] | None:
-    with by_headers(models, options):
+) -> tuple[list[PlannedTensor], dict[ModelReference, set[str]]] | None:
+    """Return mergekit's plan, and the names of the tensors of each model that it reads."""
+    with by_headers(models, options) as loaders:
         try:
             architecture = get_architecture_info(config, options)
             check_layers(config, architecture, models, findings)
-            return None if findings.failed else planned(config, architecture, options)
+            if findings.failed:
+                return None
+            tensors = planned(config, architecture, options)
+            return tensors, {model: loader.read for model, loader in loaders.items()}
         except MergeError as error:
             findings.error(error.message)
         except (RuntimeError, ValueError) as error:

@@ -82,10 +82,15 @@ class HeaderLoader:
 
     Args:
         model: whose tensors they are.
+
+    Attributes:
+        index: mergekit's index of them.
+        read: the names of those that mergekit has asked for.
     """
 
     def __init__(self, model: CheckedModel):
         self.index = model.index
+        self.read: set[str] = set()
         self._headers = model.headers
 
     def get_tensor(
@@ -103,6 +108,7 @@ class HeaderLoader:
         name = name_among(self._headers, key, aliases, raise_on_missing)
         if name is None:
             return None
+        self.read.add(name)
         shape, dtype = self._headers[name]
         return torch.empty(shape, dtype=dtype, device="meta")
 
@@ -155,14 +161,16 @@ def references(config: MergeConfiguration) -> dict[ModelReference, Key]:
 
 
 @contextmanager
-def by_headers(models: dict[ModelReference, CheckedModel], options: MergeOptions) -> Iterator[None]:
-    """Have mergekit see nothing but headers within this context."""
+def by_headers(
+    models: dict[ModelReference, CheckedModel], options: MergeOptions
+) -> Iterator[dict[ModelReference, HeaderLoader]]:
+    """Have mergekit see nothing but headers within this context, and give their loaders."""
     # To ask for it has mergekit ask loaders for names of tensors, where it was not wrapped yet.
     _ = mergekit.merge.run_merge
     with loader_cache(options) as cache:
         stand_ins: dict[ModelReference, Any] = {r: HeaderLoader(m) for r, m in models.items()}
         cache.loaders.update(stand_ins)
-        yield
+        yield stand_ins
 
 
 def _adapter_files(path: ModelPath, recipe_folder: Path) -> AdapterFiles:

@@ -66,6 +66,7 @@ class PlannedMerge:
         named: where it names each first.
         copied: those that mergekit merges into copies of their bases first.
         tensors: of the merged model, in the order in which they are merged.
+        read: by model, the names of the tensors that mergekit reads.
         options: mergekit's.
     """
 
@@ -75,6 +76,7 @@ class PlannedMerge:
     named: Mapping[ModelReference, Key]
     copied: Collection[ModelReference]
     tensors: Sequence[PlannedTensor]
+    read: Mapping[ModelReference, Collection[str]]
     options: MergeOptions
 
 

@@ -15,8 +15,8 @@ from mergekit_spectral.checking.models import CheckedModel
 from mergekit_spectral.checking.parameters import filters, places
 from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.dense_inputs import buffers_differ
+from mergekit_spectral.left_out import LeftOut, left_out
 from mergekit_spectral.mergeable import differs
-from mergekit_spectral.tensor_names import kind_of
 
 
 def check_tensors(merge: PlannedMerge, findings: Findings) -> None:
@@ -131,26 +131,36 @@ def _stored(model: CheckedModel, name: str) -> Tensor:
 
 
 def _check_left_out(merge: PlannedMerge, findings: Findings) -> None:
-    models = merge.models
-    used: dict[ModelReference, set[str]] = defaultdict(set)
-    whole = True
-    for tensor in merge.tensors:
-        for model, value in tensor.inputs.items():
-            used[model].add(tensor.names[model])
-            # A tensor that mergekit puts together of others leaves no name to go by.
-            whole &= value is None or tensor.names[model] in models[model].headers
-    for model, names in used.items():
-        extra = sorted(models[model].headers.keys() - names) if whole else []
-        extra = [name for name in extra if not name.endswith((".inv_freq", ".masked_bias"))]
-        # A recipe of slices drops layers on purpose.
-        kinds = set(map(kind_of, names))
-        extra = [name for name in extra if kind_of(name) not in kinds]
-        others = [other.headers for reference, other in models.items() if reference != model]
-        unlike = [name for name in extra if not any(name in headers for headers in others)]
+    models, config = merge.models, merge.config
+    base = config.base_model if config.base_model in models else None
+    some_layers = bool(config.slices) or any(m.slices for m in (config.modules or {}).values())
+    missing = {
+        reference: left_out(model.headers, merge.read[reference], model.config, some_layers)
+        for reference, model in models.items()
+    }
+    for reference, lacking in missing.items():
+        others = [other.headers for r, other in models.items() if r != reference]
+        # The merged model has the configuration of the base, or of any if there is none.
+        lost = [
+            name
+            for name in lacking.needed
+            if reference == base or (base is None and all(name in headers for headers in others))
+        ]
+        # Whole modules are left out by recipes that name modules.
+        if lost and not config.modules:
+            told = LeftOut(lost, ()).sentence(reference, len(models[reference].headers))
+            findings.error(f"{told}.", merge.named[reference])
+            if base is None:
+                return
+        unlike = [
+            name
+            for name in (*lacking.needed, *lacking.ignored)
+            if name not in lost and not any(name in headers for headers in others)
+        ]
         if unlike and others:
             findings.warning(
-                f"{model} alone has {listed(unlike)}, which the merge leaves out.",
-                merge.named[model],
+                f"{reference} alone has {listed(unlike)}, which the merge leaves out.",
+                merge.named[reference],
             )
 
 

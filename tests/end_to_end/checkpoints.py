@@ -26,6 +26,8 @@ DECODER = {
     "max_position_embeddings": 64,
 }
 
+IMAGES = {"num_attention_heads": 4, "image_size": 16, "patch_size": 8}
+
 
 @dataclass(frozen=True)
 class Family:
@@ -100,6 +102,23 @@ def opt() -> PreTrainedModel:
         num_attention_heads=4,
         max_position_embeddings=64,
     )
+
+
+def llava() -> PreTrainedModel:
+    """With names in its files that mergekit does not find its language model by."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    vision = transformers.CLIPVisionConfig(**sizes, **IMAGES)
+    text = transformers.LlamaConfig(
+        vocab_size=32, num_attention_heads=4, num_key_value_heads=2, **sizes
+    )
+    models = {"vision_config": vision, "text_config": text, "image_token_index": 31}
+    return _new("Llava", "LlavaForConditionalGeneration", **models)
+
+
+def vit() -> PreTrainedModel:
+    """With names in its files that mergekit does not find its layers by."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    return _new("ViT", "ViTForImageClassification", **sizes, **IMAGES)
 
 
 def t5() -> PreTrainedModel:
