@@ -13,12 +13,14 @@ from mergekit.merge_methods import registered_methods
 from mergekit.merge_methods.base import BasePolicy, MergeMethod
 from mergekit.options import MergeOptions
 
+from mergekit_spectral.checking.configs import check_configs
 from mergekit_spectral.checking.costs import Costs, costs_of, gigabytes
 from mergekit_spectral.checking.findings import Finding, Findings
 from mergekit_spectral.checking.identity import check_identity
 from mergekit_spectral.checking.inputs import check_inputs
 from mergekit_spectral.checking.layers import check_architectures, check_layers
 from mergekit_spectral.checking.models import CheckedModel, by_headers, open_models, references
+from mergekit_spectral.checking.out import check_out
 from mergekit_spectral.checking.parameters import check_parameters
 from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor, planned
 from mergekit_spectral.checking.reading import read_recipe
@@ -36,7 +38,7 @@ class Report:
     """What a check found.
 
     Attributes:
-        findings: in the order of the checks.
+        findings: in the order of their lines, those about the whole recipe last.
         method: the merge method's name, if the recipe has one that there is.
         costs: what the merge takes; None if that cannot be told.
         unchecked: why part of the checks could not be made; None if all were.
@@ -84,7 +86,7 @@ def examine(
     """
     config, findings = read_recipe(recipe)
     if config is None:
-        return Report(tuple(findings.all)), None
+        return Report(findings.by_line()), None
     method = _method(config, findings)
     if method is not None:
         _check_base(config, method, findings)
@@ -96,6 +98,9 @@ def examine(
     named = references(config)
     check_tokenizers(config, models, named, recipe.parent, findings)
     check_identity(models, base_models(config), named, findings)
+    check_configs(config, models, named, findings)
+    if out is not None:
+        check_out(out, models, findings)
     # An inspection reads an adapter's factors, whatever the method does.
     in_factors = out is None or isinstance(method, SpectralMethod)
     copied = list(_copied(config, models, in_factors))
@@ -112,7 +117,7 @@ def examine(
                 costs = costs_of(merge, out, findings)
     why = "until the errors are mended" if findings.failed else "until all models are here"
     unchecked = None if costs else why
-    report = Report(tuple(findings.all), config.merge_method, costs, unchecked)
+    report = Report(findings.by_line(), config.merge_method, costs, unchecked)
     return report, None if findings.failed else merge
 
 

@@ -14,6 +14,7 @@ from mergekit.config import MergeConfiguration
 
 from mergekit_spectral.checking.findings import Findings
 from mergekit_spectral.checking.memory import MemoryPeak, memory_peak
+from mergekit_spectral.checking.out import existing
 from mergekit_spectral.checking.plan import PlannedMerge
 from mergekit_spectral.checking.timing import measure, merged_inputs, seconds, work_of
 
@@ -70,7 +71,7 @@ def costs_of(merge: PlannedMerge, out: Path, findings: Findings) -> Costs:
         input_bytes=read,
         output_bytes=written,
         copy_bytes=sum(models[reference].checkpoint.bytes for reference in copied),
-        free_bytes=shutil.disk_usage(_existing(out)).free,
+        free_bytes=shutil.disk_usage(existing(out)).free,
         memory=memory_peak(merge, resident_bytes()),
         decompositions=work.decompositions,
         seconds=round(
@@ -82,10 +83,10 @@ def costs_of(merge: PlannedMerge, out: Path, findings: Findings) -> Costs:
 
 
 def _check_room(costs: Costs, out: Path, copies: str | None, findings: Findings) -> None:
-    need = {"the merged model takes": (costs.output_bytes, _existing(out))}
+    need = {"the merged model takes": (costs.output_bytes, existing(out))}
     if copies is not None and costs.copy_bytes:
-        folder = _existing(Path(copies))
-        if folder.stat().st_dev == _existing(out).stat().st_dev:
+        folder = existing(Path(copies))
+        if folder.stat().st_dev == existing(out).stat().st_dev:
             both = costs.output_bytes + costs.copy_bytes
             need = {"the merged model and copies of LoRA inputs take": (both, folder)}
         else:
@@ -115,8 +116,3 @@ def gigabytes(count: int) -> str:
 
 def _out_dtype(config: MergeConfiguration, stored: torch.dtype) -> torch.dtype:
     return dtype_from_name(config.out_dtype or config.dtype) or stored
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.resolve()
-    return next(path for path in (folder, *folder.parents) if path.exists())

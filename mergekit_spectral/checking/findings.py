@@ -73,6 +73,10 @@ class Findings:
         """Whether there is an error."""
         return bool(self.errors)
 
+    def by_line(self) -> tuple[Finding, ...]:
+        """Return them in the order of their lines, those about the whole recipe last."""
+        return tuple(sorted(self.all, key=lambda one: (one.line is None, one.line)))
+
     def _add(self, severity: Severity, message: str, key: Key, absent: bool = False) -> None:
         line = self.text.line(key) if self.text else None
         finding = Finding(severity, message, dotted(key), line, absent)

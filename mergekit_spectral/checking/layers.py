@@ -81,18 +81,22 @@ def _check_counts(counts: Mapping[ModelReference, int], findings: Findings, key:
 def _check_slice(
     part: OutputSliceDefinition, counts: Mapping[ModelReference, int], findings: Findings, key: Key
 ) -> None:
-    lengths = {}
+    lengths = {
+        str(source.model): source.layer_range[1] - source.layer_range[0] for source in part.sources
+    }
+    # mergekit takes slices without layers as long as no source has any.
+    tell = findings.error if max(lengths.values(), default=0) > 0 else findings.warning
     for number, source in enumerate(part.sources):
         start, stop = source.layer_range
         own = (*key, "sources", number, "layer_range")
-        if not 0 <= start < stop:
-            findings.error(
+        if start < 0 or start >= stop:
+            (findings.error if start < 0 else tell)(
                 f"layer_range [{start}, {stop}] holds no layer; the first number is that of the "
                 "first layer, from 0, the second one more than that of the last.",
                 own,
             )
+            del lengths[str(source.model)]
             continue
-        lengths[str(source.model)] = stop - start
         if source.model in counts and stop > counts[source.model]:
             findings.error(
                 f"layer_range [{start}, {stop}] goes beyond the {counts[source.model]} layers of "

@@ -15,6 +15,8 @@ from mergekit_spectral.checking.keys import check_keys
 from mergekit_spectral.checking.recipe_text import NOTHING, Key, RecipeText, dotted
 from mergekit_spectral.errors import first_line
 
+_NESTED = "the file is nested too deeply, or in itself."
+
 
 def read_recipe(recipe: Path) -> tuple[MergeConfiguration | None, Findings]:
     """Return a recipe, or None if mergekit would not read it, with what is wrong in it."""
@@ -27,7 +29,11 @@ def read_recipe(recipe: Path) -> tuple[MergeConfiguration | None, Findings]:
     if not isinstance(text.values, dict):
         findings.error("the recipe is not a mapping of keys to values.")
         return None, findings
-    check_keys(text.values, findings)
+    try:
+        check_keys(text.values, findings)
+    except RecursionError:
+        findings.error(_NESTED)
+        return None, findings
     return _parsed(text, findings), findings
 
 
@@ -45,7 +51,7 @@ def _text(recipe: Path) -> tuple[RecipeText | None, Findings]:
     except (yaml.YAMLError, ValueError) as error:
         findings.error(f"the file is not YAML: {first_line(error)}.")
     except RecursionError:
-        findings.error("the file is nested too deeply, or in itself.")
+        findings.error(_NESTED)
     return findings.text, findings
 
 

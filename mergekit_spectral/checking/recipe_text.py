@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,12 +26,11 @@ class RecipeText:
 
     Raises:
         yaml.YAMLError: it is not YAML, or more than one document.
-        ValueError: it holds something that is none, or that is in itself.
+        ValueError: it holds a value that is none, such as a date without that day.
     """
 
     def __init__(self, text: str):
         self.values: Any = yaml.safe_load(text)
-        json.dumps(self.values, default=str, skipkeys=True)  # refuses what is in itself
         self._root = yaml.compose(text, Loader=yaml.SafeLoader)
 
     def at(self, key: Key) -> Any:

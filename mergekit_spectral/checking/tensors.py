@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mergekit.common import ModelReference
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader
 from mergekit.merge_methods.base import MergeMethod, OptionalTensorPolicy
+from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
 from torch import Tensor
 
 from mergekit_spectral.checking.findings import Findings
@@ -17,6 +18,7 @@ from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.dense_inputs import buffers_differ
 from mergekit_spectral.left_out import LeftOut, left_out
 from mergekit_spectral.mergeable import differs
+from mergekit_spectral.methods import STAR, KnOTS
 
 
 def check_tensors(merge: PlannedMerge, findings: Findings) -> None:
@@ -27,6 +29,7 @@ def check_tensors(merge: PlannedMerge, findings: Findings) -> None:
     _check_left_out(merge, findings)
     _check_filters(merge, findings)
     _check_della(merge, findings)
+    _check_weights(merge, findings)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -188,3 +191,26 @@ def _check_della(merge: PlannedMerge, findings: Findings) -> None:
                     next(places(merge.config, "density", model), ()),
                 )
                 return
+
+
+def _check_weights(merge: PlannedMerge, findings: Findings) -> None:
+    """Warn of weights that cancel, under methods that divide by their sum."""
+    method = merge.method
+    inner = method.inner if isinstance(method, KnOTS) else method
+    plain = isinstance(method, STAR) or method.spec.name == "linear"
+    if isinstance(inner, GeneralizedTaskArithmeticMerge):
+        plain = inner.consensus_method is None
+    for tensor in merge.tensors if plain else ():
+        inputs = [model for model in tensor.inputs if "weight" in tensor.per_input.get(model, {})]
+        weights = [tensor.per_input[model]["weight"] for model in inputs]
+        size = sum(map(abs, weights))
+        if tensor.shared.get("normalize") and weights and abs(sum(weights)) <= 1e-8 * size:
+            result = (
+                "linear divides by zero" if method.spec.name == "linear" else "they are only added"
+            )
+            findings.warning(
+                f"the weights of the inputs sum to zero at {tensor.name}, so there is no mean: "
+                f"{result}; set `normalize: false` if a sum is meant.",
+                next(places(merge.config, "weight", inputs[0]), ()),
+            )
+            return

@@ -14,6 +14,7 @@ from mergekit_spectral.checking.check import Report, check
 from mergekit_spectral.checking.costs import Costs, gigabytes
 from mergekit_spectral.checking.findings import Severity
 from mergekit_spectral.command_line.command import is_quiet
+from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.transformers_output import silence_transformers
 
 COLORS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "blue"}
@@ -37,7 +38,11 @@ def check_and_print(
         trust_remote_code=trust_remote_code,
         device=device,
     )
-    report = check(recipe, options, out)
+    try:
+        report = check(recipe, options, out)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else first_line(error)
+        raise MergeError(f"The check cannot read or look at {what}.") from error
     if as_json:
         click.echo(json.dumps({"runs": not report.failed, **asdict(report)}, indent=1))
     else:

@@ -145,14 +145,20 @@ class SpectralMethod(GroupMergeMethod):
         }
         result = torch.empty_like(base, device=device, memory_format=torch.contiguous_format)
         name, vocabulary = group.metadata.name, group.metadata.vocabulary_axis is not None
+
+        def merge() -> None:
+            try:
+                self._merge_onto(base, deltas, settings, vocabulary, result)
+            except MergeError as error:  # of the inner method, which has no names
+                raise MergeError(f"{error.message} This is at tensor {name}.") from error
+
         try:
-            in_blocks_that_fit(
-                lambda: self._merge_onto(base, deltas, settings, vocabulary, result), name
-            )
+            in_blocks_that_fit(merge, name)
         except LinAlgError as error:
             raise MergeError(
                 f"{self.spec.name}: the updates of tensor {name} cannot be decomposed: {error}; "
-                "look at the inputs' values there, one of them must be very large."
+                "look at the inputs' updates there, which must be very large, or so small, below "
+                "1e-38, that float32 has no digits for them."
             ) from error
         if not is_finite(result):
             raise MergeError(

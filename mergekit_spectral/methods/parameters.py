@@ -40,7 +40,10 @@ class Parameter(ParameterSpec):
             ) from None
 
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
+LARGEST = 3.4e38
+"""What float32, in which weights are multiplied, can hold."""
+
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
 Density = Annotated[float, Field(gt=0, le=1)]
 Percentage = Annotated[float, Field(gt=0, le=100)]
 Tolerance = Annotated[float, Field(ge=0, lt=1)]
@@ -49,13 +52,13 @@ WEIGHT = Parameter(
     "weight", Number, ParameterScope.NON_BASE, 1.0,
     "How much an input counts in sign election and mean. Under `knots_M` it need not be given, "
     "unlike under M.",
-    valid="a finite number", source="TIES",
+    valid="from -3.4e38 to 3.4e38", source="TIES",
 )  # fmt: skip
 LAMBDA = Parameter(
     "lambda", Number, ParameterScope.SHARED, 1.0,
     "Scale of the merged delta before it is added to the base. The first thing to tune: below 1 "
     "when a merge babbles, above 1 when it forgot its tasks.",
-    valid="a finite number", source="task arithmetic",
+    valid="from -3.4e38 to 3.4e38", source="task arithmetic",
 )  # fmt: skip
 NORMALIZE = Parameter(
     "normalize", bool, ParameterScope.SHARED, True,
@@ -94,7 +97,7 @@ EMBEDDINGS = Parameter(
 )  # fmt: skip
 
 _VALID: dict[Any, str] = {
-    Number: "a finite number",
+    Number: "from -3.4e38 to 3.4e38",
     float: "a number",
     bool: "true or false",
     int: "a whole number",

@@ -84,10 +84,12 @@ def weighted_mean(
 def mean_weights(weights: Sequence[float], normalize: bool = True) -> list[float]:
     """Return w_t / Σ w_t, or w_t itself if not `normalize` or where the weights sum to zero.
 
-    As in mergekit's linear methods, a sum within 1e-8 of zero counts as zero.
+    A sum within 1e-8 of the sum of magnitudes counts as zero, so weights may be of any size.
+    mergekit's linear methods take any sum within 1e-8 of zero as zero.
     """
     total = sum(weights)
-    divisor = total if normalize and abs(total) >= 1e-8 else 1.0
+    magnitude = sum(map(abs, weights))
+    divisor = total if normalize and abs(total) > 1e-8 * magnitude else 1.0
     return [weight / divisor for weight in weights]
 
 

@@ -32,6 +32,8 @@ OUT_OF_RANGE = [
     ("drm", "weight", "heavy"),
     ("drm", "weight", math.inf),
     ("drm", "lambda", math.nan),
+    ("drm", "weight", 1e300),
+    ("drm", "lambda", 1e39),
     ("drm", "normalize", "sometimes"),
     ("knots", "rank_tolerance", 1),
     ("knots_ties", "rank_tolerance", -1),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,15 @@ class Workshop:
             for path, weight in zip(self.family.tuned, weights, strict=True)
         ]
         return {**self.recipe("ties"), "models": models}
+
+    def cancelling(self, method: str) -> Recipe:
+        """Two inputs whose weights sum to zero."""
+        models = [
+            {"model": str(path), "parameters": {"weight": weight}}
+            for path, weight in zip(self.family.tuned, (1.0, -1.0), strict=False)
+        ]
+        recipe = {**self.recipe(method), "models": models}
+        return without(recipe, "base_model") if method == "linear" else recipe
 
     def without_tokenizer(self) -> Path:
         copy = self.copied(self.family.base)
@@ -160,6 +171,13 @@ def truncated(copy: Path) -> Path:
     return copy
 
 
+def numbered(copy: Path) -> Path:
+    (copy / "model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": 3}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    return copy
+
+
 def removed(copy: Path, name: str) -> Path:
     (copy / name).unlink()
     return copy
@@ -214,7 +232,7 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
     "a list in itself": (
         lambda w: "merge_method: drm\nmodels: &a [*a]\n",
         "error",
-        "is not YAML: Circular reference",
+        "the file is nested too deeply, or in itself.",
         "",
     ),
     "a null": (
@@ -599,6 +617,35 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
         "into a copy of its base first, of ",
         "models[0].model",
     ),
+    "weights that cancel": (
+        lambda w: w.cancelling("linear"),
+        "warning",
+        "sum to zero at model.embed_tokens.weight, so there is no mean: linear divides by zero",
+        "models[0].parameters.weight",
+    ),
+    "weights that cancel in star": (
+        lambda w: w.cancelling("star"),
+        "warning",
+        "so there is no mean: they are only added",
+        "models[0].parameters.weight",
+    ),
+    "a quantized base's configuration": (
+        lambda w: {
+            **w.recipe(),
+            "base_model": str(
+                w.configured(w.family.base, quantization_config={"quant_method": "gptq", "bits": 4})
+            ),
+        },
+        "warning",
+        "has a `quantization_config`, which the merged model gets",
+        "base_model",
+    ),
+    "an index that names no file": (
+        lambda w: w.with_model(numbered(w.copied(w.family.tuned[0]))),
+        "error",
+        "its index maps tensor lm_head.weight to 3, which is no name of a file",
+        "models[3].model",
+    ),
     "the base as an input": (
         lambda w: w.with_model(w.copied(w.family.base)),
         "warning",
@@ -747,6 +794,126 @@ def test_a_tensor_that_only_one_has_beside_tied_ones(workshop: Workshop):
     checkpoints.write_tensors(family.tuned[0], {**stored, "extra.weight": torch.ones(3)})
     (told,) = checked(plain_recipe("drm", family), workshop.folder).findings
     assert "alone has extra.weight" in told.message
+
+
+def test_a_base_that_ties_what_others_do_not(workshop: Workshop):
+    """The merged lm_head is dropped when the model is loaded."""
+    tied = checkpoints.llama(tie_word_embeddings=True)
+    tied.save_pretrained(workshop.folder / "tied")
+    base = str(workshop.folder / "tied")
+    report = checked({**workshop.recipe(), "base_model": base}, workshop.folder)
+    assert not report.failed
+    told = [f for f in report.findings if "has an lm_head of its own" in f.message]
+    assert [finding.key for finding in told] == [f"models[{n}].model" for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("text", "runs"),
+    [
+        ("mine: &mine [*mine]", True),
+        ("models_: [{model: &x {y: *x}}]", True),
+        # A billion entries, which nobody looks at.
+        ("\n".join([f"a0: &a0 {[0] * 10}", *(
+            f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)
+        )]), True),
+    ],
+    ids=["a list in itself", "a mapping in itself", "a billion"],
+)  # fmt: skip
+def test_keys_that_mergekit_ignores_may_hold_anything(text: str, runs: bool, workshop: Workshop):
+    report = checked(f"{text}\n{yaml.safe_dump(workshop.recipe())}", workshop.folder)
+    assert not report.failed
+    assert {finding.severity for finding in report.findings} == {"warning"}
+
+
+def test_slices_without_layers_run_as_mergekit_runs_them(workshop: Workshop):
+    recipe = workshop.slices([2, 0], [2, 0])
+    whole = workshop.slices([0, 3], [0, 3])["slices"]
+    recipe["slices"] += whole
+    report = checked(recipe, workshop.folder)
+    assert [finding.severity for finding in report.findings] == ["warning", "warning"]
+    assert "layer_range [2, 0] holds no layer" in report.findings[0].message
+    result = try_mergekit_yaml(recipe, workshop.folder / "out")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_tensor_without_entries(workshop: Workshop):
+    name = "model.layers.0.mlp.up_proj.weight"
+    recipe = repacked(workshop, lambda tensors: tensors.update({name: torch.zeros(0, 64)}))
+    (told,) = checked({**recipe, "models": recipe["models"][-1:]}, workshop.folder).findings
+    assert f"{name} as [0, 64] against [48, 32]" in told.message
+    empty = str(recipe["models"][-1]["model"])
+    alone = {**recipe, "base_model": empty, "models": [{"model": empty}]}
+    assert not checked(alone, workshop.folder).failed
+
+
+def test_findings_are_in_the_order_of_lines(workshop: Workshop):
+    recipe = {**workshop.recipe(densty=0.5), "dtype": "bf16", "base_modell": "x"}
+    recipe = {"out_dtype": "bf16", **recipe}
+    lines = [finding.line for finding in checked(recipe, workshop.folder).findings]
+    assert len(lines) == 4
+    assert lines == sorted(lines, key=lambda line: line or 0)
+
+
+@pytest.mark.parametrize("place", ["a model", "a file", "a folder that is read-only"])
+def test_where_the_merged_model_cannot_go(
+    place: str, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    (workshop.folder / "file").write_text("")
+    model = workshop.family.tuned[1]
+    where, severity, message = {
+        "a model": (model, "warning", f"is the folder of {model}, which the merge overwrites"),
+        "a file": (workshop.folder / "file" / "out", "error", "file is a file; name a folder"),
+        "a folder that is read-only": (workshop.folder / "out", "error", "is read-only"),
+    }[place]  # fmt: skip
+    if "read-only" in place:
+        monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)
+    path = workshop.folder / "recipe.yml"
+    path.write_text(yaml.safe_dump(workshop.recipe()))
+    (told,) = check(path, MergeOptions(), where).findings
+    assert told.severity == severity
+    assert message in told.message
+
+
+@pytest.mark.parametrize("broken", ["read", "look"])
+def test_errors_of_the_disk_are_sentences(
+    broken: str, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    path = workshop.folder / "recipe.yml"
+    path.write_text(yaml.safe_dump(workshop.recipe()))
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(5, "Input/output error", "/broken")
+
+    if broken == "read":
+        monkeypatch.setattr(Path, "read_text", fails)
+    else:
+        monkeypatch.setattr(shutil, "disk_usage", fails)
+    status, _, told = run(path)
+    assert status == 1
+    assert "/broken: Input/output error" in told
+    status, _, told = run(path, "--out", "x" * 300)
+    assert status == 1
+    assert "Traceback" not in told
+
+
+def test_folders_are_never_looked_up_on_the_hub(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    """Also where their names could be those of models there."""
+
+    def fails(*_: Any) -> None:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(socket.socket, "connect", fails)
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    monkeypatch.chdir(workshop.folder)
+    for source, name in zip((workshop.family.base, *workshop.family.tuned), "abcd", strict=True):
+        shutil.copytree(source, workshop.folder / "lab" / name)
+    shutil.copytree(workshop.adapter, workshop.folder / "adapter")
+    models = [{"model": f"lab/{name}"} for name in "bcd"] + [{"model": "lab/a+adapter"}]
+    report = checked({**workshop.recipe(), "base_model": "lab/a", "models": models}, Path())
+    assert not report.failed
+    assert report.costs is not None
 
 
 def test_a_recipe_of_some_modules(workshop: Workshop):

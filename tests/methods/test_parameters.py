@@ -20,7 +20,8 @@ OUT_OF_RANGE: list[tuple[str, str, Any]] = [
     *[("star", "eta", value) for value in (0, 100.5, float("nan"))],
     *[("star", "embeddings", "svd")],
     *[("star", "weight", value) for value in (float("nan"), float("inf"), "heavy")],
-    *[("drm", "lambda", float("inf"))],
+    *[("drm", "lambda", value) for value in (float("inf"), 1e39, -1e300, 10**400)],
+    *[("knots_ties", "weight", 1e39), ("star", "weight", -1e39)],
     *[("drm", "normalize", "perhaps")],
     *[("knots_dare_ties", "density", "half")],
 ]
@@ -116,3 +117,16 @@ def test_errors_about_the_inputs():
         drm.validate_inputs(["a", "b"], "base", group_name="q.weight")
     with pytest.raises(MergeError, match=r"^drm: Duplicate merge inputs for q.weight\.$"):
         drm.validate_inputs(["a", "a", "base"], "base", group_name="q.weight")
+
+
+@pytest.mark.parametrize(
+    ("shape", "direction"), [((8, 1), "horizontal"), ((1, 8), "vertical"), ((), "horizontal")]
+)
+def test_rows_that_della_cannot_rank(shape: tuple[int, ...], direction: str):
+    tensors = [torch.zeros(shape), torch.ones(shape)]
+    parameters = {"density": 0.5, "direction": direction}
+    told = r"^knots_della: DELLA cannot rank .* `density` to 1 .* at tensor gate\.$"
+    with pytest.raises(MergeError, match=told):
+        merge_tensors(tensors, "knots_della", base_index=0, name="gate", parameters=parameters)
+    whole = merge_tensors(tensors, "knots_della", base_index=0, parameters={"density": 1})
+    assert whole.isfinite().all()

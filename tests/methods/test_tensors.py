@@ -233,3 +233,25 @@ def test_dtypes_that_cannot_be_merged(method: str, dtype: torch.dtype):
     tensors = [tensor.to(dtype) for tensor in gaussian((6, 5), 2)]
     with pytest.raises(MergeError, match=rf"^{method}: tensor weight is of {str(dtype)[6:]}; set"):
         merge_tensors(tensors, method, base_index=0, name="weight")
+
+
+@methods
+@pytest.mark.parametrize("size", [1e-45, 1e-42, 1e-38])
+def test_updates_that_float32_has_no_digits_for(method: str, size: float):
+    tensors = [torch.zeros(6, 8), *(size * d.float() for d in gaussian((6, 8), 2))]
+    try:
+        merged = merge(tensors, method)
+    except MergeError as error:
+        assert "or so small, below 1e-38" in error.message  # noqa: PT017, it need not be refused
+    else:
+        assert merged.isfinite().all()
+        assert merged.norm() < 100 * size
+
+
+@pytest.mark.parametrize("axis", [None, 0])
+def test_the_size_of_weights_does_not_matter_to_star(axis: int | None):
+    tensors = inputs((6, 8))
+    small, usual = (
+        merge(tensors, "star", axis, weight=[size, 2 * size, size]) for size in (1e-9, 1.0)
+    )
+    torch.testing.assert_close(small, usual)

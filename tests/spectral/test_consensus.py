@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import reference
 import torch
 from hypothesis import given
@@ -46,3 +47,10 @@ def test_weighted_mean():
 def test_weights_that_cancel_are_not_divided_by():
     assert mean_weights([1.0, -1.0]) == [1.0, -1.0]
     assert mean_weights([0.0, 0.0]) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-9, 1e9, 1e38])
+def test_the_size_of_weights_does_not_matter(size: float):
+    assert mean_weights([size, 3 * size]) == pytest.approx([0.25, 0.75])
+    assert mean_weights([size, -size]) == [size, -size]
+    assert mean_weights([size, size * (1e-12 - 1)]) == [size, size * (1e-12 - 1)]
