@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from types import ModuleType
 from typing import Any
 
 from mergekit import merge_methods
 from mergekit.common import dtype_from_name
+from mergekit.io.tasks import SaveTensor
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from torch import Tensor
 
@@ -17,15 +17,14 @@ from mergekit_spectral.methods import SpectralMethod
 Save = Callable[[Any, Any, Tensor | None], None]
 
 
-def check_range_of_saved_tensors(tasks: ModuleType) -> None:
+def check_range_of_saved_tensors() -> None:
     """Refuse tensors of our methods that ``out_dtype`` has no range for, when they are saved.
 
     A method does not see ``out_dtype``: mergekit casts after it, and writes what became infinite.
-
-    Args:
-        tasks: the module ``mergekit.io.tasks``.
+    Calling it again does nothing. It is not undone after a merge: another thread may be in one.
     """
-    tasks.SaveTensor.execute = _checked(tasks.SaveTensor.execute)
+    if not hasattr(SaveTensor.execute, "checks_range"):
+        SaveTensor.execute = _checked(SaveTensor.execute)  # type: ignore[method-assign, assignment]
 
 
 def _checked(save: Save) -> Save:
@@ -39,4 +38,5 @@ def _checked(save: Save) -> Save:
                 tensor = method.rounded(tensor, dtype, self.tensor_name)
         save(self, writer, tensor)
 
+    execute.checks_range = True  # type: ignore[attr-defined]
     return execute

@@ -12,7 +12,6 @@ import wrapt
 from mergekit import merge_methods
 from mergekit.architecture import auto
 from mergekit.config import MergeConfiguration
-from mergekit.io import tasks
 
 from mergekit_spectral.dense_inputs import dense_inputs_in_main_memory, weights_only
 from mergekit_spectral.local_names import local_folders_are_no_hub_ids
@@ -36,7 +35,6 @@ def wrap_run_merge(module: ModuleType) -> None:
         raise TypeError(f"run_merge has no parameter {' and '.join(sorted(missing))}")
     wrapt.wrap_function_wrapper(module, "run_merge", _run_merge)
     name_tensors_of_adapted_models(auto)
-    check_range_of_saved_tensors(tasks)
 
 
 def _run_merge(
@@ -48,6 +46,7 @@ def _run_merge(
     if not isinstance(method, SpectralMethod):
         return run_merge(*args, **kwargs)
     check_recipe(config, method)
+    check_range_of_saved_tensors()
     try:
         with (
             local_folders_are_no_hub_ids(),
