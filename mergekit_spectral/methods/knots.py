@@ -116,13 +116,6 @@ class KnOTS(SpectralMethod):
                 (merged,) = self.inner((group,), parameters=parameters)
             except ValueError as error:
                 raise MergeError(f"{self.spec.name}: {error}.") from error
-            except RuntimeError as error:
-                if "p_in" not in str(error):  # DELLA's chances, NaN where a row has one entry
-                    raise
-                raise MergeError(
-                    f"{self.spec.name}: DELLA cannot rank the entries of rows that have one; set "
-                    "`density` to 1 there by a filter, or change `direction`."
-                ) from error
             return merged
 
         return merge
