@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
-import wrapt
 from mergekit.architecture import arch_info_for_config
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
@@ -68,30 +66,6 @@ def _loaders(config: MergeConfiguration, cache: LoaderCache) -> dict[ModelRefere
             )
             loaders[reference] = cache.get(reference)
     return loaders
-
-
-def name_tensors_of_adapted_models(module: ModuleType) -> None:
-    """Let mergekit infer architectures that it does not know from the loaders that there are.
-
-    It looks for files of the reference itself, and ``base+adapter`` has none; for a model of the
-    hub it asks the hub.
-
-    Args:
-        module: the module ``mergekit.architecture.auto``.
-    """
-    wrapt.wrap_function_wrapper(module, "get_model_tensor_names", _tensor_names)
-
-
-def _tensor_names(
-    of_files: Callable[..., list[str]],
-    _instance: None,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> list[str]:
-    model = args[0] if args else kwargs["model"]
-    if model in LoaderCache.loaders:
-        return list(LoaderCache.loaders[model].index.tensor_paths)
-    return of_files(*args, **kwargs)
 
 
 def _merged_base(reference: ModelReference, cache: LoaderCache) -> LazyTensorLoader:

@@ -1,33 +1,95 @@
-"""Put our methods into mergekit's registry."""
+"""Our methods in mergekit's table of methods.
+
+This module imports the standard library only; see `mergekit_spectral.host`.
+"""
 
 from __future__ import annotations
 
 import logging
-from types import ModuleType
+import sys
+import threading
+from collections.abc import ValuesView
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from mergekit_spectral.host import names
+
+if TYPE_CHECKING:
+    from mergekit.merge_methods.base import MergeMethod
+
+    from mergekit_spectral.methods import SpectralMethod
 
 LOG = logging.getLogger(__name__)
 
 
-def register_methods(registry: ModuleType) -> None:
-    """Make our methods usable by name. Doing it again changes nothing.
+class MethodTable(dict[str, "MergeMethod"]):
+    """mergekit's methods by name; ours join them when somebody first asks for what is not there.
 
-    A name that mergekit uses itself stays mergekit's, with a warning.
+    mergekit asks in two ways: for a name, and for all values. Whoever asks for ``ties`` never
+    imports our methods. A name that is taken, by mergekit or by somebody else, stays theirs, with a
+    warning.
 
-    Args:
-        registry: the module ``mergekit.merge_methods.registry``.
+    No lock is held while our methods are imported: the thread may hold import locks that another
+    one waits for. Two threads may so make them twice; those of the first to finish are used.
     """
-    # Here and from the modules themselves: this may be called while `methods` is being imported.
-    from mergekit_spectral.methods.base import SpectralMethod
-    from mergekit_spectral.methods.catalog import spectral_methods
 
-    taken = {method.spec.name: method for method in registry.registered_methods()}
-    for method in spectral_methods(taken.values()):
-        name = method.spec.name
-        if name not in taken:
-            registry.register(method)
-        elif not isinstance(taken[name], SpectralMethod):
-            LOG.warning(
-                "mergekit has a method named %r of its own, so recipes get that one and not "
-                "mergekit-spectral's.",
-                name,
-            )
+    def __init__(self, methods: dict[str, MergeMethod]):
+        super().__init__(methods)
+        self._lock = threading.Lock()
+        self._complete = False
+
+    def __missing__(self, name: str) -> MergeMethod:
+        self._add_ours()
+        if name in self:
+            return self[name]
+        raise KeyError(name)
+
+    def values(self) -> ValuesView[MergeMethod]:  # type: ignore[override]
+        self._add_ours()
+        return super().values()
+
+    def _add_ours(self) -> None:
+        if self._complete or not names.fits():
+            return
+        try:
+            from mergekit_spectral.methods.catalog import spectral_methods
+
+            ours = spectral_methods(list(super().values()))
+        except Exception as error:
+            _warn_once(error)
+            return
+        with self._lock:
+            if self._complete:
+                return
+            for method in ours:
+                name = method.spec.name
+                if name not in self:
+                    self[name] = method
+                else:
+                    LOG.warning(
+                        "a merge method named %r is registered already, so recipes get that one "
+                        "and not mergekit-spectral's.",
+                        name,
+                    )
+            self._complete = True
+
+
+def is_spectral(method: Any) -> TypeGuard[SpectralMethod]:
+    """Whether a method is one of ours, found out without importing them."""
+    base = sys.modules.get("mergekit_spectral.methods.base")
+    return isinstance(method, getattr(base, "SpectralMethod", ()))
+
+
+_warned = False
+
+
+def _warn_once(error: Exception) -> None:
+    """Log why our methods cannot be imported. They are tried again at the next look-up."""
+    global _warned
+    if not _warned:
+        _warned = True
+        LOG.warning(
+            "mergekit-spectral's methods cannot be imported, and mergekit continues without them: "
+            "%s: %s.",
+            type(error).__name__,
+            str(error).rstrip("."),
+        )

@@ -2,49 +2,35 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable
-from types import ModuleType
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import wrapt
-from mergekit import merge_methods
-from mergekit.architecture import auto
 from mergekit.config import MergeConfiguration
+from mergekit.options import MergeOptions
 
 from mergekit_spectral.dense_inputs import dense_inputs_in_main_memory, weights_only
 from mergekit_spectral.local_names import local_folders_are_no_hub_ids
-from mergekit_spectral.lora_inputs import factored_lora_inputs, name_tensors_of_adapted_models
+from mergekit_spectral.lora_inputs import factored_lora_inputs
 from mergekit_spectral.methods import MergeError, SpectralMethod
 from mergekit_spectral.output_range import check_range_of_saved_tensors
 from mergekit_spectral.recipe_check import check_recipe
 
 
-def wrap_run_merge(module: ModuleType) -> None:
-    """Wrap ``module.run_merge``; importing the name from there gives the wrapped function.
+@contextmanager
+def spectral_merge(
+    method: SpectralMethod, config: MergeConfiguration, options: MergeOptions
+) -> Iterator[None]:
+    """Check a recipe, then have mergekit run it in this context with our loaders for its inputs.
 
     Args:
-        module: the module ``mergekit.merge``.
+        method: the recipe's merge method.
+        config: the recipe.
+        options: the options of the merge.
 
     Raises:
-        TypeError: if its `run_merge` takes other parameters than we know.
+        MergeError: if the recipe or an input is wrong.
     """
-    missing = {"merge_config", "options"} - inspect.signature(module.run_merge).parameters.keys()
-    if missing:
-        raise TypeError(f"run_merge has no parameter {' and '.join(sorted(missing))}")
-    wrapt.wrap_function_wrapper(module, "run_merge", _run_merge)
-    name_tensors_of_adapted_models(auto)
-
-
-def _run_merge(
-    run_merge: Callable[..., None], _instance: None, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    given = inspect.signature(run_merge).bind(*args, **kwargs).arguments
-    config, options = given["merge_config"], given["options"]
-    method = merge_methods.get(config.merge_method)
-    if not isinstance(method, SpectralMethod):
-        return run_merge(*args, **kwargs)
     check_recipe(config, method)
     check_range_of_saved_tensors()
     try:
@@ -54,7 +40,7 @@ def _run_merge(
             factored_lora_inputs(config, options),
             dense_inputs_in_main_memory(config, options),
         ):
-            return run_merge(*args, **kwargs)
+            yield
     except ValueError as error:
         if told := _shapes_told_by_model(str(error), config):
             raise MergeError(f"{config.merge_method}: {told}") from None

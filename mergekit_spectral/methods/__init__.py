@@ -1,9 +1,5 @@
 """The methods that a recipe can name."""
 
-# First: mergekit's registry calls for our methods the moment it is imported, and must not find this
-# package half imported.
-import mergekit.merge_methods  # noqa: F401
-
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.methods.base import SpectralMethod
 from mergekit_spectral.methods.catalog import spectral_methods

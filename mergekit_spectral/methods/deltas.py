@@ -10,8 +10,7 @@ import torch
 from mergekit.merge_methods.base import TensorGroup
 from torch import Tensor
 
-# Not from the package: that is half imported where it is what imports mergekit first.
-from mergekit_spectral.adapters.adapted import AdaptedTensor
+from mergekit_spectral.adapters import AdaptedTensor
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.mergeable import dtype_name
 from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta
