@@ -10,7 +10,7 @@ import torch
 from adapters import peft_adapters
 from mergekit.common import ModelReference
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from mergekit_spectral.adapters import (
@@ -104,7 +104,7 @@ def test_names(base: Path, tmp_path: Path):
 def test_the_bases_index_is_left_alone(base: Path, tmp_path: Path):
     peft_adapters.write(tmp_path / "adapter", ["linear"])
     path = tmp_path / "adapter" / "adapter_model.safetensors"
-    save_file(load_file(path) | {"base_model.model.score.weight": torch.ones(2, 3)}, path)
+    save_file(load(path.read_bytes()) | {"base_model.model.score.weight": torch.ones(2, 3)}, path)
     loader = loader_for(base, tmp_path / "adapter")
     assert "score.weight" in loader.index.tensor_paths
     assert "score.weight" not in loader.weights.index.tensor_paths

@@ -13,7 +13,7 @@ import torch
 from adapters import peft_adapters
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from mergekit_spectral.adapters import LoraAdapter, NotAProductError, find_adapter
@@ -112,7 +112,7 @@ def test_values_are_read_when_they_are_asked_for(tmp_path: Path):
     peft_adapters.write(tmp_path, ["linear", "square"])
     path = tmp_path / "adapter_model.safetensors"
     adapter = read(tmp_path)
-    weights = load_file(path)
+    weights = load(path.read_bytes())
     save_file({key: torch.zeros_like(tensor) for key, tensor in weights.items()}, path)
     assert not any(part.any() for part in adapter.factors("linear.weight"))
 
@@ -176,7 +176,7 @@ def test_a_tensor_of_another_kind_of_lora_is_not_passed_over(tmp_path: Path):
     peft_adapters.write(tmp_path, ["linear"])
     path = tmp_path / "adapter_model.safetensors"
     key = "base_model.model.linear.lora_magnitude_vector"
-    save_file(load_file(path) | {key: torch.ones(10)}, path)
+    save_file(load(path.read_bytes()) | {key: torch.ones(10)}, path)
     with pytest.raises(NotAProductError, match=key):
         read(tmp_path)
 
@@ -186,7 +186,7 @@ def test_a_tensor_of_another_kind_of_lora_is_not_passed_over(tmp_path: Path):
 def test_half_a_pair(half: str, embedding: bool, layer: str, tmp_path: Path):
     peft_adapters.write(tmp_path, [layer])
     path = tmp_path / "adapter_model.safetensors"
-    factors = load_file(path)
+    factors = load(path.read_bytes())
     del factors[
         f"base_model.model.{layer}.lora_" + (f"embedding_{half}" if embedding else f"{half}.weight")
     ]

@@ -18,7 +18,7 @@ from end_to_end.command import mergekit_yaml
 from end_to_end.expected import assert_weights_merged, with_adapter
 from end_to_end.recipe_builders import METHODS
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 TARGETS = ("q_proj", "v_proj", "down_proj")
 
@@ -244,5 +244,6 @@ def _rewritten(
 
 def _without_prefix(folder: Path, prefix: str) -> None:
     path = folder / "model.safetensors"
-    weights = {name.removeprefix(prefix): tensor for name, tensor in load_file(path).items()}
+    weights = load(path.read_bytes())
+    weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
     save_file(weights, path, metadata={"format": "pt"})

@@ -19,7 +19,7 @@ from end_to_end import checkpoints
 from end_to_end.checkpoints import Family, write_adapter
 from end_to_end.command import mergekit_multi, mergekit_yaml, try_mergekit_yaml
 from mergekit.io.tasks import LoaderCache
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from transformers import PreTrainedModel
 
 from mergekit_spectral.command_line.main import main
@@ -90,7 +90,7 @@ def _set(half: str, value: float) -> Damage:
 def _edit(adapter: Path, half: str, change: Callable[[torch.Tensor], torch.Tensor | None]) -> None:
     """Put `change` of the factor A or B of one weight in its place, or nothing."""
     path = adapter / "adapter_model.safetensors"
-    factors = load_file(path)
+    factors = load(path.read_bytes())
     changed = change(factors.pop(FACTOR.format(half)))
     if changed is not None:
         factors[FACTOR.format(half)] = changed
@@ -137,7 +137,7 @@ def _shrink(rank: int) -> Damage:
 
     def shrink(adapter: Path) -> None:
         path = adapter / "adapter_model.safetensors"
-        tensors = load_file(path)
+        tensors = load(path.read_bytes())
         cut = {k: v[:rank] if "lora_A" in k else v[:, :rank] for k, v in tensors.items()}
         save_file({key: tensor.contiguous() for key, tensor in cut.items()}, path)
 

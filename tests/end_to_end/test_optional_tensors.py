@@ -10,7 +10,7 @@ from end_to_end.checkpoints import Family
 from end_to_end.command import mergekit_yaml, try_mergekit_yaml
 from end_to_end.expected import assert_close, assert_weights_merged, merged_delta
 from end_to_end.recipe_builders import METHODS, recipe
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 BIAS = "model.layers.0.self_attn.q_proj.bias"
 
@@ -43,6 +43,7 @@ def test_a_base_without_it_is_refused(method: str, family: Family, out: Path):
 
 
 def _remove(name: str, folder: Path) -> None:
-    weights = load_file(folder / "model.safetensors")
+    path = folder / "model.safetensors"
+    weights = load(path.read_bytes())
     del weights[name]
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights, path, metadata={"format": "pt"})
