@@ -2,7 +2,10 @@
 # make test   run all tests
 # make lint   ruff and mypy
 #
-# Each makes the environment it needs, in .venv, if it is missing.
+# make test-lowest    run all tests with the lowest versions that pyproject.toml allows
+# make test-mergekit  run mergekit's own tests, with this package installed beside it
+#
+# Each makes the environment it needs, in .venv or beside it, if it is missing.
 
 PYTHON ?= python3
 # Any torch from 2.5 on will do; naming one keeps pip from fetching a newer one than is installed.
@@ -13,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-lowest test-mergekit lint clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/mergekit-spectral demo
@@ -30,8 +33,25 @@ lint: $(VENV)/.test
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+# torch stays as in $(TORCH): pip finds its wheel, uv then keeps what is installed. The lowest versions
+# are of direct dependencies; what these need is as low as they allow only where we name it ourselves.
+test-lowest: $(VENV)-lowest/.test
+	@$(VENV)-lowest/bin/python -m pytest --numprocesses $(WORKERS) $(NO_BROWSER)
+
+$(VENV)-lowest/.test: pyproject.toml
+	@echo "Making the environment $(VENV)-lowest"
+	@$(PYTHON) -m venv --clear $(VENV)-lowest
+	@$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' uv
+	@$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest/bin/python \
+		--resolution lowest-direct '$(TORCH)' --editable '.[demo,quality,test]'
+	@touch $@
+
+# The tests are in mergekit's source distribution. Nothing of it is kept in this repository.
+test-mergekit: $(VENV)/.test
+	@tests/versions/mergekits_own_tests.sh $(BIN)/python
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-lowest
 
 $(VENV)/.torch:
 	@echo "Making the environment $(VENV)"

@@ -2,8 +2,8 @@
 
     python benchmarks/autoload_cost.py [--runs 15]
 
-Two figures. Inside: the time from PyTorch's call of the entry point to its return, wrapt's import
-included, which is all that the hook does. Outside: whole processes that import torch, with the hook
+Two figures. Inside: the time from PyTorch's call of the entry point to its return, which is all
+that the hook does. Outside: whole processes that import torch, with the hook
 and without (``TORCH_DEVICE_BACKEND_AUTOLOAD=0``), in turn.
 """
 

@@ -268,12 +268,15 @@ def write_enlarged(folder: Path, model: PreTrainedModel, *added: str) -> None:
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Load a checkpoint with transformers; return every tensor of it, tied ones included."""
+    """Load a checkpoint with transformers; return a copy of every tensor, tied ones included.
+
+    The copies stay what they are where a test writes the files anew, which may be memory-mapped.
+    """
     config = transformers.AutoConfig.from_pretrained(folder)
     model_class = getattr(transformers, config.architectures[0])
     model, report = model_class.from_pretrained(folder, dtype="auto", output_loading_info=True)
     assert not any(report.values()), report
-    return model.state_dict()
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 def write_tensors(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
