@@ -26,7 +26,7 @@ DECODER = {
     "max_position_embeddings": 64,
 }
 
-IMAGES = {"num_attention_heads": 4, "image_size": 16, "patch_size": 8}
+VISION = {"num_attention_heads": 4, "image_size": 16, "patch_size": 8, "hidden_size": 32}
 
 
 @dataclass(frozen=True)
@@ -104,23 +104,6 @@ def opt() -> PreTrainedModel:
     )
 
 
-def llava() -> PreTrainedModel:
-    """With names in its files that mergekit does not find its language model by."""
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-    vision = transformers.CLIPVisionConfig(**sizes, **IMAGES)
-    text = transformers.LlamaConfig(
-        vocab_size=32, num_attention_heads=4, num_key_value_heads=2, **sizes
-    )
-    models = {"vision_config": vision, "text_config": text, "image_token_index": 31}
-    return _new("Llava", "LlavaForConditionalGeneration", **models)
-
-
-def vit() -> PreTrainedModel:
-    """With names in its files that mergekit does not find its layers by."""
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-    return _new("ViT", "ViTForImageClassification", **sizes, **IMAGES)
-
-
 def t5() -> PreTrainedModel:
     return _new(
         "T5",
@@ -137,9 +120,6 @@ def t5() -> PreTrainedModel:
     )
 
 
-_VISION = {"num_attention_heads": 4, "image_size": 16, "patch_size": 8, "hidden_size": 32}
-
-
 def llava() -> PreTrainedModel:
     """With other names for its modules than its files have for their tensors."""
     settings = {"vocab_size": len(VOCABULARY), **DECODER}
@@ -148,7 +128,7 @@ def llava() -> PreTrainedModel:
         "LlavaForConditionalGeneration",
         text_config=transformers.LlamaConfig(**settings),
         vision_config=transformers.CLIPVisionConfig(
-            intermediate_size=48, num_hidden_layers=2, **_VISION
+            intermediate_size=48, num_hidden_layers=2, **VISION
         ),
         image_token_index=len(VOCABULARY) - 1,
         vision_feature_layer=-1,
@@ -163,7 +143,7 @@ def gemma3() -> PreTrainedModel:
         "Gemma3ForConditionalGeneration",
         text_config=transformers.Gemma3TextConfig(**settings),
         vision_config=transformers.SiglipVisionConfig(
-            intermediate_size=48, num_hidden_layers=2, **_VISION
+            intermediate_size=48, num_hidden_layers=2, **VISION
         ),
         mm_tokens_per_image=4,
     )
@@ -171,7 +151,7 @@ def gemma3() -> PreTrainedModel:
 
 def vit() -> PreTrainedModel:
     """As `llava`."""
-    sizes = {"intermediate_size": 48, "num_hidden_layers": 2, **_VISION}
+    sizes = {"intermediate_size": 48, "num_hidden_layers": 2, **VISION}
     return _new("ViT", "ViTForImageClassification", **sizes)
 
 
