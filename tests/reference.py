@@ -8,7 +8,8 @@ No result depends on the last digit of a sum. `TIE` is the relative size below w
 rounding noise, and three rules follow from it:
 
 - magnitudes that differ by less than that share of a threshold are equal to it, and are kept;
-- votes for both signs that cancel to that share of their sum elect no sign;
+- votes for both signs that cancel to that share of their sum elect no sign, and weights that do
+  are not divided by;
 - a coordinate smaller than that share of its column is zero: it does not vote, and in DRM it has no
   part in its row's length.
 """
@@ -181,7 +182,8 @@ def elect_and_average(
     agrees = [(x.sign() == elected) & (x != 0) for x in weighted]
     total = sum(torch.where(a, x, 0) for a, x in zip(agrees, weighted, strict=True))
     mass = sum(w * a.double() for a, w in zip(agrees, weights, strict=True))
-    return total / torch.where(mass == 0, 1, mass) if normalize else total
+    cancels = mass.abs() <= TIE * sum(map(abs, weights))
+    return total / torch.where(cancels, 1, mass) if normalize else total
 
 
 def cancel(votes: Sequence[Tensor]) -> Tensor:

@@ -26,6 +26,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "mergekit.merge": ("run_merge",),
     "mergekit.merge_methods.base": (
         "BasePolicy",
+        "BatchOptions",
         "GroupMergeMethod",
         "InputContract",
         "MergeMethod",

@@ -38,6 +38,7 @@ from mergekit_spectral.spectral import (
     SparsifiedEntries,
     Store,
     above_tolerance,
+    disjoint_mean,
     joint_decomposition,
     merge_entries,
     stored_in,
@@ -91,6 +92,9 @@ class KnOTS(SpectralMethod):
         kind, densities = self.inner.sparsification_method, settings["density"]
         votes = settings["weight"] if self.inner.consensus_method else None
         merge = self._inner(settings, density=1.0)
+        if votes and settings["normalize"] and min(votes) < 0 < max(votes):
+            # mergekit divides by any sum of weights but an exact zero, and so by rounding noise.
+            merge = partial(disjoint_mean, weights=votes)
         if kind is None or min(densities, default=1.0) >= 1:
             merge_entries(entries, merge, store, votes=votes)
         elif kind == SparsificationMethod.random and not settings["rescale"]:
@@ -123,18 +127,18 @@ class KnOTS(SpectralMethod):
     def _sparsified(self, entries: Entries, settings: Settings, t: int) -> tuple[Tensor, float]:
         """Return what the inner method leaves of input t, and the factor that it scales it by."""
         own = entries.only(t)
-        rows = slice(0, own.shape[0])
+        whole = own.take(slice(0, own.shape[0])).values[0]
         if ranks := self._kept_ranks(own.numel, settings):
             first, last = ranks[t]
-            kept = own.take(slice(0, 0)).values[0].new_empty(own.shape)
+            kept = torch.empty_like(whole)
             merge_entries(own, itemgetter(0), stored_in(kept), [first], outliers=[last])
         else:
-            kept = self._alone(settings, t, own.take(rows).values[0])
+            kept = self._alone(settings, t, whole)
         if not settings["rescale"]:
             return kept, 1.0
         before, after = (
             float(torch.linalg.vector_norm(values, ord=1, dtype=torch.float64))
-            for values in (own.take(rows).values[0], kept)
+            for values in (whole, kept)
         )
         return kept, before / after if after else 1.0
 
@@ -161,13 +165,14 @@ class KnOTS(SpectralMethod):
 
         Returns:
             Each input's first and last rank, counted from 1, and 0 where there is no such limit.
-            None if the inner method goes by more than magnitudes, or keeps nothing of an input.
+            The first is `count` + 1 where nothing is kept. None if the inner method goes by more
+            than magnitudes.
         """
         densities = settings["density"]
         kind = self.inner.sparsification_method
-        if kind == SparsificationMethod.magnitude and min(densities) > 0:
+        if kind == SparsificationMethod.magnitude:
             return [(trimmed(count, density), 0) for density in densities]
-        if kind == SparsificationMethod.magnitude_outliers and min(densities) * count >= 1:
+        if kind == SparsificationMethod.magnitude_outliers:
             return [
                 without_outliers(count, density, gamma)
                 for density, gamma in zip(densities, settings["gamma"], strict=True)
@@ -178,8 +183,10 @@ class KnOTS(SpectralMethod):
 def trimmed(count: int, density: float) -> int:
     """Return j where TIES, keeping the share `density` of `count` entries, keeps the j-th smallest.
 
-    Those below it go; 0 where nothing does.
+    Those below it go; 0 where nothing does, and `count` + 1 where all do.
     """
+    if density <= 0:
+        return count + 1
     return count - max(1, int(density * count)) + 1 if density < 1 else 0
 
 
@@ -187,10 +194,13 @@ def without_outliers(count: int, density: float, gamma: float) -> tuple[int, int
     """Return the ranks of the smallest and the largest of `count` entries that Breadcrumbs keeps.
 
     It drops the share `gamma`, the largest, and keeps the share `density` below; where there are
-    not as many left, fewer of the largest go. (0, 0) where nothing goes.
+    not as many left, fewer of the largest go. (0, 0) where nothing goes, and (`count` + 1, 0) where
+    all do.
     """
     if density >= 1:
         return 0, 0
-    kept = int(density * count)
+    kept = max(0, int(density * count))
+    if kept == 0:
+        return count + 1, 0
     smallest = max(0, count - kept - int(gamma * count))
     return smallest + 1, smallest + kept

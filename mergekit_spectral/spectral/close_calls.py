@@ -27,10 +27,9 @@ Store = Callable[["slice | Tensor", Tensor], None]
 _RELATIVE = 16 * torch.finfo(torch.float32).eps
 """A float32 sum's error relative to its own size, beside the one that `Entries.errors` gives."""
 
-# Each costs `out` products an input, from columns all over the deltas: half a second for 4096 rows.
-# Where there are more, in rows so small that all is rounding, the largest count.
-_AT_MOST = 4096
-_AT_MOST_AT_A_TIME = 1024
+_WORK = 1 << 24
+"""Products an input for exact values, from columns all over the deltas: half a second. Where they
+do not suffice, the largest of the noted entries are decided and the others stay as they are."""
 
 _UNIT_WORK = 1 << 31
 """Multiplications for exact units of one input: a tenth of a second."""
@@ -50,6 +49,7 @@ class CloseCalls:
         self.bands = bands
         self.thresholds = list(dict.fromkeys(t for band in bands for t in band.thresholds))
         self.votes = votes
+        self.at_most = max(1, _WORK // entries.work)
         self._noted: list[tuple[Tensor, Rows]] = []
 
     def note_prunings(
@@ -82,7 +82,8 @@ class CloseCalls:
         error = sum(abs(w) * e for w, e in zip(self.votes, rows.errors, strict=True))
         near = (total.abs() <= _RELATIVE * mass + error).logical_and_(mass > 0)
         for values, band, own in zip(pruned, self.bands, rows.errors, strict=True):
-            if not band.low.j:  # else, what is as small has been pruned
+            # With a threshold, what is as small has been pruned, or noted as near that.
+            if not band.low.j:
                 near.logical_or_((values.abs() <= own).logical_and_(values != 0))
         self._note(where, rows, near)
 
@@ -94,7 +95,7 @@ class CloseCalls:
         rows = _joined([rows for _, rows in self._noted])
         once = _first_of_each(places)
         places, rows = places[once], rows.places(once)
-        largest = rows.largest(_AT_MOST)
+        largest = rows.largest(self.at_most)
         places, rows = places[largest], rows.places(largest)
 
         columns = self.entries.shape[1]
@@ -117,7 +118,8 @@ class CloseCalls:
         if rows.units is not None:
             error = error * inverse_of(rows.units[t]).to(error.dtype)
         # The entry's own, and as much of the threshold, which is an entry too.
-        return (magnitudes - threshold.lower).abs_() <= 2 * error + _RELATIVE * threshold.lower
+        close = (magnitudes - threshold.lower).abs_() <= 2 * error + _RELATIVE * threshold.lower
+        return close.logical_and_(magnitudes > 0)
 
     def _near_thresholds(self, rows: Rows, magnitudes: Sequence[Tensor]) -> list[Tensor]:
         return [
@@ -142,7 +144,10 @@ class CloseCalls:
         ties = [torch.full_like(x, TIE) for x in exact]
         if rows.units is not None:
             magnitudes, ties = self._in_exact_units(rows, rounded, magnitudes, own_rows)
-        kept = [torch.ones_like(x, dtype=torch.bool) for x in exact]
+        kept = [
+            torch.full_like(x, not band.empty, dtype=torch.bool)
+            for x, band in zip(exact, self.bands, strict=True)
+        ]
         for threshold in self.thresholds:
             limit = self._exact_threshold(threshold, rows, rounded, magnitudes)
             for band, m, tie, keep in zip(self.bands, magnitudes, ties, kept, strict=True):
@@ -173,7 +178,7 @@ class CloseCalls:
         assert rows.errors is not None
         assert self.entries.errors is not None
         units = [unit.double() for unit in rows.units]
-        lengths = [float(torch.linalg.vector_norm(error)) for error in self.entries.errors]
+        lengths = [float(error.double().norm()) for error in self.entries.errors]
         off = [length * inverse_of(unit) for length, unit in zip(lengths, units, strict=True)]
         magnitudes = [x * inverse_of(unit) for x, unit in zip(exact, units, strict=True)]
         ties = [torch.full_like(m, TIE) for m in magnitudes]
@@ -223,16 +228,18 @@ class CloseCalls:
             int((n & (m < threshold.lower)).sum()) for n, m in zip(near, rounded, strict=True)
         )
         candidates = torch.cat([x[n] for x, n in zip(exact, near, strict=True)])
-        rank = min(below + threshold.rank_in_ties, len(candidates))
-        return float(candidates.kthvalue(rank).values) if rank else threshold.lower
+        rank = below + threshold.rank_in_ties
+        # Where not all of those equal to it were noted, it is their common value.
+        found = 1 <= rank <= len(candidates)
+        return float(candidates.kthvalue(rank).values) if found else threshold.lower
 
     def _note(self, where: slice | Tensor, rows: Rows, near: Tensor) -> None:
         places = near.flatten().nonzero().squeeze(1)
         if not len(places):
             return
         noted = rows.places(places)
-        if len(places) > _AT_MOST_AT_A_TIME:
-            largest = noted.largest(_AT_MOST_AT_A_TIME)
+        if len(places) > self.at_most:
+            largest = noted.largest(self.at_most)
             places, noted = places[largest], noted.places(largest)
         self._noted.append(
             (places + where.start if isinstance(where, slice) else where[places], noted)

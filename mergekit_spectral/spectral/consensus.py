@@ -23,7 +23,8 @@ def disjoint_mean(
     Args:
         tensors: T tensors of one shape.
         weights: T weights of any sign.
-        normalize: if False, the sum is not divided.
+        normalize: if False, the sum is not divided. It never is where the weights that agree sum to
+            zero, up to rounding.
 
     Returns:
         A new tensor of the same shape and dtype.
@@ -37,7 +38,13 @@ def disjoint_mean(
         torch.gt(agrees, 0, out=agrees)
         total.addcmul_(weighted, agrees)
         mass.add_(agrees, alpha=weight)
-    return total.div_(mass.masked_fill_(mass == 0, 1)) if normalize else total
+    if not normalize:
+        return total
+    # Weights of one sign cannot cancel.
+    mixed = min(weights) < 0 < max(weights)
+    rounding = max(4 * torch.finfo(mass.dtype).eps, TIE) if mixed else 0.0
+    cancels = mass.abs() <= rounding * sum(map(abs, weights))
+    return total.div_(mass.masked_fill_(cancels, 1))
 
 
 def tally(tensors: Sequence[Tensor], weights: Sequence[float]) -> tuple[Tensor, Tensor]:

@@ -53,6 +53,11 @@ class Delta(ABC):
     def column_norms(self) -> Tensor:
         """The Euclidean norms of D's columns, [in], in float64 on the CPU."""
 
+    @property
+    def rounding_norms(self) -> Tensor:
+        """What rounding in a product with D is relative to, [in], in float64 on the CPU."""
+        return self.column_norms
+
     @cached_property
     def norm(self) -> float:
         """The Frobenius norm."""

@@ -82,10 +82,12 @@ class Entries(ABC):
         cheap: whether to make them twice costs less than to remember much of them.
         errors: how far each input's values may be from exact ones, T rows [1, columns], where the
             difference may decide something and `exact` can tell; else None.
+        work: multiplications for an exact value.
     """
 
     cheap: bool
     errors: list[Tensor] | None = None
+    work: int = 1
 
     def __init__(self, count: int, rows: int, columns: int):
         self.count = count
@@ -153,13 +155,14 @@ class Coordinates(Entries):
 
     def __init__(self, joint: JointDecomposition, deltas: Sequence[Delta]):
         super().__init__(len(deltas), joint.basis.shape[1], deltas[0].shape[1])
+        self.work = deltas[0].shape[0]
         self.joint = joint
         self.deltas = deltas
         if joint.basis.dtype != torch.float64 and joint.basis.device.type in ("cpu", "cuda"):
             # A projection's error is that of a sum of `out` products: measured, 6 eps of the root
             # mean square of the column.
             error = 30 * torch.finfo(joint.basis.dtype).eps / deltas[0].shape[0] ** 0.5
-            self.errors = [error * delta.column_norms.to(joint.basis)[None] for delta in deltas]
+            self.errors = [error * delta.rounding_norms.to(joint.basis)[None] for delta in deltas]
 
     def take(self, rows: slice) -> Rows:
         values = [self.joint.coordinates(delta, rows) for delta in self.deltas]
@@ -205,6 +208,7 @@ class SparsifiedEntries(HeldEntries):
 
     def __init__(self, entries: Entries, sparsified: Sequence[tuple[Tensor, float]]):
         super().__init__([values.mul_(factor) for values, factor in sparsified])
+        self.work = entries.work
         self.factors = [factor for _, factor in sparsified]
         self.entries = entries
         if entries.errors is not None:
@@ -228,6 +232,7 @@ class DroppedEntries(Entries):
         self.entries = entries
         self.drop = drop
         self.cheap = entries.cheap
+        self.work = entries.work
         self.errors = entries.errors
 
     def take(self, rows: slice) -> Rows:

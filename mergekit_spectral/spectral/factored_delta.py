@@ -63,6 +63,13 @@ class FactoredDelta(Delta):
             torch.mm(basis[:, own[part]].double().T, B, out=left[part])
         return (left[which] * self.A[:, columns].double().T).sum(1)
 
+    @cached_property
+    def rounding_norms(self) -> Tensor:
+        # The columns of B·A may be far shorter than what adds up to them.
+        B, A = solvable(self.B), solvable(self.A)
+        norms: Tensor = torch.linalg.vector_norm(B, dim=0)
+        return (norms.square() @ A.square()).sqrt_().cpu()
+
     def projected_lengths(self, basis: Tensor, rows: Tensor) -> Tensor:
         # With Aᵀ = P·L, the rows of (basisᵀ·B)·Lᵀ are as long as those of basisᵀ·B·A.
         L = torch.linalg.qr(self.A.double().T, mode="r").R

@@ -21,6 +21,10 @@ _SAMPLED_ENTRIES = (1 << 16, 1 << 20)  # at least, at most; between them a share
 _SAMPLED_SHARE = 16
 _FEW_ENTRIES = 1 << 20
 
+_SLACK = 1e-4
+"""What rounded magnitudes may be off by, relative to themselves, with a wide margin: a float32
+projection's error is about 1e-5 of an entry near a threshold."""
+
 
 def merge_entries(
     entries: Entries,
@@ -45,7 +49,8 @@ def merge_entries(
         merge: how the inputs' values at a place become one.
         store: takes the result. Some places are stored twice; the last value counts.
         drop: j, to zero every entry strictly below the j-th smallest of all inputs together; or T
-            numbers, to do so in each input on its own.
+            numbers, to do so in each input on its own. Of an input with a j greater than the number
+            of its entries, nothing is kept.
         votes: where `merge` elects a sign, the T weights with which the inputs vote.
         outliers: T numbers, to zero every entry of an input strictly above its so many-th smallest
             too; 0 for an input without such a limit. Only with T numbers in `drop`.
@@ -56,12 +61,14 @@ def merge_entries(
         highest = outliers or [0] * entries.count
         bands = [
             Band(Threshold(j, entries.numel), Threshold(i, entries.numel) if i else None)
+            if j <= entries.numel
+            else Band(Threshold(0, entries.numel), empty=True)
             for j, i in zip(drop, highest, strict=True)
         ]
     if not entries.numel:
         return
     run = _Run(entries, bands, CloseCalls(entries, bands, votes), votes)
-    if run.pruning and not run.cheap:
+    if run.thresholds and not run.cheap:
         for where, rows in run.merge_what_is_decided(merge, store):
             run.merge_rows(merge, store, where, rows)
     else:
@@ -100,7 +107,8 @@ class _Run:
         self.bands = bands
         self.close_calls = close_calls
         self.votes = votes
-        self.pruning = any(band.thresholds for band in bands)
+        self.thresholds = list(dict.fromkeys(t for band in bands for t in band.thresholds))
+        self.pruning = bool(self.thresholds) or any(band.empty for band in bands)
         rows, columns = entries.shape
         size = max(STREAM_BLOCK, entries.numel * entries.count // _BLOCKS)
         self.blocks = list(slices(rows, columns * entries.count, size))
@@ -175,22 +183,22 @@ class _Run:
 
     def _attempts(self) -> Iterator[None]:
         """Bracket the thresholds, ever more widely until a pass has found them; then settle."""
-        thresholds = list(dict.fromkeys(t for band in self.bands for t in band.thresholds))
-        if not thresholds:
+        if not self.thresholds:
             return
         samples, margin = self._samples()
         while True:
-            for threshold in thresholds:
+            for threshold in self.thresholds:
                 of_inputs = zip(samples, self.bands, strict=True)
                 own = [sample for sample, band in of_inputs if threshold in band.thresholds]
-                threshold.bracket(torch.cat(own), margin)
+                slack = 0.0 if self.entries.errors is None else _SLACK
+                threshold.bracket(torch.cat(own), margin, slack)
             yield
-            if all(threshold.found for threshold in thresholds):
+            if all(threshold.found for threshold in self.thresholds):
                 break
             if margin >= 1:
                 raise LinAlgError("the coordinates are out of their dtype's range")
             margin = max(8 * margin, 0.01)
-        for threshold in thresholds:
+        for threshold in self.thresholds:
             threshold.settle()
 
     def _samples(self) -> tuple[list[Tensor], float]:

@@ -47,12 +47,13 @@ class Threshold:
         """The largest magnitude that may be equal to the threshold."""
         return self.upper * (1 + TIE)
 
-    def bracket(self, sample: Tensor, margin: float) -> None:
+    def bracket(self, sample: Tensor, margin: float, slack: float) -> None:
         """Expect the threshold about where it would be in a sample.
 
         Args:
             sample: magnitudes, [m], m ≥ 1. If it is all of them, the threshold is known.
             margin: how far the sample's ranks, as shares of m, may be from those of all.
+            slack: the relative difference to the sample's magnitudes that may be rounding.
         """
         self._below = self._ties = 0
         self._within = []
@@ -63,8 +64,9 @@ class Threshold:
         share = self.j / self.total
         low = self.j if whole else math.floor((share - margin) * m)
         high = self.j if whole else math.ceil((share + margin) * m)
-        self.lower = float(sample.kthvalue(low).values) if low >= 1 else 0.0
-        self.upper = float(sample.kthvalue(high).values) if high <= m else math.inf
+        slack = 0 if whole else slack
+        self.lower = float(sample.kthvalue(low).values) * (1 - slack) if low >= 1 else 0.0
+        self.upper = float(sample.kthvalue(high).values) * (1 + slack) if high <= m else math.inf
 
     def see(self, magnitudes: Tensor) -> Tensor | None:
         """Take a part into account.
@@ -122,10 +124,17 @@ def at_most(magnitudes: Tensor, threshold: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Band:
-    """What is kept of an input: magnitudes from one threshold up, to another one or without end."""
+    """What is kept of an input: magnitudes from one threshold up, to another one or without end.
+
+    Attributes:
+        low: the first threshold.
+        high: the other one.
+        empty: whether nothing is kept.
+    """
 
     low: Threshold
     high: Threshold | None = None
+    empty: bool = False
 
     @property
     def thresholds(self) -> list[Threshold]:
@@ -139,5 +148,7 @@ class Band:
 
     def keep(self, magnitudes: Tensor) -> Tensor:
         """Return 1 where a magnitude is kept, and 0 elsewhere, in their dtype."""
+        if self.empty:
+            return torch.zeros_like(magnitudes)
         kept = at_least(magnitudes, self.low.floor)
         return kept if self.high is None else kept.mul_(at_most(magnitudes, self.high.ceiling))

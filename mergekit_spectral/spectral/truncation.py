@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mergekit_spectral.spectral.decomposition import joint_decomposition
 from mergekit_spectral.spectral.delta import Delta
 from mergekit_spectral.spectral.factored_delta import FactoredDelta
 from mergekit_spectral.spectral.precision import TIE, exact_matmul
+
+_NOISE = 1e-7
+"""Singular values at most this share of the largest are rounding noise of a Gram matrix."""
 
 
 def kept_rank(spectrum: Tensor, eta: float) -> int:
@@ -35,7 +39,14 @@ def truncate(delta: Delta, eta: float) -> FactoredDelta:
     Returns:
         U_r · diag(s_r)·V_rᵀ · Σs/Σs_r in factors, of rank r; of rank 0 if the delta is zero.
     """
-    decomposition = joint_decomposition([delta], lambda s: kept_rank(s, eta), few=True)
-    spectrum, r = decomposition.spectrum, decomposition.basis.shape[1]
+    noise = 0.0 if delta.dtype == torch.float64 else _NOISE
+
+    def without_noise(spectrum: Tensor) -> Tensor:
+        return spectrum.masked_fill(spectrum <= noise * spectrum[:1], 0)
+
+    decomposition = joint_decomposition(
+        [delta], lambda s: kept_rank(without_noise(s), eta), few=True
+    )
+    spectrum, r = without_noise(decomposition.spectrum), decomposition.basis.shape[1]
     rescale = float(spectrum.sum() / spectrum[:r].sum()) if r else 1.0
     return FactoredDelta(decomposition.basis, decomposition.coordinates(delta) * rescale)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta
+from mergekit_spectral.spectral.blocks import smaller_blocks
 
 OUT, IN, T = 24, 40, 3
 Factors = list[tuple[Tensor, Tensor]]
@@ -251,6 +252,103 @@ def test_entries_equal_to_the_threshold_are_all_kept(density: float, dtype: torc
     kept = merge([entries, entries], "knots_ties", density=density)
     limit = {0.25: 3.0, 0.5: 2.0, 0.75: 2.0}[density]
     assert torch.equal(kept != 0, entries.abs() >= limit)
+
+
+def hadamard(size: int) -> Tensor:
+    """[size, size] of ±1 with orthogonal rows; `size` is a power of 2."""
+    matrix = torch.ones(1, 1, dtype=torch.float64)
+    while len(matrix) < size:
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+    return matrix
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", ["drm", "drm, half", "knots_ties", "knots_ties, trimmed"])
+def test_sparse_deltas_with_more_zeros_than_are_kept(name: str, dtype: torch.dtype):
+    """The threshold is zero, to which most entries are equal."""
+    case = DEFINED[name]
+    method, values, definition = case
+    masks = torch.rand(T, 128, 128, generator=torch.Generator().manual_seed(9)) < 0.005
+    deltas = [d.to(dtype) * m for d, m in zip(gaussian((128, 128), T), masks, strict=True)]
+    actual = merge_matrices([DenseDelta(delta) for delta in deltas], method, **values)
+    assert relative_error(actual, definition([d.double() for d in deltas], **values)) < 5e-4
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-18, 1.0, 1e24, 1e30])
+@pytest.mark.parametrize("divisor", [1, 1 << 24])
+def test_ties_by_the_thousand(size: float, divisor: int):
+    """Adapters of rank 1 whose rows of coordinates all have entries of one magnitude."""
+    (lefts,) = gaussian((T, 40, 1), 1)
+    rights = [row.sign() for row in gaussian((1, 512), T, 1)]
+    deltas = [size * B.float() @ A.float() for B, A in zip(lefts, rights, strict=True)]
+    with smaller_blocks(divisor):
+        actual = merge_matrices([DenseDelta(delta) for delta in deltas], "drm")
+    expected = reference.drm([delta.double() for delta in deltas])
+    assert relative_error(actual, expected) < 1e-5
+
+
+@pytest.mark.parametrize("divisor", [1, 1 << 24])
+@pytest.mark.parametrize("density", [0.2, 0.5])
+def test_ties_at_the_edge_of_what_a_sample_brackets(divisor: int, density: float):
+    """All renormalized entries are equal, and rounding spreads them to both sides of a sample."""
+    s = torch.arange(1, 33, dtype=torch.float64)[:, None]
+    H = hadamard(64)
+    deltas = [hadamard(32) @ (s * H[start : start + 32]) for start in (0, 32)]
+    with smaller_blocks(divisor):
+        actual = merge_matrices(
+            [DenseDelta(delta.float()) for delta in deltas], "drm", density=density
+        )
+    assert relative_error(actual, reference.drm(deltas, density=density)) < 1e-5
+
+
+@pytest.mark.parametrize("method", ["drm", "knots_ties"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_weights_that_cancel_but_for_rounding_are_not_divided_by(method: str, dtype: torch.dtype):
+    deltas = [delta.to(dtype) for delta in full(3)]
+    weights = [0.1, 0.2, -0.3]
+    actual = merge(deltas, method, weight=weights)
+    turned = merge([deltas[1], deltas[2], deltas[0]], method, weight=[0.2, -0.3, 0.1])
+    definition = {"drm": reference.drm, "knots_ties": reference.knots_ties}[method]
+    expected = definition([delta.double() for delta in deltas], weights=weights)
+    assert relative_error(actual, expected) < 1e-5
+    assert relative_error(turned, expected) < 1e-5
+
+
+@pytest.mark.parametrize("method", ["knots_ties", "knots_breadcrumbs"])
+def test_an_input_that_keeps_nothing_leaves_the_others_their_ties(method: str):
+    first, *others = (B @ A.sign() for B, A in factors_of_rank(1, 5))
+    actual = merge([first, *others], method, density=[0.0, 0.3, 0.3])
+    least = merge([first, *others], method, density=[1e-9, 0.3, 0.3])
+    basis = merge([0 * first, *others], method, density=0.3)
+    assert not torch.equal(actual, basis)  # its directions count all the same
+    kept = [merge([first, o], method, density=[0.0, 0.3]) for o in others]
+    assert all(k.any() for k in kept)
+    if method == "knots_breadcrumbs":
+        torch.testing.assert_close(actual, least)
+
+
+@pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3])
+@pytest.mark.parametrize("method", ["knots_ties", "drm"])
+def test_factors_that_cancel(size: float, method: str):
+    """As PiSSA's adapters once they are converted: B and A less where they began."""
+    deltas, exact = [], []
+    for t in range(T):
+        B0, B1 = (x.float() for x in gaussian((96, 8), 2, 10 * t))
+        A0, A1 = (x.float() for x in gaussian((8, 96), 2, 10 * t + 5))
+        B, A = torch.cat([B0 + size * B1, -B0], 1), torch.cat([A0 + size * A1, A0])
+        deltas.append(FactoredDelta(B, A))
+        exact.append(B.double() @ A.double())
+    definition = {"drm": reference.drm, "knots_ties": reference.knots_ties}[method]
+    assert relative_error(merge_matrices(deltas, method), definition(exact)) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_star_takes_noise_for_no_singular_values(dtype: torch.dtype):
+    """5, 4 and 1: half of their sum is the first."""
+    H = hadamard(32)
+    delta = (H[:, [1, 2, 4]] * torch.tensor([5.0, 4.0, 1.0])) @ H[:, [3, 7, 9]].T
+    actual = merge_matrices([DenseDelta(delta.to(dtype))], "star", eta=50.0)
+    assert relative_error(actual, reference.star([delta], eta=50.0)) < 1e-5
 
 
 def test_star_counts_sums_that_reach_its_share_but_for_rounding():
