@@ -10,8 +10,12 @@ LOG = logging.getLogger(__name__)
 NAMES: dict[str, tuple[str, ...]] = {
     "mergekit.architecture": ("arch_info_for_config",),
     "mergekit.architecture.auto": ("get_model_tensor_names",),
+    "mergekit.architecture.conversion": (
+        "can_convert_checkpoint_keys",
+        "convert_checkpoint_tensors",
+    ),
     "mergekit.card": ("is_hf",),
-    "mergekit.common": ("ModelReference", "dtype_from_name"),
+    "mergekit.common": ("ModelReference", "dtype_from_name", "get_auto_cls"),
     "mergekit.config": (
         "ConditionalParameter",
         "InputModelDefinition",
