@@ -78,7 +78,8 @@ directions = pytest.mark.parametrize("direction", ["horizontal", "vertical"])
 
 def seeds(test: Callable[..., None]) -> Callable[..., None]:
     """Run a test on a few random inputs."""
-    return settings(max_examples=4)(given(seed=st.integers(0, 2**20))(test))
+    few = settings(max_examples=settings.default.max_examples // 6)
+    return few(given(seed=st.integers(0, 2**20))(test))
 
 
 # (method, settings, definition)

@@ -21,7 +21,6 @@ SETTINGS = {
     "two threads": {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"},
 }
 MATHEMATICS = [
-    "spectral/test_close_calls.py",
     "spectral/test_decomposition.py",
     "spectral/test_factored.py",
     "methods/test_properties.py",
@@ -33,7 +32,7 @@ everywhere = pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 
 
 def environment(setting: dict[str, str]) -> dict[str, str]:
-    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "few"}
     mine = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     return mine | one_thread | setting
 
