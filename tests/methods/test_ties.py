@@ -328,7 +328,7 @@ def test_an_input_that_keeps_nothing_leaves_the_others_their_ties(method: str):
         torch.testing.assert_close(actual, least)
 
 
-@pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3])
+@pytest.mark.parametrize("size", [1e-1, 1e-2])
 @pytest.mark.parametrize("method", ["knots_ties", "drm"])
 def test_factors_that_cancel(size: float, method: str):
     """As PiSSA's adapters once they are converted: B and A less where they began."""
