@@ -59,8 +59,14 @@ def test_merges_are_the_same(setting: dict[str, str], usual: Path, tmp_path: Pat
 
 @everywhere
 def test_mathematics(setting: dict[str, str]):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *MATHEMATICS]
+    files = [TESTS / file for file in MATHEMATICS]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     run = subprocess.run(
-        command, env=environment(setting), cwd=TESTS, capture_output=True, text=True, check=False
+        command,
+        env=environment(setting),
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stdout[-5000:]
