@@ -145,6 +145,7 @@ def adapter_delta(tensor: AdaptedTensor, owner: Hashable, name: str | None) -> T
                 f"{str(dtype).removeprefix('torch.')}; its factors or `lora_alpha` are far too "
                 "large, so repair or replace that adapter."
             )
+        deltas = [delta.without_cancellation() for delta in deltas]
         if B.ndim == 3:
             return SlicedTaskDelta(shape, deltas)
         return TaskDelta(shape, deltas[0])

@@ -12,6 +12,9 @@ from mergekit_spectral.spectral.blocks import slices
 from mergekit_spectral.spectral.delta import AT_A_TIME, Delta, DenseDelta
 from mergekit_spectral.spectral.precision import solvable
 
+_CANCELLING = 16
+"""A column of B·A that is shorter than what adds up to it by this factor has lost digits."""
+
 
 class FactoredDelta(Delta):
     """A delta stored as a product of two factors, D = B·A.
@@ -69,6 +72,19 @@ class FactoredDelta(Delta):
         B, A = solvable(self.B), solvable(self.A)
         norms: Tensor = torch.linalg.vector_norm(B, dim=0)
         return (norms.square() @ A.square()).sqrt_().cpu()
+
+    def without_cancellation(self) -> FactoredDelta:
+        """Return D in factors whose float32 products keep their digits.
+
+        The columns of B may cancel, as those of PiSSA's adapters do: their factors hold a trained
+        product minus the initial one. With B = Q·R in float64, D = Q·(R·A), and the columns of Q
+        cannot cancel. Each factor is rounded once.
+        """
+        if not (self.rounding_norms > _CANCELLING * self.column_norms).any():
+            return self
+        Q, R = torch.linalg.qr(solvable(self.B))
+        A = R @ solvable(self.A)
+        return FactoredDelta(Q.to(self.B), A.to(self.A))
 
     def projected_lengths(self, basis: Tensor, rows: Tensor) -> Tensor:
         # With Aᵀ = P·L, the rows of (basisᵀ·B)·Lᵀ are as long as those of basisᵀ·B·A.

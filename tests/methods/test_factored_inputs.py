@@ -196,3 +196,18 @@ def test_fused_experts_stay_in_factors(method: str):
     wanted = merge(method, group_of(base, base + SCALE * B @ A, other, base))
     torch.testing.assert_close(merged, wanted)
     torch.testing.assert_close(factored.update_added_to(base), base + SCALE * B @ A)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_factors_that_cancel_keep_their_digits(dtype: torch.dtype):
+    """A converted adapter of PiSSA: what it trained less what it began with."""
+    base, B, A, b, a = random((40, 30), (40, 4), (4, 30), (40, 4), (4, 30))
+    size = 1e-3 if dtype == torch.float32 else 2**-6
+    B, A, b, a = (x.to(dtype) for x in (B, A, b, a))
+    pair = torch.cat([B + size * b, -B], 1), torch.cat([A + size * a, A])
+    (delta,) = task_deltas(group_of(base.to(dtype), on_base(base.to(dtype), pair)))
+    exact = SCALE * pair[0].double() @ pair[1].double()
+    assert isinstance(delta.matrix, FactoredDelta)
+    assert relative_error(delta.matrix.to_dense(), exact) < 3e-7
+    scale = (delta.matrix.B.norm() * delta.matrix.A.norm()) / exact.norm()
+    assert scale < 4

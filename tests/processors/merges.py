@@ -19,7 +19,7 @@ if __name__ == "__main__":  # as pytest does for the tests
 
 from matrices import SPECTRA, with_spectrum
 from mergekit.merge_methods import registered_methods
-from methods.test_ties import KINDS, factors_of_rank, full, merge_matrices
+from methods.test_ties import KINDS, factors_of_rank, factors_that_cancel, full, merge_matrices
 
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.spectral import DenseDelta, FactoredDelta
@@ -41,9 +41,12 @@ def all_merges() -> dict[str, Tensor]:
                 dense = [DenseDelta(delta.to(dtype)) for delta in deltas]
                 torch.manual_seed(0)
                 merged[f"{name}, {dtype}, {method}"] = merge_matrices(dense, method, **density)
-            factors = [FactoredDelta(B.float(), A.float()) for B, A in factors_of_rank(4, 1)]
+        factors = {"factored": factors_of_rank(4, 1)}
+        factors |= {f"cancelling to {s}": factors_that_cancel(s) for s in (1e-2, 1e-3, 1e-5)}
+        for name, pairs in factors.items():
+            deltas = [FactoredDelta(B.float(), A.float()).without_cancellation() for B, A in pairs]
             torch.manual_seed(0)
-            merged[f"factored, {method}"] = merge_matrices(factors, method, **density)
+            merged[f"{name}, {method}"] = merge_matrices(deltas, method, **density)
     return merged
 
 
