@@ -16,6 +16,7 @@ from mergekit.options import MergeOptions
 from mergekit_spectral.checking.configs import check_configs
 from mergekit_spectral.checking.costs import Costs, costs_of, gigabytes
 from mergekit_spectral.checking.findings import Finding, Findings
+from mergekit_spectral.checking.hub_names import check_hub_names
 from mergekit_spectral.checking.identity import check_identity
 from mergekit_spectral.checking.inputs import check_inputs
 from mergekit_spectral.checking.layers import check_architectures, check_layers
@@ -101,6 +102,8 @@ def examine(
     check_configs(config, models, named, findings)
     if out is not None:
         check_out(out, models, findings)
+        if options.write_model_card and not isinstance(method, SpectralMethod):
+            check_hub_names(named, findings)
     # An inspection reads an adapter's factors, whatever the method does.
     in_factors = out is None or isinstance(method, SpectralMethod)
     copied = list(_copied(config, models, in_factors))

@@ -52,7 +52,8 @@ def folder(llama: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 def write(method: str, base: str, inputs: list[str]) -> None:
     models = [{"model": name} for name in inputs]
-    recipe = {"merge_method": method, "base_model": base, "models": models}
+    recipe: dict[str, Any] = {"merge_method": method, "base_model": base, "models": models}
+    recipe["parameters"] = {"weight": 1.0}
     Path("recipe.yml").write_text(yaml.safe_dump(recipe))
 
 
@@ -96,3 +97,27 @@ def test_mergekits_own_methods_are_left_alone(folder: Path, asked: list[Any]):
     assert CliRunner().invoke(run_yaml.main, ["recipe.yml", "out", "--quiet"]).exit_code == 0
     with pytest.raises(Exception, match=r"offline|resolution|connect"):
         card.is_hf("base")
+
+
+@pytest.mark.parametrize("base", NAMES)
+def test_check_warns_where_mergekits_own_methods_would_ask(
+    base: str, folder: Path, asked: list[Any]
+):
+    write("task_arithmetic", base, ["tuned"])
+    result = CliRunner().invoke(main, ["check", "recipe.yml", "--out", "out"])
+    assert f"the hub for a model named {base}," in result.output
+    assert "the hub for a model named tuned," in result.output
+    assert asked == []
+    merge = CliRunner().invoke(run_yaml.main, ["recipe.yml", "out", "--quiet"])
+    assert merge.exit_code != 0
+    assert list(Path("out").glob("*.safetensors"))
+    assert not Path("out/tokenizer.json").exists()
+
+
+def test_check_does_not_warn_of_paths(folder: Path, asked: list[Any]):
+    write("task_arithmetic", "./base", [str(folder / "tuned")])
+    result = CliRunner().invoke(main, ["check", "recipe.yml", "--out", "out"])
+    assert "the hub" not in result.output
+    merge = CliRunner().invoke(run_yaml.main, ["recipe.yml", "out", "--quiet"])
+    assert merge.exit_code == 0
+    assert asked == []
