@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from mergekit.common import ModelReference
@@ -114,7 +115,7 @@ def seconds(work: Work, speeds: Speeds, startup: float, copies: int) -> float:
 
 
 def measure(method: MergeMethod, inputs: int) -> Speeds:
-    """Measure this machine's speeds, in about a second.
+    """Measure this machine's speeds, in about a second the first time.
 
     Args:
         method: whose speed in merging entries is measured.
@@ -124,12 +125,19 @@ def measure(method: MergeMethod, inputs: int) -> Speeds:
     vectors = [torch.randn(ENTRIES) for _ in range(inputs + others)]
     group = TensorGroup.from_tensors(vectors, base_index=0 if others else None)
     parameters = _parameters(method, inputs, others)
+    products, cubes = _matrix_speeds()
+    entries = inputs * ENTRIES / _taken(lambda: method((group,), parameters=parameters), times=1)
+    return Speeds(products, cubes, entries)
+
+
+@cache
+def _matrix_speeds() -> tuple[float, float]:
+    """Measure multiplications of a product and n³ of an eigendecomposition a second."""
     a = torch.randn(SIDE, SIDE)
     gram = a.double() @ a.double().T
-    return Speeds(
-        products=SIDE**3 / _taken(lambda: a @ a),
-        cubes=SIDE**3 / _taken(lambda: torch.linalg.eigh(gram)),
-        entries=inputs * ENTRIES / _taken(lambda: method((group,), parameters=parameters), times=1),
+    return (
+        SIDE**3 / _taken(lambda: a @ a),
+        SIDE**3 / _taken(lambda: torch.linalg.eigh(gram)),
     )
 
 
