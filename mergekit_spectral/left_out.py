@@ -14,6 +14,7 @@ import torch
 import transformers
 from transformers import PretrainedConfig
 
+from mergekit_spectral.mergeable import is_quantized
 from mergekit_spectral.tensor_names import kind_of
 
 Header = tuple[tuple[int, ...], torch.dtype]
@@ -57,7 +58,8 @@ def left_out(
 ) -> LeftOut:
     """Return the weights of a model that a merge does not read.
 
-    Buffers are passed over, and so are weights that are tied to others.
+    Buffers are passed over, and so are weights that are tied to others. Codes of quantized weights
+    count as weights.
 
     Args:
         headers: shapes and dtypes of the model's tensors.
@@ -70,7 +72,7 @@ def left_out(
         name
         for name, (_, dtype) in headers.items()
         if name not in read
-        and dtype.is_floating_point
+        and (dtype.is_floating_point or is_quantized(name, dtype, headers))
         and not name.endswith(_RECOMPUTED)
         and kind_of(name) not in kinds
     )

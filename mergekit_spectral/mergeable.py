@@ -63,6 +63,17 @@ def why_not_mergeable(
     return None
 
 
+def is_quantized(name: str, dtype: torch.dtype, names: Iterable[str]) -> bool:
+    """Tell whether a tensor holds a weight's codes, whose scale is in a tensor beside it.
+
+    Args:
+        name: of the tensor.
+        dtype: that it is stored in.
+        names: of all tensors of the checkpoint.
+    """
+    return dtype in CODES and _scale_of(name, names) is not None
+
+
 def differs(one: Tensor, other: Tensor) -> bool:
     """Tell whether two tensors of any dtype, one of them a buffer, cannot stand for each other."""
     return one.dtype != other.dtype or not torch.equal(one, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,14 @@ class AdapterFiles:
         name: what the recipe calls it, for messages.
         config: what peft's own classes read from ``adapter_config.json``.
         weights: ``adapter_model.safetensors`` or ``adapter_model.bin``.
+        peft_version: that ``adapter_config.json`` names. peft's classes put their own in its place
+            where it names none.
     """
 
     name: str
     config: peft.PeftConfig
     weights: Path
+    peft_version: str | None
 
 
 def find_adapter(
@@ -59,6 +63,7 @@ def find_adapter(
         )
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
+        stored = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     except KeyError as error:
         raise MergeError(
             f"Adapter {path} has the peft_type {error} in its {CONFIG_NAME}, which peft "
@@ -73,7 +78,8 @@ def find_adapter(
         raise MergeError(
             f"Adapter {path} has no peft_type in its {CONFIG_NAME}; for LoRA it is LORA."
         )
-    return AdapterFiles(path, config, weights)
+    version = stored.get("peft_version")
+    return AdapterFiles(path, config, weights, version if isinstance(version, str) else None)
 
 
 def _fetch(path: str, revision: str | None, cache_dir: str | None) -> Path:

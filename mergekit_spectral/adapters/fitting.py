@@ -8,13 +8,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 
-from torch import nn
-
-from mergekit_spectral.adapters.base_weights import BaseWeights, Shape
-from mergekit_spectral.adapters.lora import Addition, LoraAdapter, NotAProductError, Product
+from mergekit_spectral.adapters.base_weights import BaseWeights
+from mergekit_spectral.adapters.lora import Addition, LoraAdapter, Product
 from mergekit_spectral.adapters.structure import ModelStructure
+from mergekit_spectral.adapters.wrapped import is_targeted, with_all_wrapped, wrapped_updates
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.tensor_names import kind_of
+from mergekit_spectral.tensor_names import kind_of, name_in
 
 
 def fitted(
@@ -35,8 +34,9 @@ def fitted(
             nothing says which way around it changes a square weight.
     """
     known = weights.index.tensor_paths
+    adapter = with_all_wrapped(adapter, structure)
     fitting = copy.copy(adapter)
-    wrapped = _wrapped_parameters(adapter, base, known, structure)
+    wrapped = wrapped_updates(adapter, base, weights, structure)
     names = _stored_names(adapter, base, known, structure)
     fitting.updates = {names[name]: update for name, update in adapter.updates.items()}
     fitting.replacements = {names[name]: key for name, key in adapter.replacements.items()}
@@ -47,56 +47,6 @@ def fitted(
     _check_shapes(fitting, base, weights)
     fitting.updates |= wrapped
     return fitting
-
-
-def _wrapped_parameters(
-    adapter: LoraAdapter, base: str, known: Collection[str], structure: ModelStructure
-) -> dict[str, Product]:
-    """Return the updates of fused experts, [experts, out, in], by the parameters' names.
-
-    peft's `target_parameters` wraps the parameters of one module one after the other. The factors
-    of the last have the module's own name, of those before it the name with ``.base_layer``, once
-    more for each step back.
-    """
-    found: dict[str, Product] = {}
-    for wrapped, (B, A) in adapter.wrapped.items():
-        name, depth = wrapped.replace(".base_layer", ""), wrapped.count(".base_layer")
-        module = name_in(structure.modules, name)
-        own = structure.modules[module] if module in structure.modules else nn.Module()
-        parameters = {
-            key: parameter
-            for key, parameter in own.named_parameters(recurse=False)
-            if _is_targeted(adapter, f"{name}.{key}")
-        }
-        if depth >= len(parameters):
-            raise NotAProductError(adapter.name, f"LoRA on a parameter of {name}")
-        parameter_name, parameter = list(parameters.items())[-1 - depth]
-        full = f"{module}.{parameter_name}"
-        parts = structure.parts(full, known)
-        if parameter.ndim != 3 or not parts or not structure.is_planned(full):
-            raise NotAProductError(adapter.name, f"LoRA on the parameter {full}")
-        key = f"{name}.{parameter_name}"
-        ranks, alphas = adapter.settings([key])
-        rank, alpha = ranks[key], alphas[key]
-        experts = len(parameter)
-        shapes = adapter.wrapped_shapes(wrapped)
-        if (shapes[0][1], shapes[1][0]) != (rank * experts, rank * experts):
-            own_rank = f"{shapes[1][0]} rows for {experts} experts"
-            raise adapter.rank_error(full, rank, own_rank)
-        transposed = bool(getattr(own, "is_transposed", False))
-        scale = adapter.scale(rank, alpha)
-        update = Product(B, A, rank, scale, transposed, experts=experts)
-        sides = shapes[0][0], shapes[1][1]
-        shape = (experts, *(sides[::-1] if transposed else sides))
-        if shape != parameter.shape:
-            raise _shape_error(adapter, base, full, shape, tuple(parameter.shape))
-        found[full] = update
-    return found
-
-
-def _is_targeted(adapter: LoraAdapter, parameter: str) -> bool:
-    targets = adapter.config.target_parameters or []
-    return any(f".{parameter}".endswith(f".{target}") for target in targets)
 
 
 def _stored_names(
@@ -122,19 +72,6 @@ def _stored_names(
                 "adapter into its base with peft instead."
             )
     return found
-
-
-def name_in(known: Collection[str], name: str) -> str:
-    """Return a weight's name among the `known`, or `name` itself if it is not among them.
-
-    Files may lack the model's own name before those of its layers (``transformer.`` in GPT-2's on
-    the hub), or have it where the adapter, trained on the bare model, lacks it.
-    """
-    shorter = name.partition(".")[2]
-    if name in known or shorter in known:
-        return name if name in known else shorter
-    longer = {first for first in (k.partition(".")[0] for k in known) if f"{first}.{name}" in known}
-    return f"{longer.pop()}.{name}" if len(longer) == 1 else name
 
 
 def _check_names(adapter: LoraAdapter, base: str, known: Collection[str]) -> None:
@@ -181,7 +118,7 @@ def _orient(
     for name, update in products.items():
         module = name_in(structure.modules, own_names[name].removesuffix(".weight"))
         transposed = by_shape[name]
-        if _is_targeted(adapter, own_names[name]):
+        if is_targeted(adapter, own_names[name]):
             transposed = False
         elif module in structure.modules:
             transposed = structure.is_conv1d(module)
@@ -225,13 +162,4 @@ def _check_shapes(adapter: LoraAdapter, base: str, weights: BaseWeights) -> None
         there = weights.header(name)[0] if name in known else adapter.replacement_shape(name)
         # An adapter tells convolutions as [out, rest].
         if shape not in (there, (*there[:1], math.prod(there[1:]))):
-            raise _shape_error(adapter, base, name, shape, there)
-
-
-def _shape_error(
-    adapter: LoraAdapter, base: str, name: str, shape: Shape, there: Shape
-) -> MergeError:
-    return MergeError(
-        f"Adapter {adapter.name} does not fit {base}: it changes {name} as {list(shape)}, but "
-        f"there it is {list(there)}; was it trained on a model of another size or vocabulary?"
-    )
+            raise adapter.shape_error(base, name, shape, there)

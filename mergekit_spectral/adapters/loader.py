@@ -72,7 +72,9 @@ class AdaptedLoader:
         self.fused = {
             name: structure.parts(name, known)
             for name, update in self.adapter.updates.items()
-            if isinstance(update, Product) and update.experts is not None and name not in known
+            if isinstance(update, Product)
+            and name not in known
+            and name not in self.adapter.replacements
         }
         brought = self.adapter.replacements | self.untied
         brought |= {name: known[parts[0]] for name, parts in self.fused.items()}

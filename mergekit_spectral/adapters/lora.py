@@ -109,6 +109,7 @@ class LoraAdapter:
     Attributes:
         name: what the recipe calls the adapter.
         config: as peft reads it.
+        peft_version: that the configuration was written by, if it says.
         updates: what is added, by weight.
         replacements: keys of the tensors that replace the base's, by weight.
         wrapped: keys of the factors B and A that change a parameter of a module which only the
@@ -140,6 +141,7 @@ class LoraAdapter:
 
         _check_config(files.name, config)
         self.config = config
+        self.peft_version = files.peft_version
         self._tensors = AdapterTensors(files.weights)
         self.updates: dict[str, Product | Addition] = {}
         self.replacements: dict[str, str] = {}
@@ -178,6 +180,13 @@ class LoraAdapter:
             f"Adapter {self.name}: its {CONFIG_NAME} gives {what} the rank {rank} (`r` or "
             f"`rank_pattern`), but its factors have {own}; the update's scale depends on it, so "
             "correct the configuration or take the one that the adapter was saved with."
+        )
+
+    def shape_error(self, base: str, name: str, shape: Shape, there: Shape) -> MergeError:
+        """Return the error that a weight of `base` has another shape than its update."""
+        return MergeError(
+            f"Adapter {self.name} does not fit {base}: it changes {name} as {list(shape)}, but "
+            f"there it is {list(there)}; was it trained on a model of another size or vocabulary?"
         )
 
     def wrapped_shapes(self, module: str) -> tuple[Shape, Shape]:

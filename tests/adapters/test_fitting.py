@@ -10,37 +10,23 @@ import peft
 import pytest
 import torch
 from adapters import peft_adapters
+from adapters.weights import Weights
 from end_to_end import checkpoints
 from end_to_end.by_peft import merged_by_peft
 from end_to_end.checkpoints import write_adapter
 from hypothesis import given
 from hypothesis import strategies as st
-from mergekit.io.lazy_tensor_loader import ShardedTensorIndex
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from mergekit_spectral.adapters import LoraAdapter, ModelStructure, find_adapter
-from mergekit_spectral.adapters.base_weights import Header
-from mergekit_spectral.adapters.fitting import fitted, name_in
+from mergekit_spectral.adapters.fitting import fitted
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.tensor_names import name_in
 
 PARTS = st.sampled_from(["model", "layers", "0", "1", "mlp", "weight"])
 NAMES = st.lists(PARTS, min_size=1, max_size=5).map(".".join)
-
-
-class Weights:
-    """Weights of which only the shapes are known."""
-
-    def __init__(self, shapes: dict[str, tuple[int, ...]]):
-        self.shapes = shapes
-        self.index = ShardedTensorIndex("", True, dict.fromkeys(shapes, ""), [])
-
-    def header(self, name: str) -> Header:
-        return self.shapes[name], torch.float32
-
-    def read(self, name: str, device: torch.device) -> Tensor:
-        raise AssertionError(f"{name} was read")
 
 
 def toy_weights() -> Weights:

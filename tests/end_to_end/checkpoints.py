@@ -61,11 +61,40 @@ def mixtral() -> PreTrainedModel:
     return _new("Mixtral", "MixtralForCausalLM", vocab_size=len(VOCABULARY), **experts, **DECODER)
 
 
-def qwen3_moe() -> PreTrainedModel:
+def qwen3_moe(**config: object) -> PreTrainedModel:
     """As `mixtral`."""
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
-    settings = {"vocab_size": len(VOCABULARY), "head_dim": 8, **experts, **DECODER}
+    settings = {"vocab_size": len(VOCABULARY), "head_dim": 8, **DECODER, **experts, **config}
     return _new("Qwen3Moe", "Qwen3MoeForCausalLM", **settings)
+
+
+def gpt_oss(**config: object) -> PreTrainedModel:
+    """With stacked experts that are [in, out], in its files too, and biases of them."""
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8}
+    settings = {"vocab_size": len(VOCABULARY), **DECODER, **experts}
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+    return _new("GptOss", "GptOssForCausalLM", **{**settings, **rope, **config})
+
+
+def llama4(**config: object) -> PreTrainedModel:
+    """With stacked experts that are [in, out], which neither transformers nor peft says of them."""
+    experts = {"num_local_experts": 4, "interleave_moe_layer_step": 1, "head_dim": 8}
+    settings = {"vocab_size": len(VOCABULARY), **DECODER, **experts, **config}
+    text = transformers.Llama4TextConfig(**settings)
+    vision = transformers.Llama4VisionConfig(
+        **{**VISION, "intermediate_size": 128, "image_size": 28, "patch_size": 14},
+        num_hidden_layers=1,
+        vision_output_dim=32,
+        projector_input_dim=32,
+        projector_output_dim=32,
+    )
+    return _new(
+        "Llama4",
+        "Llama4ForConditionalGeneration",
+        text_config=text.to_dict(),
+        vision_config=vision.to_dict(),
+        pad_token_id=0,
+    )
 
 
 def qwen2(**config: object) -> PreTrainedModel:

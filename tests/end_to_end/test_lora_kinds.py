@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from end_to_end import checkpoints
 from end_to_end.by_peft import logits, logits_by_peft, merged_by_peft
 from end_to_end.checkpoints import tensors, write_adapter
 from end_to_end.command import mergekit_yaml
-from end_to_end.expected import Weights, assert_weights_merged
+from end_to_end.expected import Weights, assert_close, assert_weights_merged
 from reference import relative_error
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
@@ -95,6 +96,43 @@ EXPERTS: dict[str, dict[str, Any]] = {
         "rank_pattern": {"experts.down_proj": 2},
         "alpha_pattern": {r"layers.\d+.mlp.experts.gate_up_proj": 3},
     },
+    # 4 experts of rank 1 have as many rows as q_proj, of rank 4.
+    "rows of a layer": {
+        "target_parameters": ["experts.gate_up_proj", "experts.down_proj"],
+        "rank_pattern": {"experts.down_proj": 1},
+    },
+}
+
+# Of experts that are stored as [in, out]. Square ones fit either way around.
+TURNED: dict[str, tuple[Callable[[], PreTrainedModel], dict[str, Any]]] = {
+    "gpt-oss": (checkpoints.gpt_oss, EXPERTS["patterns"]),
+    "gpt-oss, gate_up_proj square": (
+        partial(checkpoints.gpt_oss, intermediate_size=16),
+        EXPERTS["both"],
+    ),
+    "gpt-oss, down_proj square": (
+        partial(checkpoints.gpt_oss, intermediate_size=32),
+        EXPERTS["rows of a layer"],
+    ),
+    "gpt-oss, one expert": (
+        partial(
+            checkpoints.gpt_oss, intermediate_size=16, num_local_experts=1, num_experts_per_tok=1
+        ),
+        {"target_parameters": ["experts.gate_up_proj"]},
+    ),
+    "gpt-oss, with biases": (
+        checkpoints.gpt_oss,
+        {"target_parameters": ["gate_up_proj", "experts.gate_up_proj_bias", "down_proj_bias"]},
+    ),
+    "Llama 4": (checkpoints.llama4, EXPERTS["both"]),
+    "Llama 4, gate_up_proj square": (
+        partial(checkpoints.llama4, intermediate_size=16),
+        EXPERTS["rows of a layer"],
+    ),
+    "Llama 4, down_proj square": (
+        partial(checkpoints.llama4, intermediate_size=32),
+        EXPERTS["both"],
+    ),
 }
 
 TIED: dict[str, dict[str, Any]] = {
@@ -169,6 +207,26 @@ def test_on_fused_experts(model: Callable[[], PreTrainedModel], kind: str, tmp_p
     out = mergekit_yaml(recipe, tmp_path / "out")
     tuned = [merged_by_peft(base.path, adapter) for adapter in (fused, plain)]
     assert_weights_merged(tensors(out), tensors(base.path), tuned, "drm")
+
+
+@pytest.mark.parametrize("kind", TURNED)
+def test_on_experts_stored_as_in_out(kind: str, tmp_path: Path):
+    architecture, config = TURNED[kind]
+    base = Base.saved(architecture(), tmp_path)
+    targets = r".*layers\.\d\.self_attn\.q_proj"
+    adapter = write_adapter(tmp_path / "adapter", base.model, 1, targets, **config)
+    tuned = merged_by_peft(base.path, adapter)
+    before = tensors(base.path)
+    changed = [name for name in before if not torch.equal(tuned[name], before[name].double())]
+    assert sum("experts" in name for name in changed) >= 2
+    whole = _recipe("star", base.path, adapter) | {"parameters": {"eta": 100}}
+    merged = tensors(mergekit_yaml(whole, tmp_path / "whole"))
+    for name, weight in before.items():
+        assert_close(name, merged[name], weight.double(), tuned[name] - weight.double())
+    other = write_adapter(tmp_path / "other", base.model, 2, targets)
+    inputs = [tuned, merged_by_peft(base.path, other)]
+    out = mergekit_yaml(_recipe("drm", base.path, adapter, other), tmp_path / "out")
+    assert_weights_merged(tensors(out), before, inputs, "drm")
 
 
 @pytest.mark.parametrize("kind", TIED)

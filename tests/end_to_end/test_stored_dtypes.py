@@ -21,6 +21,7 @@ from mergekit_spectral.checking.check import check
 
 WEIGHT = "model.layers.1.mlp.up_proj.weight"
 SCALE = "model.layers.1.mlp.up_proj.weight_scale_inv"
+CODES = "model.layers.0.mlp.experts.down_proj_blocks"
 
 Tensors = dict[str, torch.Tensor]
 
@@ -127,6 +128,46 @@ def test_an_adapter_on_quantized_weights(llama: Family, out: Path):
     inputs = Family(llama.base, (Path(f"{changed}+{adapter}"),))
     wrong = {**recipe("drm", inputs), "dtype": "float32"}
     _assert_refused(try_mergekit_yaml(wrong, out), out, WEIGHT, str(changed), "int8")
+
+
+def test_quantized_experts_are_missed(out: Path, caplog: pytest.LogCaptureFixture):
+    """As OpenAI's gpt-oss has them: mergekit looks for other names and leaves them out."""
+    base = _quantized_gpt_oss(out.parent)
+    adapter = checkpoints.write_adapter(out.parent / "one", checkpoints.gpt_oss(), 1, ["q_proj"])
+    wrong = recipe("drm", Family(base, (Path(f"{base}+{adapter}"),)))
+    mergekit_yaml(wrong, out)
+    told = f"lacks 12 of the 60 tensors of {base}, the first are {CODES}, "
+    assert [message for message in caplog.messages if told in message]
+    (error,) = check(_written(out, wrong), MergeOptions(), out.parent).errors
+    assert told in error.message
+
+
+def test_an_adapter_on_quantized_experts(out: Path):
+    base = _quantized_gpt_oss(out.parent)
+    on_experts = {"target_parameters": ["experts.down_proj"]}
+    adapter = checkpoints.write_adapter(
+        out.parent / "one", checkpoints.gpt_oss(), 1, [], **on_experts
+    )
+    wrong = recipe("drm", Family(base, (Path(f"{base}+{adapter}"),)))
+    told = f"{CODES.removesuffix('_blocks')}, which mergekit does not find in the files of {base}; "
+    told += f"they hold {CODES}, of uint8, so they seem to be quantized"
+    _assert_refused(try_mergekit_yaml(wrong, out), out, str(adapter), told)
+    (error,) = check(_written(out, wrong), MergeOptions(), out.parent).errors
+    assert told in error.message
+
+
+def _quantized_gpt_oss(folder: Path) -> Path:
+    checkpoints.gpt_oss().save_pretrained(folder / "plain")
+    return _changed(folder / "plain", _quantize_experts, folder / "base")
+
+
+def _quantize_experts(tensors: Tensors) -> None:
+    for name in [name for name in tensors if name.endswith(("gate_up_proj", "down_proj"))]:
+        experts, in_, out = tensors.pop(name).shape
+        tensors |= {
+            f"{name}_blocks": torch.zeros(experts, out, in_ // 16, 8, dtype=torch.uint8),
+            f"{name}_scales": torch.zeros(experts, out, in_ // 16, dtype=torch.uint8),
+        }
 
 
 def _changed(folder: Path, change: Callable[[Tensors], object], copy: Path) -> Path:
