@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mergekit.common import ModelReference
+from mergekit.common import ModelReference, dtype_from_name
 from mergekit.config import (
     ConditionalParameter,
     InputModelDefinition,
@@ -22,6 +22,8 @@ from mergekit.config import (
 )
 from mergekit.merge_methods.base import ParameterScope
 
+from mergekit_spectral.errors import MergeError
+from mergekit_spectral.mergeable import FLOATS
 from mergekit_spectral.methods import SpectralMethod
 
 Settings = dict[str, ParameterSetting] | None
@@ -54,7 +56,7 @@ class Section:
 
 
 def check_recipe(config: MergeConfiguration, method: SpectralMethod) -> None:
-    """Check that every merge in a recipe has a base and every parameter a valid value.
+    """Check a recipe's dtypes, that every merge has a base and every parameter a valid value.
 
     Args:
         config: the recipe as written, or as mergekit's planner normalized it.
@@ -63,6 +65,8 @@ def check_recipe(config: MergeConfiguration, method: SpectralMethod) -> None:
     Raises:
         MergeError: naming the method, the key and, for a value, the valid range.
     """
+    for _, message in wrong_dtypes(config):
+        raise MergeError(message)
     for section in sections(config):
         if section.model is not None:
             method.require_base(section.base_model)
@@ -71,6 +75,22 @@ def check_recipe(config: MergeConfiguration, method: SpectralMethod) -> None:
             if section.settings and parameter.name in section.settings and not unused:
                 for value in scalars(section.settings[parameter.name]):
                     parameter.validate(value)
+
+
+def wrong_dtypes(config: MergeConfiguration) -> Iterator[tuple[str, str]]:
+    """Yield ``dtype`` and ``out_dtype`` where weights cannot be of them, each with a sentence.
+
+    mergekit takes int64 too, which rounds every weight to a whole number.
+    """
+    for key, name in (("dtype", config.dtype), ("out_dtype", config.out_dtype)):
+        try:
+            dtype = dtype_from_name(name)
+        except RuntimeError:
+            valid = False
+        else:
+            valid = dtype is None or dtype in FLOATS
+        if not valid:
+            yield key, f"`{key}` must be float32, bfloat16, float16 or float64, got {name}."
 
 
 def base_models(config: MergeConfiguration) -> set[ModelReference]:

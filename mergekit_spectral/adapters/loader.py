@@ -16,6 +16,8 @@ from mergekit_spectral.adapters.base_weights import BaseWeights, Header
 from mergekit_spectral.adapters.fitting import fitted
 from mergekit_spectral.adapters.lora import LoraAdapter, Product
 from mergekit_spectral.adapters.structure import ModelStructure
+from mergekit_spectral.errors import MergeError
+from mergekit_spectral.mergeable import dtype_name, why_not_mergeable
 
 
 def name_among(
@@ -52,7 +54,8 @@ class AdaptedLoader:
         untied: the last of these, each with the name that the base's files have it under.
 
     Raises:
-        MergeError: if the adapter does not fit the base; see `fitted`.
+        MergeError: if the adapter does not fit the base, see `fitted`, or changes tensors of whole
+            numbers or truth values.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class AdaptedLoader:
             and name not in known
             and name not in self.adapter.replacements
         }
+        self._check_dtypes()
         brought = self.adapter.replacements | self.untied
         brought |= {name: known[parts[0]] for name, parts in self.fused.items()}
         self.index = copy.copy(weights.index)
@@ -129,6 +133,18 @@ class AdaptedLoader:
 
     def flush(self) -> None:
         """Do nothing: files are open only while a tensor is read."""
+
+    def _check_dtypes(self) -> None:
+        known = self.weights.index.tensor_paths
+        for name in self.adapter.updates:
+            for part in self.fused.get(name, [name] if name in known else []):
+                shape, dtype = self.weights.header(part)
+                if dtype.is_floating_point:
+                    continue  # float8 may be a matter of scales and of the recipe's `dtype`
+                why = why_not_mergeable(part, shape, dtype, known, converted=True)
+                why = why or f"is of {dtype_name(dtype)}; only real numbers can be merged"
+                what = f"tensor {part} of {self.base}, which {why}"
+                raise MergeError(f"Adapter {self.adapter.name} changes {what}.")
 
     def _left_behind(self, ties: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
         """Yield weights tied to one that the adapter changes without them, and that one's name.

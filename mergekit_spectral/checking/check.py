@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergekit.architecture import get_architecture_info
-from mergekit.common import ModelReference, dtype_from_name
+from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.merge_methods import registered_methods
 from mergekit.merge_methods.base import BasePolicy, MergeMethod
@@ -31,7 +31,7 @@ from mergekit_spectral.checking.tensors import check_tensors
 from mergekit_spectral.checking.tokenizers import check_tokenizers
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.methods import SpectralMethod
-from mergekit_spectral.recipe_check import base_models
+from mergekit_spectral.recipe_check import base_models, wrong_dtypes
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def examine(
         _check_base(config, method, findings)
         check_inputs(config, method, findings)
         check_parameters(config, method, findings)
-    for name in ("dtype", "out_dtype"):
-        _check_dtype(config, name, findings)
+    for name, message in wrong_dtypes(config):
+        findings.error(message, (name,))
     models = open_models(config, options, recipe.parent, findings)
     named = references(config)
     check_tokenizers(config, models, named, recipe.parent, findings)
@@ -173,16 +173,6 @@ def _check_base(config: MergeConfiguration, method: MergeMethod, findings: Findi
             f"{method.spec.name} does not compare to a base model; mergekit takes the "
             "configuration and the tokenizer of it, and merges it like the others.",
             ("base_model",),
-        )
-
-
-def _check_dtype(config: MergeConfiguration, name: str, findings: Findings) -> None:
-    try:
-        dtype_from_name(getattr(config, name))
-    except RuntimeError:
-        findings.error(
-            f"`{name}` must be float32, bfloat16, float16 or float64, got {getattr(config, name)}.",
-            (name,),
         )
 
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import Result
+import yaml
+from click.testing import CliRunner, Result
 from end_to_end import checkpoints
 from end_to_end.checkpoints import Family
 from end_to_end.command import mergekit_yaml, try_mergekit_yaml
 from end_to_end.recipe_builders import METHODS, recipe
 from safetensors.torch import load_file, save_file
+
+from mergekit_spectral.command_line.main import main
 
 MERGED = {"config.json", "model.safetensors", "model.safetensors.index.json"}
 WEIGHT = "model.layers.1.mlp.up_proj.weight"
@@ -69,6 +72,21 @@ def test_a_parameter_of_one_input_out_of_range(llama: Family, out: Path):
     wrong = recipe("star", llama)
     wrong["models"][1]["parameters"] = {"eta": 120}
     _assert_refused(try_mergekit_yaml(wrong, out), out, "star", "`eta`", "120", "100")
+
+
+@pytest.mark.parametrize("key", ["dtype", "out_dtype"])
+@pytest.mark.parametrize("value", ["int64", "bf16"])
+def test_a_dtype_that_weights_cannot_be_of(key: str, value: str, llama: Family, out: Path):
+    wrong = recipe("drm", llama) | {key: value}
+    told = f"`{key}` must be float32, bfloat16, float16 or float64, got {value}."
+    _assert_refused(try_mergekit_yaml(wrong, out), out, told)
+    adapter = checkpoints.write_adapter(out.parent / "one", checkpoints.llama(), 1, ["q_proj"])
+    wrong["models"] = [{"model": f"{llama.base}+{adapter}"}]
+    path = out.parent / "recipe.yml"
+    path.write_text(yaml.safe_dump(wrong))
+    for command in (["inspect", str(path), "--out", str(out)], ["adapter", str(path), str(out)]):
+        _assert_refused(CliRunner().invoke(main, command), out, told)
+        assert not out.exists()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -489,6 +489,18 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
         "`dtype` must be float32, bfloat16, float16 or float64, got bf16.",
         "dtype",
     ),
+    "a dtype of whole numbers": (
+        lambda w: {**w.recipe(), "dtype": "int64"},
+        "error",
+        "`dtype` must be float32, bfloat16, float16 or float64, got int64.",
+        "dtype",
+    ),
+    "an output of whole numbers": (
+        lambda w: {**w.recipe("ties", weight=1), "out_dtype": "torch.int64"},
+        "error",
+        "`out_dtype` must be float32, bfloat16, float16 or float64, got torch.int64.",
+        "out_dtype",
+    ),
     "a path to nothing": (
         lambda w: w.with_model("./nowhere"),
         "error",

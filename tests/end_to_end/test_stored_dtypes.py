@@ -130,6 +130,22 @@ def test_an_adapter_on_quantized_weights(llama: Family, out: Path):
     _assert_refused(try_mergekit_yaml(wrong, out), out, WEIGHT, str(changed), "int8")
 
 
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool])
+@pytest.mark.parametrize("dtype", [None, "float32"])
+def test_an_adapter_on_whole_numbers(
+    kind: torch.dtype, dtype: str | None, llama: Family, out: Path
+):
+    """Where no model has others, they are copied like buffers, but no adapter is on a buffer."""
+    changed = _changed(llama.base, cast(kind), out.parent / "changed")
+    adapter = checkpoints.write_adapter(out.parent / "one", checkpoints.llama(), 1, ["up_proj"])
+    inputs = Family(changed, (Path(f"{changed}+{adapter}"),))
+    wrong = recipe("drm", inputs) | ({"dtype": dtype} if dtype else {})
+    told = f"changes tensor {WEIGHT} of {changed}, which is of {str(kind).removeprefix('torch.')}; "
+    _assert_refused(try_mergekit_yaml(wrong, out), out, str(adapter), told)
+    (error,) = check(_written(out, wrong), MergeOptions(), out.parent).errors
+    assert told in error.message
+
+
 def test_quantized_experts_are_missed(out: Path, caplog: pytest.LogCaptureFixture):
     """As OpenAI's gpt-oss has them: mergekit looks for other names and leaves them out."""
     base = _quantized_gpt_oss(out.parent)
