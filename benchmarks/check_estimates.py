@@ -23,7 +23,7 @@ from rich.console import Console
 from benchmarks.end_to_end import Case, recipe, run
 from benchmarks.llama import build
 from benchmarks.machine import machine_line
-from mergekit_spectral.tables import print_table
+from mergekit_spectral.command_line.tables import print_table
 
 RECIPES = (("lora", "drm"), ("lora", "star"), ("full", "ties"), ("full", "knots_ties"))
 HEADER = ("inputs", "method", "expected s", "s", "ratio", "expected MB", "MB", "ratio")

@@ -44,7 +44,7 @@ from rich.console import Console
 from benchmarks.disk import DiskSpeed, disk_speed, drop_from_cache, files_in, median_speed, size_of
 from benchmarks.llama import build
 from benchmarks.machine import machine_line, write_json
-from mergekit_spectral.tables import print_table
+from mergekit_spectral.command_line.tables import print_table
 
 # mergekit-yaml, as the package installs it.
 COMMAND = [sys.executable, "-m", "mergekit.scripts.run_yaml"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks.cases import Result
 from benchmarks.machine import machine_line
-from mergekit_spectral.tables import print_table
+from mergekit_spectral.command_line.tables import print_table
 
 MIB = 2**20
 WORDS = ("shape", "dtype", "kind", "device", "method")

@@ -16,8 +16,8 @@ import pytest
 from mergekit.merge_methods import registered_methods
 
 from mergekit_spectral.host.names import NAMES
+from mergekit_spectral.host.registration import MethodTable
 from mergekit_spectral.methods import SpectralMethod
-from mergekit_spectral.registration import MethodTable
 
 ROOT = Path(__file__).parents[1]
 OURS = {m.spec.name for m in registered_methods() if isinstance(m, SpectralMethod)}
@@ -85,8 +85,8 @@ def test_installed_and_uninstalled(installed: Path):
         "mergekit_spectral",
         "mergekit_spectral.methods.drm",
         "mergekit_spectral.adapters",
-        "mergekit_spectral.adapter_merge",
-        "mergekit_spectral.registration, mergekit_spectral.run_merge",
+        "mergekit_spectral.host.adapter_merge",
+        "mergekit_spectral.host.registration, mergekit_spectral.host.run_merge",
     ],
 )
 def test_import_orders(first: str):
@@ -106,7 +106,7 @@ def test_without_autoload_importing_the_package_registers():
 def test_import_torch_loads_next_to_nothing():
     code = "import sys, torch; print(*sorted(m for m in sys.modules if m.startswith('mergekit')))"
     light = ["", ".autoload", ".host", ".host.changes", ".host.import_hooks", ".host.names"]
-    light.append(".registration")
+    light.append(".host.registration")
     assert run(Path(sys.prefix), code).split() == [f"mergekit_spectral{name}" for name in light]
 
 
@@ -219,7 +219,7 @@ def test_threads_import_mergekit_at_once(slow: str, modules: list[str]):
 
 def imported_names() -> dict[str, set[str]]:
     """What the modules that a merge needs import from mergekit, read from their source."""
-    code = "import mergekit_spectral.run_merge, sys; print(*[m.__file__ for n, m in "
+    code = "import mergekit_spectral.host.run_merge, sys; print(*[m.__file__ for n, m in "
     code += "sys.modules.items() if n.startswith('mergekit_spectral')], sep='\\n')"
     names: dict[str, set[str]] = {}
     for file in run(Path(sys.prefix), code).splitlines():

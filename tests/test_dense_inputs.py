@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters import peft_adapters
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import LoaderCache, LoadTensor
 from mergekit.options import MergeOptions
 from safetensors.torch import save_file
+from support import peft_adapters
 
 from mergekit_spectral.adapters import AdaptedTensor
-from mergekit_spectral.dense_inputs import dense_inputs_in_main_memory
-from mergekit_spectral.lora_inputs import factored_lora_inputs
+from mergekit_spectral.host.dense_inputs import dense_inputs_in_main_memory
+from mergekit_spectral.host.lora_inputs import factored_lora_inputs
 from mergekit_spectral.spectral.deferred import HostTensor
 
 

@@ -11,9 +11,9 @@ from importlib.metadata import version
 from mergekit_spectral.adapters.base_weights import BaseWeights
 from mergekit_spectral.adapters.lora import Addition, LoraAdapter, Product
 from mergekit_spectral.adapters.structure import ModelStructure
+from mergekit_spectral.adapters.tensor_names import kind_of, name_in
 from mergekit_spectral.adapters.wrapped import is_targeted, with_all_wrapped, wrapped_updates
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.tensor_names import kind_of, name_in
 
 
 def fitted(

@@ -17,7 +17,7 @@ from mergekit_spectral.adapters.fitting import fitted
 from mergekit_spectral.adapters.lora import LoraAdapter, Product
 from mergekit_spectral.adapters.structure import ModelStructure
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.mergeable import dtype_name, why_not_mergeable
+from mergekit_spectral.host.mergeable import dtype_name, why_not_mergeable
 
 
 def name_among(

@@ -13,9 +13,9 @@ from torch import nn
 from mergekit_spectral.adapters.base_weights import BaseWeights, Shape
 from mergekit_spectral.adapters.lora import LoraAdapter, NotAProductError, Product
 from mergekit_spectral.adapters.structure import ModelStructure
+from mergekit_spectral.adapters.tensor_names import name_in
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.mergeable import CODES, dtype_name
-from mergekit_spectral.tensor_names import name_in
+from mergekit_spectral.host.mergeable import CODES, dtype_name
 
 
 @dataclass(frozen=True)

@@ -15,23 +15,23 @@ from mergekit.options import MergeOptions
 
 from mergekit_spectral.checking.configs import check_configs
 from mergekit_spectral.checking.costs import Costs, costs_of, gigabytes
-from mergekit_spectral.checking.findings import Finding, Findings
 from mergekit_spectral.checking.hub_names import check_hub_names
 from mergekit_spectral.checking.identity import check_identity
 from mergekit_spectral.checking.inputs import check_inputs
 from mergekit_spectral.checking.layers import check_architectures, check_layers
-from mergekit_spectral.checking.models import CheckedModel, by_headers, open_models, references
 from mergekit_spectral.checking.out import check_out
 from mergekit_spectral.checking.parameters import check_parameters
-from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor, planned
-from mergekit_spectral.checking.reading import read_recipe
-from mergekit_spectral.checking.recipe_text import Key
-from mergekit_spectral.checking.spelling import meant
 from mergekit_spectral.checking.tensors import check_tensors
 from mergekit_spectral.checking.tokenizers import check_tokenizers
 from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.host.models import CheckedModel, by_headers, open_models, references
+from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor, planned
 from mergekit_spectral.methods import SpectralMethod
-from mergekit_spectral.recipe_check import base_models, wrong_dtypes
+from mergekit_spectral.recipe.findings import Finding, Findings
+from mergekit_spectral.recipe.reading import read_recipe
+from mergekit_spectral.recipe.sections import base_models, wrong_dtypes
+from mergekit_spectral.recipe.spelling import meant
+from mergekit_spectral.recipe.text import Key
 
 
 @dataclass(frozen=True)

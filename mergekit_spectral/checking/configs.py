@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 
-from mergekit_spectral.checking.findings import Findings
-from mergekit_spectral.checking.models import CheckedModel
-from mergekit_spectral.checking.recipe_text import Key
+from mergekit_spectral.host.models import CheckedModel
+from mergekit_spectral.recipe.findings import Findings
+from mergekit_spectral.recipe.text import Key
 
 
 def check_configs(

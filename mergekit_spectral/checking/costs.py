@@ -12,11 +12,11 @@ import torch
 from mergekit.common import dtype_from_name
 from mergekit.config import MergeConfiguration
 
-from mergekit_spectral.checking.findings import Findings
 from mergekit_spectral.checking.memory import MemoryPeak, memory_peak
 from mergekit_spectral.checking.out import existing
-from mergekit_spectral.checking.plan import PlannedMerge
 from mergekit_spectral.checking.timing import measure, merged_inputs, seconds, work_of
+from mergekit_spectral.host.plan import PlannedMerge
+from mergekit_spectral.recipe.findings import Findings
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from mergekit.common import ModelReference
 
-from mergekit_spectral.checking.findings import Findings
-from mergekit_spectral.checking.recipe_text import Key
+from mergekit_spectral.recipe.findings import Findings
+from mergekit_spectral.recipe.text import Key
 
 
 def check_hub_names(named: Mapping[ModelReference, Key], findings: Findings) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mergekit.common import ModelReference
 
-from mergekit_spectral.checking.findings import Findings
-from mergekit_spectral.checking.models import CheckedModel
-from mergekit_spectral.checking.recipe_text import Key
+from mergekit_spectral.host.models import CheckedModel
+from mergekit_spectral.recipe.findings import Findings
+from mergekit_spectral.recipe.text import Key
 
 SAMPLE = 512
 SAMPLES = 1 << 13

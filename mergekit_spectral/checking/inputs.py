@@ -13,9 +13,9 @@ from mergekit.config import (
 )
 from mergekit.merge_methods.base import BasePolicy, MergeMethod
 
-from mergekit_spectral.checking.findings import Findings
-from mergekit_spectral.checking.recipe_text import Key
 from mergekit_spectral.errors import first_line
+from mergekit_spectral.recipe.findings import Findings
+from mergekit_spectral.recipe.text import Key
 
 Definition = InputModelDefinition | InputSliceDefinition
 Group = tuple[Key, Sequence[Definition], ModelReference | None]

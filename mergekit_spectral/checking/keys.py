@@ -10,9 +10,9 @@ from mergekit.config import MergeConfiguration
 from mergekit.options import MergeOptions
 from pydantic import BaseModel
 
-from mergekit_spectral.checking.findings import Findings
-from mergekit_spectral.checking.recipe_text import Key, dotted
-from mergekit_spectral.checking.spelling import meant
+from mergekit_spectral.recipe.findings import Findings
+from mergekit_spectral.recipe.spelling import meant
+from mergekit_spectral.recipe.text import Key, dotted
 
 
 def check_keys(values: Any, findings: Findings) -> None:

@@ -9,10 +9,10 @@ from mergekit.architecture import ModelArchitecture, arch_info_for_config
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration, OutputSliceDefinition
 
-from mergekit_spectral.checking.findings import Findings
-from mergekit_spectral.checking.models import CheckedModel
-from mergekit_spectral.checking.recipe_text import Key
-from mergekit_spectral.checking.spelling import meant
+from mergekit_spectral.host.models import CheckedModel
+from mergekit_spectral.recipe.findings import Findings
+from mergekit_spectral.recipe.spelling import meant
+from mergekit_spectral.recipe.text import Key
 
 
 def check_architectures(

@@ -15,8 +15,8 @@ import torch
 from mergekit.common import ModelReference, dtype_from_name
 from mergekit.merge_methods.base import MergeMethod
 
-from mergekit_spectral.checking.models import CheckedModel
-from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor
+from mergekit_spectral.host.models import CheckedModel
+from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.methods import KnOTS, SpectralMethod
 from mergekit_spectral.methods.direction import shared_side
 

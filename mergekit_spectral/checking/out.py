@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mergekit.common import ModelReference
 
-from mergekit_spectral.checking.findings import Findings
-from mergekit_spectral.checking.models import CheckedModel
+from mergekit_spectral.host.models import CheckedModel
+from mergekit_spectral.recipe.findings import Findings
 
 
 def check_out(out: Path, models: Mapping[ModelReference, CheckedModel], findings: Findings) -> None:

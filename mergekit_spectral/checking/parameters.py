@@ -13,12 +13,12 @@ from mergekit.merge_methods import registered_methods
 from mergekit.merge_methods.base import MergeMethod, ParameterScope, ParameterSpec
 from pydantic import ValidationError
 
-from mergekit_spectral.checking.findings import Findings
-from mergekit_spectral.checking.recipe_text import Key
-from mergekit_spectral.checking.spelling import meant
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.methods.parameters import in_words
-from mergekit_spectral.recipe_check import Section, scalars, sections
+from mergekit_spectral.recipe.findings import Findings
+from mergekit_spectral.recipe.sections import Section, scalars, sections
+from mergekit_spectral.recipe.spelling import meant
+from mergekit_spectral.recipe.text import Key
 
 
 def check_parameters(config: MergeConfiguration, method: MergeMethod, findings: Findings) -> None:

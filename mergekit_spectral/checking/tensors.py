@@ -11,14 +11,14 @@ from mergekit.merge_methods.base import MergeMethod, OptionalTensorPolicy
 from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
 from torch import Tensor
 
-from mergekit_spectral.checking.findings import Findings
-from mergekit_spectral.checking.models import CheckedModel
 from mergekit_spectral.checking.parameters import filters, places
-from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor
-from mergekit_spectral.dense_inputs import buffers_differ
-from mergekit_spectral.left_out import LeftOut, left_out
-from mergekit_spectral.mergeable import differs
+from mergekit_spectral.host.dense_inputs import buffers_differ
+from mergekit_spectral.host.left_out import LeftOut, left_out
+from mergekit_spectral.host.mergeable import differs
+from mergekit_spectral.host.models import CheckedModel
+from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.methods import STAR, KnOTS
+from mergekit_spectral.recipe.findings import Findings
 
 
 def check_tensors(merge: PlannedMerge, findings: Findings) -> None:

@@ -24,8 +24,8 @@ from mergekit.merge_methods.base import (
 )
 
 from mergekit_spectral.checking.memory import is_factored, shared_length
-from mergekit_spectral.checking.models import CheckedModel
-from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor
+from mergekit_spectral.host.models import CheckedModel
+from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.methods import STAR, SpectralMethod
 
 ENTRIES = 1 << 19

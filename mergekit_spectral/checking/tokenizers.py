@@ -13,10 +13,10 @@ from mergekit.config import MergeConfiguration
 from mergekit.tokenizer.config import ModelTokenEmbedding, TokenEmbeddingConfig
 from tokenizers import Tokenizer
 
-from mergekit_spectral.checking.files import find_folder
-from mergekit_spectral.checking.findings import Findings
-from mergekit_spectral.checking.models import CheckedModel, found
-from mergekit_spectral.checking.recipe_text import Key
+from mergekit_spectral.host.checkpoints import find_folder
+from mergekit_spectral.host.models import CheckedModel, found
+from mergekit_spectral.recipe.findings import Findings
+from mergekit_spectral.recipe.text import Key
 
 FILES = (
     "tokenizer.json",

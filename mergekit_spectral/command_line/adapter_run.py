@@ -17,11 +17,11 @@ from mergekit.options import MergeOptions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from mergekit_spectral.adapter_merge import AdapterMerge, MergedWeight
 from mergekit_spectral.adapters import NewLayer, check_folder, write_adapter
-from mergekit_spectral.checking.reading import read_recipe
+from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.tables import print_table
+from mergekit_spectral.host.adapter_merge import AdapterMerge, MergedWeight
+from mergekit_spectral.recipe.reading import read_recipe
 
 _WITH_HEAD = {peft.TaskType.SEQ_CLS, peft.TaskType.TOKEN_CLS, peft.TaskType.QUESTION_ANS}
 

@@ -12,10 +12,10 @@ from mergekit.options import MergeOptions
 
 from mergekit_spectral.checking.check import Report, check
 from mergekit_spectral.checking.costs import Costs, gigabytes
-from mergekit_spectral.checking.findings import Severity
 from mergekit_spectral.command_line.command import is_quiet
+from mergekit_spectral.command_line.transformers_output import silence_transformers
 from mergekit_spectral.errors import MergeError, first_line
-from mergekit_spectral.transformers_output import silence_transformers
+from mergekit_spectral.recipe.findings import Severity
 
 COLORS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "blue"}
 

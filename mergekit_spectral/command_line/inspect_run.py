@@ -12,14 +12,14 @@ from mergekit.options import MergeOptions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mergekit_spectral.command_line.tables import print_table
+from mergekit_spectral.command_line.transformers_output import silence_transformers
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.inspecting.inspection import RECORD, inspect
 from mergekit_spectral.inspecting.page import HEADER, input_rows, write_page
 from mergekit_spectral.inspecting.plots import NAMES, draw_inspection
 from mergekit_spectral.inspecting.suggestions import suggestions
 from mergekit_spectral.inspecting.takeaways import takeaways
-from mergekit_spectral.tables import print_table
-from mergekit_spectral.transformers_output import silence_transformers
 from mergekit_spectral.whole_files import errors_as_sentences, move_up, unfinished
 
 PAGE = "index.html"

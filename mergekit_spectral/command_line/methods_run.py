@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 from mergekit.merge_methods import registered_methods
 
-from mergekit_spectral.checking.spelling import meant
+from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.methods.description import (
     PARAMETER_COLUMNS,
@@ -16,7 +16,7 @@ from mergekit_spectral.methods.description import (
     default_text,
     parameter_rows,
 )
-from mergekit_spectral.tables import print_table
+from mergekit_spectral.recipe.spelling import meant
 
 
 def print_all(as_json: bool) -> None:

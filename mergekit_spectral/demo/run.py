@@ -17,6 +17,8 @@ from peft import PeftModel
 from rich.console import Console
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from mergekit_spectral.command_line.tables import print_table
+from mergekit_spectral.command_line.transformers_output import silence_transformers
 from mergekit_spectral.demo.base_model import (
     MODEL_NAME,
     find_gguf,
@@ -31,8 +33,6 @@ from mergekit_spectral.demo.recipes import (
 )
 from mergekit_spectral.demo.scoring import exact_match
 from mergekit_spectral.demo.tasks import TASKS
-from mergekit_spectral.tables import print_table
-from mergekit_spectral.transformers_output import silence_transformers
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from mergekit_spectral.host import names
-from mergekit_spectral.registration import MethodTable, is_spectral
+from mergekit_spectral.host.registration import MethodTable, is_spectral
 
 Function = Callable[..., Any]
 
@@ -43,7 +43,7 @@ def replace_table(registry: ModuleType) -> None:
 
 
 def wrap_run_merge(merge: ModuleType) -> None:
-    """Let `run_merge` do what `mergekit_spectral.run_merge` says, for our methods only.
+    """Let `run_merge` do what `mergekit_spectral.host.run_merge` says, for our methods only.
 
     Args:
         merge: the module ``mergekit.merge``.
@@ -65,7 +65,7 @@ def _run_merge(run_merge: Function, *args: Any, **kwargs: Any) -> Any:
     if not is_spectral(method):
         return run_merge(*args, **kwargs)
 
-    from mergekit_spectral.run_merge import spectral_merge
+    from mergekit_spectral.host.run_merge import spectral_merge
 
     with spectral_merge(method, config, options):
         return run_merge(*args, **kwargs)

@@ -13,11 +13,11 @@ from mergekit.merge_methods.base import TensorEntry, TensorGroup, TensorMetadata
 from torch import Tensor
 
 from mergekit_spectral.adapters import AdaptedTensor
-from mergekit_spectral.checking.plan import PlannedTensor
+from mergekit_spectral.adapters.tensor_names import kind_of
+from mergekit_spectral.host.plan import PlannedTensor
 from mergekit_spectral.methods.deltas import TaskDelta, adapter_delta, task_deltas
-from mergekit_spectral.recipe_check import base_models, sections
+from mergekit_spectral.recipe.sections import base_models, sections
 from mergekit_spectral.spectral import Delta
-from mergekit_spectral.tensor_names import kind_of
 
 
 @dataclass(frozen=True)

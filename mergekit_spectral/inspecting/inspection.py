@@ -16,8 +16,10 @@ from pydantic import TypeAdapter
 from mergekit_spectral import __version__
 from mergekit_spectral.adapters.files import CONFIG_NAME
 from mergekit_spectral.checking.check import examine
-from mergekit_spectral.checking.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.loader_cache import loader_cache
+from mergekit_spectral.host.lora_inputs import factored_lora_inputs
+from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.inspecting.inputs import (
     LeftOut,
     Updates,
@@ -27,9 +29,7 @@ from mergekit_spectral.inspecting.inputs import (
     read_updates,
 )
 from mergekit_spectral.inspecting.weights import Values, WeightReport, inspect_weight
-from mergekit_spectral.loader_cache import loader_cache
-from mergekit_spectral.lora_inputs import factored_lora_inputs
-from mergekit_spectral.recipe_check import base_models
+from mergekit_spectral.recipe.sections import base_models
 from mergekit_spectral.spectral.gram import LinAlgError
 from mergekit_spectral.whole_files import errors_as_sentences, move_up, unfinished
 

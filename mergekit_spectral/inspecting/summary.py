@@ -10,9 +10,9 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from mergekit_spectral.adapters.tensor_names import kind_of, layer_of
 from mergekit_spectral.inspecting.inspection import Inspection
 from mergekit_spectral.inspecting.weights import WeightReport
-from mergekit_spectral.tensor_names import kind_of, layer_of
 
 MANY_PAIRS = 6
 """Up to so many, each pair has a column of its own."""

@@ -19,7 +19,7 @@ from mergekit.merge_methods.base import (
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.mergeable import FLOATS, dtype_name
+from mergekit_spectral.host.mergeable import FLOATS, dtype_name
 from mergekit_spectral.methods.deltas import (
     TaskDelta,
     is_finite,

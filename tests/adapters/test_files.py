@@ -9,8 +9,7 @@ from typing import Any
 import huggingface_hub
 import peft
 import pytest
-from adapters import peft_adapters
-from end_to_end import hub
+from support import hub, peft_adapters
 
 from mergekit_spectral.adapters import find_adapter
 from mergekit_spectral.errors import MergeError

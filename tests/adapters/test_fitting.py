@@ -9,21 +9,20 @@ from pathlib import Path
 import peft
 import pytest
 import torch
-from adapters import peft_adapters
-from adapters.weights import Weights
-from end_to_end import checkpoints
-from end_to_end.by_peft import merged_by_peft
-from end_to_end.checkpoints import write_adapter
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load, load_file, save_file
+from support import checkpoints, peft_adapters
+from support.by_peft import merged_by_peft
+from support.checkpoints import write_adapter
+from support.weights import Weights
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from mergekit_spectral.adapters import LoraAdapter, ModelStructure, find_adapter
 from mergekit_spectral.adapters.fitting import fitted
+from mergekit_spectral.adapters.tensor_names import name_in
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.tensor_names import name_in
 
 PARTS = st.sampled_from(["model", "layers", "0", "1", "mlp", "weight"])
 NAMES = st.lists(PARTS, min_size=1, max_size=5).map(".".join)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters import peft_adapters
 from mergekit.common import ModelReference
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader
 from safetensors.torch import load, save_file
+from support import peft_adapters
 from torch import Tensor
 
 from mergekit_spectral.adapters import (

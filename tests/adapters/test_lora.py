@@ -10,10 +10,10 @@ from typing import Any
 import peft
 import pytest
 import torch
-from adapters import peft_adapters
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load, save_file
+from support import peft_adapters
 from torch import Tensor
 
 from mergekit_spectral.adapters import LoraAdapter, NotAProductError, find_adapter

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters.weights import Weights
-from end_to_end import checkpoints
-from end_to_end.checkpoints import write_adapter
 from safetensors.torch import load_file, save_file
+from support import checkpoints
+from support.checkpoints import write_adapter
+from support.weights import Weights
 from torch import Tensor
 from transformers import PreTrainedModel
 

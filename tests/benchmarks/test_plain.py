@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import reference
-from matrices import gaussian
 from reference import relative_error
+from support.matrices import gaussian
 
 from benchmarks import plain
 

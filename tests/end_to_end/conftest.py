@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from end_to_end import checkpoints
-from end_to_end.checkpoints import Family
+from support import checkpoints
+from support.checkpoints import Family
 
 transformers.utils.logging.disable_progress_bar()
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
-from end_to_end import checkpoints
-from end_to_end.checkpoints import Family
-from end_to_end.command import mergekit_yaml
-from end_to_end.recipe_builders import METHODS
 from safetensors import safe_open
 from safetensors.torch import load_file
+from support import checkpoints
+from support.checkpoints import Family
+from support.command import mergekit_yaml
+from support.recipe_builders import METHODS
 from transformers import AutoModelForCausalLM
 
 from mergekit_spectral.command_line.main import main

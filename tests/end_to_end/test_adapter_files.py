@@ -11,14 +11,14 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from end_to_end import checkpoints, hub
-from end_to_end.by_peft import merged_by_peft
-from end_to_end.checkpoints import Family, write_adapter
-from end_to_end.command import mergekit_yaml
-from end_to_end.expected import assert_weights_merged, with_adapter
-from end_to_end.recipe_builders import METHODS
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader
 from safetensors.torch import load, load_file, save_file
+from support import checkpoints, hub
+from support.by_peft import merged_by_peft
+from support.checkpoints import Family, write_adapter
+from support.command import mergekit_yaml
+from support.expected import assert_weights_merged, with_adapter
+from support.recipe_builders import METHODS
 
 TARGETS = ("q_proj", "v_proj", "down_proj")
 

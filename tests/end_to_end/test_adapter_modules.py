@@ -17,10 +17,10 @@ import torch
 import transformers
 import yaml
 from click.testing import CliRunner
-from end_to_end import checkpoints
-from end_to_end.by_peft import logits, logits_by_peft
-from end_to_end.command import mergekit_yaml
 from safetensors.torch import load_file
+from support import checkpoints
+from support.by_peft import logits, logits_by_peft
+from support.command import mergekit_yaml
 from transformers import PreTrainedModel
 
 from mergekit_spectral.command_line.main import main

@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
-from end_to_end import checkpoints, hub
-from end_to_end.checkpoints import Family
-from end_to_end.interrupted import command_on_a_full_disk, killed_at
+from support import checkpoints, hub
+from support.checkpoints import Family
+from support.interrupted import command_on_a_full_disk, killed_at
 
 from mergekit_spectral.adapters import NewLayer, write_adapter
 from mergekit_spectral.command_line.main import main

@@ -9,12 +9,12 @@ from typing import Any
 import peft
 import pytest
 import torch
-from end_to_end import checkpoints
-from end_to_end.by_peft import merged_by_peft
-from end_to_end.command import mergekit_yaml
-from end_to_end.expected import Weights, merged_delta
 from mergekit.common import ModelReference
 from safetensors.torch import load_file
+from support import checkpoints
+from support.by_peft import merged_by_peft
+from support.command import mergekit_yaml
+from support.expected import Weights, merged_delta
 
 SIZE = {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1}
 TARGETS = ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]

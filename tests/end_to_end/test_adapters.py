@@ -8,12 +8,12 @@ from typing import Any
 import peft
 import pytest
 import torch
-from end_to_end import checkpoints
-from end_to_end.by_peft import merged_by_peft
-from end_to_end.checkpoints import Family, write_adapter
-from end_to_end.command import mergekit_multi, mergekit_yaml, try_mergekit_yaml
-from end_to_end.expected import Weights, assert_weights_merged
-from end_to_end.recipe_builders import METHODS
+from support import checkpoints
+from support.by_peft import merged_by_peft
+from support.checkpoints import Family, write_adapter
+from support.command import mergekit_multi, mergekit_yaml, try_mergekit_yaml
+from support.expected import Weights, assert_weights_merged
+from support.recipe_builders import METHODS
 
 ATTENTION = ("q_proj", "v_proj", "o_proj")
 MLP = ("up_proj", "down_proj")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from end_to_end import checkpoints
-from end_to_end.command import mergekit_yaml
-from end_to_end.expected import assert_merged
-from end_to_end.recipe_builders import METHODS, recipe
+from support import checkpoints
+from support.command import mergekit_yaml
+from support.expected import assert_merged
+from support.recipe_builders import METHODS, recipe
 
 ONE_ROW = {
     "mlp.shared_expert_gate.weight": checkpoints.qwen2_moe,

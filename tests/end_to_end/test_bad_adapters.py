@@ -15,11 +15,11 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
-from end_to_end import checkpoints
-from end_to_end.checkpoints import Family, write_adapter
-from end_to_end.command import mergekit_multi, mergekit_yaml, try_mergekit_yaml
 from mergekit.io.tasks import LoaderCache
 from safetensors.torch import load, load_file, save_file
+from support import checkpoints
+from support.checkpoints import Family, write_adapter
+from support.command import mergekit_multi, mergekit_yaml, try_mergekit_yaml
 from transformers import PreTrainedModel
 
 from mergekit_spectral.command_line.main import main

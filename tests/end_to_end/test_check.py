@@ -14,17 +14,17 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from end_to_end import checkpoints, hub
-from end_to_end.checkpoints import Family
-from end_to_end.command import try_mergekit_yaml
-from end_to_end.recipe_builders import recipe as plain_recipe
-from end_to_end.stand_ins import StandIns
 from mergekit.options import MergeOptions
 from safetensors.torch import load, load_file
+from support import checkpoints, hub
+from support.checkpoints import Family
+from support.command import try_mergekit_yaml
+from support.recipe_builders import recipe as plain_recipe
+from support.stand_ins import StandIns
 
 from mergekit_spectral.checking.check import Report, check
-from mergekit_spectral.checking.findings import Finding
 from mergekit_spectral.command_line.main import main
+from mergekit_spectral.recipe.findings import Finding
 
 Recipe = dict[str, Any]
 ROOT = Path(__file__).parents[2]

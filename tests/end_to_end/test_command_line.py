@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import yaml
-from end_to_end.checkpoints import Family
-from end_to_end.expected import assert_merged
-from end_to_end.recipe_builders import recipe
+from support.checkpoints import Family
+from support.expected import assert_merged
+from support.recipe_builders import recipe
 
 
 def run(command: str, *arguments: object) -> subprocess.CompletedProcess[str]:

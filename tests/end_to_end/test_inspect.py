@@ -13,13 +13,13 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from end_to_end import checkpoints, hub
-from end_to_end.by_peft import merged_by_peft
-from end_to_end.checkpoints import Family
-from end_to_end.interrupted import command_on_a_full_disk, killed_at
-from end_to_end.recipe_builders import recipe as plain_recipe
 from mergekit.options import MergeOptions
 from safetensors.torch import load, load_file, save_file
+from support import checkpoints, hub
+from support.by_peft import merged_by_peft
+from support.checkpoints import Family
+from support.interrupted import command_on_a_full_disk, killed_at
+from support.recipe_builders import recipe as plain_recipe
 from torch import Tensor
 
 from mergekit_spectral.command_line import inspect_run

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from end_to_end import checkpoints
-from end_to_end.command import mergekit_yaml
-from end_to_end.recipe_builders import recipe
 from mergekit.options import MergeOptions
 from safetensors.torch import load, load_file
+from support import checkpoints
+from support.command import mergekit_yaml
+from support.recipe_builders import recipe
 from transformers import DeepseekV3ForCausalLM, LlamaConfig, PreTrainedModel
 
 from mergekit_spectral.checking.check import check
-from mergekit_spectral.left_out import left_out
+from mergekit_spectral.host.left_out import left_out
 
 WEIGHT = ((2, 2), torch.float32)
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
-from end_to_end import checkpoints, hub
-from end_to_end.checkpoints import Family
 from mergekit import card
 from mergekit.scripts import run_yaml
+from support import checkpoints, hub
+from support.checkpoints import Family
 
 from mergekit_spectral.command_line.main import main
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from end_to_end import checkpoints
-from end_to_end.by_peft import logits, logits_by_peft, merged_by_peft
-from end_to_end.checkpoints import tensors, write_adapter
-from end_to_end.command import mergekit_yaml
-from end_to_end.expected import Weights, assert_close, assert_weights_merged
 from reference import relative_error
 from safetensors.torch import load_file
+from support import checkpoints
+from support.by_peft import logits, logits_by_peft, merged_by_peft
+from support.checkpoints import tensors, write_adapter
+from support.command import mergekit_yaml
+from support.expected import Weights, assert_close, assert_weights_merged
 from transformers import PreTrainedModel
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

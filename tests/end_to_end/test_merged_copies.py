@@ -8,11 +8,11 @@ from typing import Any
 import peft
 import pytest
 import torch
-from end_to_end import checkpoints
-from end_to_end.by_peft import merged_by_peft
-from end_to_end.checkpoints import Family, write_adapter
-from end_to_end.command import mergekit_yaml, try_mergekit_yaml
-from end_to_end.expected import assert_weights_merged
+from support import checkpoints
+from support.by_peft import merged_by_peft
+from support.checkpoints import Family, write_adapter
+from support.command import mergekit_yaml, try_mergekit_yaml
+from support.expected import assert_weights_merged
 
 TARGETS = ["q_proj", "v_proj"]
 OTHERS: dict[str, peft.PeftConfig] = {

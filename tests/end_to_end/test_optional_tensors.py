@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from end_to_end import checkpoints
-from end_to_end.checkpoints import Family
-from end_to_end.command import mergekit_yaml, try_mergekit_yaml
-from end_to_end.expected import assert_close, assert_weights_merged, merged_delta
-from end_to_end.recipe_builders import METHODS, recipe
 from safetensors.torch import load, save_file
+from support import checkpoints
+from support.checkpoints import Family
+from support.command import mergekit_yaml, try_mergekit_yaml
+from support.expected import assert_close, assert_weights_merged, merged_delta
+from support.recipe_builders import METHODS, recipe
 
 BIAS = "model.layers.0.self_attn.q_proj.bias"
 

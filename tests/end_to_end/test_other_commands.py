@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from end_to_end.checkpoints import Family
-from end_to_end.command import mergekit_multi, mergekit_pytorch
-from end_to_end.expected import assert_merged, assert_weights_merged
-from end_to_end.recipe_builders import METHODS, recipe
 from safetensors.torch import load_file, save_file
+from support.checkpoints import Family
+from support.command import mergekit_multi, mergekit_pytorch
+from support.expected import assert_merged, assert_weights_merged
+from support.recipe_builders import METHODS, recipe
 
 
 @pytest.mark.parametrize(("first", "second"), [("drm", "star"), ("star", "knots"), ("ties", "drm")])

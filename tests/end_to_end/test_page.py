@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
-from end_to_end.checkpoints import Family
-from end_to_end.recipe_builders import recipe as plain_recipe
 from playwright.sync_api import Browser, sync_playwright
+from support.checkpoints import Family
+from support.recipe_builders import recipe as plain_recipe
 
 from mergekit_spectral.command_line.main import main
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from end_to_end import checkpoints
-from end_to_end.checkpoints import Family
-from end_to_end.command import mergekit_yaml
-from end_to_end.expected import assert_merged
-from end_to_end.recipe_builders import METHODS, per_input, recipe
+from support import checkpoints
+from support.checkpoints import Family
+from support.command import mergekit_yaml
+from support.expected import assert_merged
+from support.recipe_builders import METHODS, per_input, recipe
 
 CASES = {
     "drm density": ("drm", {"density": 0.6}, {"density": 0.6}),

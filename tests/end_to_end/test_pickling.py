@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from end_to_end.checkpoints import Family
-from end_to_end.expected import assert_merged
-from end_to_end.recipe_builders import recipe
-from matrices import gaussian
 from mergekit.architecture import get_architecture_info
 from mergekit.config import MergeConfiguration
 from mergekit.merge_methods import registered_methods
 from mergekit.merge_methods.base import TensorGroup
 from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
+from support.checkpoints import Family
+from support.expected import assert_merged
+from support.matrices import gaussian
+from support.recipe_builders import recipe
 
 from mergekit_spectral.methods import SpectralMethod
 

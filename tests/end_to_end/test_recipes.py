@@ -11,12 +11,12 @@ import pytest
 import torch
 import transformers
 import yaml
-from end_to_end import checkpoints
-from end_to_end.command import mergekit_yaml
-from end_to_end.expected import assert_weights_merged, with_adapter
-from end_to_end.stand_ins import NEW_TOKENS, StandIns
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration, evaluate_setting
+from support import checkpoints
+from support.command import mergekit_yaml
+from support.expected import assert_weights_merged, with_adapter
+from support.stand_ins import NEW_TOKENS, StandIns
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("llama", "mistral", "ties-to-spectral")

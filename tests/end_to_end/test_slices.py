@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from end_to_end import checkpoints
-from end_to_end.checkpoints import Family
-from end_to_end.command import mergekit_yaml, try_mergekit_yaml
-from end_to_end.expected import Weights, assert_weights_merged
-from end_to_end.recipe_builders import METHODS
+from support import checkpoints
+from support.checkpoints import Family
+from support.command import mergekit_yaml, try_mergekit_yaml
+from support.expected import Weights, assert_weights_merged
+from support.recipe_builders import METHODS
 
 
 @pytest.mark.parametrize("method", METHODS)

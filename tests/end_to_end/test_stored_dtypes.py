@@ -10,12 +10,12 @@ import pytest
 import torch
 import yaml
 from click.testing import Result
-from end_to_end import checkpoints
-from end_to_end.checkpoints import Family
-from end_to_end.command import mergekit_yaml, try_mergekit_yaml
-from end_to_end.recipe_builders import METHODS, recipe
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file
+from support import checkpoints
+from support.checkpoints import Family
+from support.command import mergekit_yaml, try_mergekit_yaml
+from support.recipe_builders import METHODS, recipe
 
 from mergekit_spectral.checking.check import check
 

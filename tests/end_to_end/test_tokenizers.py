@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from end_to_end import checkpoints
-from end_to_end.checkpoints import VOCABULARY, Family
-from end_to_end.command import mergekit_yaml
-from end_to_end.expected import VOCABULARY as HAS_VOCABULARY_AXIS
-from end_to_end.expected import Weights, assert_weights_merged
-from end_to_end.recipe_builders import METHODS, recipe
+from support import checkpoints
+from support.checkpoints import VOCABULARY, Family
+from support.command import mergekit_yaml
+from support.expected import VOCABULARY as HAS_VOCABULARY_AXIS
+from support.expected import Weights, assert_weights_merged
+from support.recipe_builders import METHODS, recipe
 
 CHAT = ("<|im_start|>", "<|im_end|>")
 PAD = ("<pad>",)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from matrices import gaussian, orthogonal
+from support.matrices import gaussian, orthogonal
 from torch import Tensor
 
 from mergekit_spectral.inspecting.inspection import Inspection

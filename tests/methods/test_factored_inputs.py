@@ -10,10 +10,10 @@ import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from largest import LargestTensor
 from mergekit.merge_methods import get
 from mergekit.merge_methods.base import TensorGroup
 from reference import relative_error
+from support.largest import LargestTensor
 from torch import Tensor
 
 from mergekit_spectral.adapters import AdaptedTensor

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from largest import LargestTensor
-from matrices import gaussian
 from mergekit.merge_methods import get
 from mergekit.merge_methods.base import TensorGroup
+from support.largest import LargestTensor
+from support.matrices import gaussian
 from torch import Tensor
 
 from mergekit_spectral.methods import MergeError, device_memory

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from matrices import gaussian
 from mergekit.merge_methods import get
 from mergekit.merge_methods.base import TensorGroup
-from one_device import OneDevice
+from support.matrices import gaussian
+from support.one_device import OneDevice
 from torch import Tensor
 
 from mergekit_spectral.methods import base as methods_base

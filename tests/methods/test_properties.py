@@ -9,9 +9,9 @@ import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from matrices import SPECTRA, delta_groups, gaussian, orthogonal, with_spectrum
 from mergekit.merge_methods import get, merge_tensors, registered_methods
 from reference import relative_error
+from support.matrices import SPECTRA, delta_groups, gaussian, orthogonal, with_spectrum
 from torch import Tensor
 
 from mergekit_spectral.methods import KnOTS, SpectralMethod

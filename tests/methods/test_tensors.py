@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import reference
 import torch
-from matrices import gaussian
 from mergekit.merge_methods import get, merge_state_dicts, merge_tensors
 from mergekit.merge_methods.base import TensorGroup
 from reference import relative_error
+from support.matrices import gaussian
 from torch import Tensor
 
 from mergekit_spectral.methods import MergeError

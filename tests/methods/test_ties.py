@@ -14,64 +14,25 @@ import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matrices import gaussian
-from mergekit.merge_methods import get, merge_tensors
 from reference import relative_error
+from support.matrices import gaussian
+from support.merging import merge, merge_matrices
+from support.tied_deltas import (
+    IN,
+    KINDS,
+    OUT,
+    T,
+    factors_of_rank,
+    factors_that_cancel,
+    full,
+    rank_1,
+    sparse,
+)
 from torch import Tensor
 
-from mergekit_spectral.methods import SpectralMethod
-from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta
+from mergekit_spectral.spectral import DenseDelta, FactoredDelta
 from mergekit_spectral.spectral.blocks import smaller_blocks
 
-OUT, IN, T = 24, 40, 3
-Factors = list[tuple[Tensor, Tensor]]
-
-
-def full(seed: int) -> list[Tensor]:
-    return gaussian((OUT, IN), T, seed)
-
-
-def rank_1(seed: int) -> list[Tensor]:
-    return [B @ A for B, A in factors_of_rank(1, seed)]
-
-
-def sparse(seed: int) -> list[Tensor]:
-    """Of which 2% are not zero: most directions belong to a few rows and columns alone."""
-    masks = torch.rand(T, OUT, IN, generator=torch.Generator().manual_seed(seed)) < 0.02
-    return [delta * mask for delta, mask in zip(full(seed), masks, strict=True)]
-
-
-def equal(seed: int) -> list[Tensor]:
-    first, second, _ = full(seed)
-    return [first, second, first]
-
-
-def negated(seed: int) -> list[Tensor]:
-    first, second, _ = full(seed)
-    return [first, second, -first]
-
-
-def scaled(seed: int) -> list[Tensor]:
-    first, second, _ = full(seed)
-    return [first, second, 3 * first]
-
-
-def signs(seed: int) -> list[Tensor]:
-    return [delta.sign() for delta in full(seed)]
-
-
-def single_row(seed: int) -> list[Tensor]:
-    return gaussian((1, IN), T, seed)
-
-
-def single_column(seed: int) -> list[Tensor]:
-    return gaussian((OUT, 1), T, seed)
-
-
-KINDS = {
-    make.__name__: make
-    for make in (equal, negated, scaled, rank_1, sparse, signs, single_row, single_column)
-}
 kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 directions = pytest.mark.parametrize("direction", ["horizontal", "vertical"])
 
@@ -95,38 +56,6 @@ DEFINED: dict[str, tuple[str, dict[str, Any], Callable[..., Tensor]]] = {
     ),
 }
 defined = pytest.mark.parametrize("case", DEFINED.values(), ids=DEFINED)
-
-
-def factors_of_rank(rank: int, seed: int) -> Factors:
-    left, right = gaussian((OUT, rank), T, seed), gaussian((rank, IN), T, seed + 1)
-    return list(zip(left, right, strict=True))
-
-
-def factors_that_cancel(size: float) -> Factors:
-    """As PiSSA's adapters once they are converted: B and A less where they began, in float32."""
-    factors = []
-    for t in range(T):
-        B0, B1 = (x.float() for x in gaussian((96, 8), 2, 10 * t))
-        A0, A1 = (x.float() for x in gaussian((8, 96), 2, 10 * t + 5))
-        factors.append((torch.cat([B0 + size * B1, -B0], 1), torch.cat([A0 + size * A1, A0])))
-    return factors
-
-
-def merge(deltas: list[Tensor], method: str, **values: Any) -> Tensor:
-    base = torch.zeros_like(deltas[0])
-    return merge_tensors([base, *deltas], method, base_index=0, parameters=values)
-
-
-def merge_matrices(deltas: list[Delta], method: str, **chosen: Any) -> Tensor:
-    """The merged delta before it is rounded to the inputs' dtype."""
-    implementation = get(method)
-    assert isinstance(implementation, SpectralMethod)
-    values: dict[str, Any] = {}
-    for parameter in implementation.spec.parameters:
-        value = chosen.get(parameter.name, parameter.default)
-        per_input = parameter in implementation.spec.input_parameters
-        values[parameter.name] = [value] * len(deltas) if per_input else value
-    return implementation.merge_matrices(deltas, values).to_dense()
 
 
 @kinds

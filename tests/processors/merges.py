@@ -17,9 +17,10 @@ from torch import Tensor
 if __name__ == "__main__":  # as pytest does for the tests
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from matrices import SPECTRA, with_spectrum
 from mergekit.merge_methods import registered_methods
-from methods.test_ties import KINDS, factors_of_rank, factors_that_cancel, full, merge_matrices
+from support.matrices import SPECTRA, with_spectrum
+from support.merging import merge_matrices
+from support.tied_deltas import KINDS, factors_of_rank, factors_that_cancel, full
 
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.spectral import DenseDelta, FactoredDelta

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from matrices import gaussian, orthogonal
+from support.matrices import gaussian, orthogonal
 from torch import Tensor
 
 from mergekit_spectral.spectral import (

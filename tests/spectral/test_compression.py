@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from matrices import delta_groups, gaussian
 from reference import relative_error
+from support.matrices import delta_groups, gaussian
 from torch import Tensor
 
 from mergekit_spectral.spectral import DenseDelta, FactoredDelta, compress

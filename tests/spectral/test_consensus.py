@@ -5,7 +5,7 @@ import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from matrices import delta_groups, gaussian
+from support.matrices import delta_groups, gaussian
 from torch import Tensor
 
 from mergekit_spectral.spectral import disjoint_mean, mean_weights, weighted_mean

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given
-from matrices import delta_groups, gaussian
+from support.matrices import delta_groups, gaussian
 from torch import Tensor
 
 from mergekit_spectral.spectral import (

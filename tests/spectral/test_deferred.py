@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from matrices import gaussian
-from one_device import OneDevice
+from support.matrices import gaussian
+from support.one_device import OneDevice
 
 from mergekit_spectral.spectral import DenseDelta, FactoredDelta
 from mergekit_spectral.spectral.deferred import HostTensor, with_index

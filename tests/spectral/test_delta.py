@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from matrices import gaussian
+from support.matrices import gaussian
 
 from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta, linear_combination
 from mergekit_spectral.spectral.blocks import smaller_blocks

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from matrices import gaussian
 from scipy.linalg import lapack
+from support.matrices import gaussian
 from torch import Tensor
 
 from mergekit_spectral.spectral import eigen

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import reference
 import torch
-from matrices import gaussian
 from reference import relative_error
+from support.matrices import gaussian
 from torch import Tensor
 
 from mergekit_spectral.methods import DRM, STAR

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from largest import LargestTensor
+from support.largest import LargestTensor
 
 from mergekit_spectral.spectral import (
     FactoredDelta,

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from matrices import gaussian
 from reference import relative_error
+from support.matrices import gaussian
 
 from mergekit_spectral.spectral import DenseDelta, truncate
 from mergekit_spectral.spectral.precision import exact_matmul, working_dtype

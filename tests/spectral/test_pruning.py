@@ -7,7 +7,7 @@ import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from matrices import delta_groups, gaussian
+from support.matrices import delta_groups, gaussian
 from torch import Tensor
 
 from mergekit_spectral.spectral import HeldEntries, merge_entries, stored_in

@@ -16,7 +16,7 @@ from benchmarks.quality.reporting.aggregation import by_size, missing_merges
 from benchmarks.quality.reporting.outcomes import SETTINGS
 from benchmarks.quality.reporting.tables import AT, NONE, TITLES, cell, measured_on_lines
 from benchmarks.quality.training.settings import Kind
-from mergekit_spectral.tables import print_table
+from mergekit_spectral.command_line.tables import print_table
 
 
 def print_analyses(analyses: Analyses) -> None:

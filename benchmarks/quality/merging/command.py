@@ -21,7 +21,7 @@ from benchmarks.quality.merging.variants import method_named
 from benchmarks.quality.scoring import Side, TaskScore, score_tasks
 from benchmarks.quality.tasks import TASKS
 from benchmarks.quality.training.settings import Kind
-from mergekit_spectral.transformers_output import silence_transformers
+from mergekit_spectral.command_line.transformers_output import silence_transformers
 
 TUNING_EXAMPLES = 60  # of all tasks together, but at least 15 of each
 

@@ -21,7 +21,7 @@ from benchmarks.quality.reporting.aggregation import (
 )
 from benchmarks.quality.reporting.outcomes import SETTINGS, Outcomes
 from benchmarks.quality.training.settings import Kind
-from mergekit_spectral.tables import print_table
+from mergekit_spectral.command_line.tables import print_table
 
 TITLES: dict[Kind, str] = {"lora": "LoRA adapters", "full": "full fine-tunes"}
 AT = {"published": "at published settings", "tuned": "with tuned λ"}

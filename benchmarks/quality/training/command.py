@@ -10,7 +10,7 @@ from benchmarks.quality.checkpoints import Checkpoints
 from benchmarks.quality.tasks import TASKS
 from benchmarks.quality.training.fine_tunes import fine_tune, make_base
 from benchmarks.quality.training.settings import Kind, Settings
-from mergekit_spectral.transformers_output import silence_transformers
+from mergekit_spectral.command_line.transformers_output import silence_transformers
 
 
 def train_all(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from peft import PeftModel
-from quality_records import write_merge
+from support.quality_records import write_merge
 from transformers import LlamaForCausalLM
 
 from benchmarks.quality.__main__ import main

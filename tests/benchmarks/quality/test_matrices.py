@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import reference
 import torch
-from matrices import gaussian, orthogonal
+from support.matrices import gaussian, orthogonal
 
 from benchmarks.quality.analysing import matrices
 from benchmarks.quality.analysing.matrices import SPACES, analyse_matrix, trimmed_alone

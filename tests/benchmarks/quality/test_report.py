@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from quality_records import MACHINE, VERSIONS, write_merge, write_training
+from support.quality_records import MACHINE, VERSIONS, write_merge, write_training
 
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.merging.methods import METHODS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import reference
 import torch
-from matrices import gaussian, with_spectrum
+from support.matrices import gaussian, with_spectrum
 from torch import Tensor
 
 from benchmarks.quality.merging.without_renormalization import DRMWithoutRenormalization

@@ -14,8 +14,8 @@ import torch
 import transformers
 from transformers import PretrainedConfig
 
-from mergekit_spectral.mergeable import is_quantized
-from mergekit_spectral.tensor_names import kind_of
+from mergekit_spectral.adapters.tensor_names import kind_of
+from mergekit_spectral.host.mergeable import is_quantized
 
 Header = tuple[tuple[int, ...], torch.dtype]
 

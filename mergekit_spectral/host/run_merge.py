@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from mergekit.config import MergeConfiguration
 from mergekit.options import MergeOptions
 
-from mergekit_spectral.dense_inputs import dense_inputs_in_main_memory, weights_only
-from mergekit_spectral.local_names import local_folders_are_no_hub_ids
-from mergekit_spectral.lora_inputs import factored_lora_inputs
+from mergekit_spectral.host.dense_inputs import dense_inputs_in_main_memory, weights_only
+from mergekit_spectral.host.local_names import local_folders_are_no_hub_ids
+from mergekit_spectral.host.lora_inputs import factored_lora_inputs
+from mergekit_spectral.host.output_range import check_range_of_saved_tensors
 from mergekit_spectral.methods import MergeError, SpectralMethod
-from mergekit_spectral.output_range import check_range_of_saved_tensors
-from mergekit_spectral.recipe_check import check_recipe
+from mergekit_spectral.recipe.sections import check_recipe
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from mergekit_spectral.adapters import StoredWeights
 from mergekit_spectral.adapters.files import CONFIG_NAME as ADAPTER_CONFIG
 from mergekit_spectral.errors import MergeError, first_line
-from mergekit_spectral.mergeable import why_not_mergeable
+from mergekit_spectral.host.mergeable import why_not_mergeable
 
 Header = tuple[tuple[int, ...], torch.dtype]
 

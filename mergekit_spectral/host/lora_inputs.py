@@ -23,8 +23,8 @@ from mergekit_spectral.adapters import (
     find_adapter,
 )
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.loader_cache import loader_cache
-from mergekit_spectral.recipe_check import base_models
+from mergekit_spectral.host.loader_cache import loader_cache
+from mergekit_spectral.recipe.sections import base_models
 
 LOG = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import reference
 import torch
-from end_to_end.checkpoints import Family, tensors
 from mergekit import merge_methods
 from mergekit.merge_methods.base import TensorGroup
 from safetensors.torch import load_file
+
+from support.checkpoints import Family, tensors
 
 VOCABULARY = re.compile(r"embed_tokens|lm_head|shared\.|word_embeddings|\.wte\.")
 ACCURACY = 1e-5

@@ -23,7 +23,7 @@ from mergekit.config import (
 from mergekit.merge_methods.base import ParameterScope
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.mergeable import FLOATS
+from mergekit_spectral.host.mergeable import FLOATS
 from mergekit_spectral.methods import SpectralMethod
 
 Settings = dict[str, ParameterSetting] | None

@@ -10,10 +10,10 @@ from mergekit.config import MergeConfiguration
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from mergekit_spectral.checking.findings import Finding, Findings
 from mergekit_spectral.checking.keys import check_keys
-from mergekit_spectral.checking.recipe_text import NOTHING, Key, RecipeText, dotted
 from mergekit_spectral.errors import first_line
+from mergekit_spectral.recipe.findings import Finding, Findings
+from mergekit_spectral.recipe.text import NOTHING, Key, RecipeText, dotted
 
 _NESTED = "the file is nested too deeply, or in itself."
 

@@ -39,7 +39,7 @@ from mergekit_spectral.adapters.lora import Product
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.methods.deltas import adapter_delta
-from mergekit_spectral.recipe_check import check_recipe
+from mergekit_spectral.recipe.sections import check_recipe
 from mergekit_spectral.spectral import (
     Compressed,
     Delta,

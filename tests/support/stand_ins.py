@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from end_to_end import checkpoints
 from transformers import PreTrainedModel
+
+from support import checkpoints
 
 NEW_TOKENS = {
     "NousResearch/Hermes-2-Pro-Llama-3-8B": ("<|im_end|>", "<|im_start|>", "<tool_call>"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from end_to_end.checkpoints import Family
+from support.checkpoints import Family
 
 METHODS = ("drm", "knots_ties", "star")
 """The three papers' methods, for tests that hold for each of them."""

@@ -20,9 +20,9 @@ from mergekit.tokenizer import PermutedVocabulary
 from mergekit.tokenizer.truncate import TruncatedVocabulary
 from torch import Tensor
 
-from mergekit_spectral.checking.models import CheckedModel
-from mergekit_spectral.checking.recipe_text import Key
 from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.host.models import CheckedModel
+from mergekit_spectral.recipe.text import Key
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 import peft
 import torch
 import transformers
-from end_to_end.expected import Weights
 from transformers import PreTrainedModel
+
+from support.expected import Weights
 
 
 def merged_by_peft(base: Path, adapter: Path) -> Weights:

@@ -28,7 +28,8 @@ from mergekit_spectral.adapters import (
 )
 from mergekit_spectral.adapters.files import CONFIG_NAME, WEIGHTS_NAMES, AdapterFiles
 from mergekit_spectral.adapters.loader import name_among
-from mergekit_spectral.checking.files import (
+from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.host.checkpoints import (
     Checkpoint,
     Header,
     NotDownloadedError,
@@ -37,12 +38,11 @@ from mergekit_spectral.checking.files import (
     not_downloaded,
     open_checkpoint,
 )
-from mergekit_spectral.checking.findings import Findings
-from mergekit_spectral.checking.recipe_text import Key
-from mergekit_spectral.errors import MergeError, first_line
-from mergekit_spectral.loader_cache import loader_cache
-from mergekit_spectral.lora_inputs import remarks, tied_weights
-from mergekit_spectral.recipe_check import sections
+from mergekit_spectral.host.loader_cache import loader_cache
+from mergekit_spectral.host.lora_inputs import remarks, tied_weights
+from mergekit_spectral.recipe.findings import Findings
+from mergekit_spectral.recipe.sections import sections
+from mergekit_spectral.recipe.text import Key
 
 T = TypeVar("T")
 

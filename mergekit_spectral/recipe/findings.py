@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mergekit_spectral.checking.recipe_text import Key, RecipeText, dotted
+from mergekit_spectral.recipe.text import Key, RecipeText, dotted
 
 Severity = Literal["error", "warning", "note"]
 

@@ -1,0 +1,1 @@
+"""Recipes as text with lines, as sections, and what is found in them."""

@@ -1,0 +1,1 @@
+"""What tests share: checkpoints, adapters, matrices, and mergekit's commands in this process."""

@@ -1,0 +1,73 @@
+"""Deltas with exact ties at thresholds or in elections, or with entries that are only noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from support.matrices import gaussian
+
+OUT, IN, T = 24, 40, 3
+Factors = list[tuple[Tensor, Tensor]]
+
+
+def full(seed: int) -> list[Tensor]:
+    return gaussian((OUT, IN), T, seed)
+
+
+def rank_1(seed: int) -> list[Tensor]:
+    return [B @ A for B, A in factors_of_rank(1, seed)]
+
+
+def sparse(seed: int) -> list[Tensor]:
+    """Of which 2% are not zero: most directions belong to a few rows and columns alone."""
+    masks = torch.rand(T, OUT, IN, generator=torch.Generator().manual_seed(seed)) < 0.02
+    return [delta * mask for delta, mask in zip(full(seed), masks, strict=True)]
+
+
+def equal(seed: int) -> list[Tensor]:
+    first, second, _ = full(seed)
+    return [first, second, first]
+
+
+def negated(seed: int) -> list[Tensor]:
+    first, second, _ = full(seed)
+    return [first, second, -first]
+
+
+def scaled(seed: int) -> list[Tensor]:
+    first, second, _ = full(seed)
+    return [first, second, 3 * first]
+
+
+def signs(seed: int) -> list[Tensor]:
+    return [delta.sign() for delta in full(seed)]
+
+
+def single_row(seed: int) -> list[Tensor]:
+    return gaussian((1, IN), T, seed)
+
+
+def single_column(seed: int) -> list[Tensor]:
+    return gaussian((OUT, 1), T, seed)
+
+
+KINDS = {
+    make.__name__: make
+    for make in (equal, negated, scaled, rank_1, sparse, signs, single_row, single_column)
+}
+
+
+def factors_of_rank(rank: int, seed: int) -> Factors:
+    left, right = gaussian((OUT, rank), T, seed), gaussian((rank, IN), T, seed + 1)
+    return list(zip(left, right, strict=True))
+
+
+def factors_that_cancel(size: float) -> Factors:
+    """As PiSSA's adapters once they are converted: B and A less where they began, in float32."""
+    factors = []
+    for t in range(T):
+        B0, B1 = (x.float() for x in gaussian((96, 8), 2, 10 * t))
+        A0, A1 = (x.float() for x in gaussian((8, 96), 2, 10 * t + 5))
+        factors.append((torch.cat([B0 + size * B1, -B0], 1), torch.cat([A0 + size * A1, A0])))
+    return factors
