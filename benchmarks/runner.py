@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks import measuring, plain, weights
 from benchmarks.cases import Case, Result
 from mergekit_spectral.methods import SpectralMethod
-from mergekit_spectral.spectral.precision import exact_matmul
+from mergekit_spectral.spectral import exact_matmul
 
 
 def measure_all(

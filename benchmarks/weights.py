@@ -46,7 +46,7 @@ def lora_group(
     """
     base = _base(shape).to(device=device, dtype=dtype)
     adapted = [_adapted(base, rank, seed) for seed in _seeds(inputs)]
-    tensors = [tensor.to_dense_tensor() if merged else tensor for tensor in adapted]
+    tensors = [tensor.to_dense() if merged else tensor for tensor in adapted]
     return _group(base, tensors, dtype, device)
 
 

@@ -41,9 +41,13 @@ def drm(
     lam: float = 1.0,
     direction: str = "horizontal",
     rank_tolerance: float = 0.01,
+    renormalize: bool = True,
 ) -> Tensor:
     def merge(C: list[Tensor]) -> Tensor:
         lengths = [c.norm(dim=1, keepdim=True) for c in C]  # s_i·n_{t,i}
+        if not renormalize:
+            s = torch.cat(C, dim=1).norm(dim=1, keepdim=True)
+            lengths = [s] * len(C)  # the rows are those of V_tᵀ
         rows = [
             c / length.masked_fill(length == 0, 1) for c, length in zip(C, lengths, strict=True)
         ]

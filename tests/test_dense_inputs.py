@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from support import peft_adapters
 
 from mergekit_spectral.adapters import AdaptedTensor
+from mergekit_spectral.adapters.deferred import HostTensor
 from mergekit_spectral.host.dense_inputs import dense_inputs_in_main_memory
 from mergekit_spectral.host.lora_inputs import factored_lora_inputs
-from mergekit_spectral.spectral.deferred import HostTensor
 
 
 @pytest.fixture

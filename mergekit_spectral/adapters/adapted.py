@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mergekit_spectral.spectral.deferred import DeferredTensor, with_index
-from mergekit_spectral.spectral.precision import exact_matmul, working_dtype
+from mergekit_spectral.adapters.deferred import DeferredTensor, with_index
+from mergekit_spectral.spectral import exact_matmul, working_dtype
 
 Update = tuple[Tensor, ...]
 """Factors B [out, r] and A [r, rest], or a pair for each of several matrices, [matrices, out, r]
@@ -83,7 +83,7 @@ class AdaptedTensor(DeferredTensor):
             return torch.baddbmm(tensor, *update, alpha=self.scale)
         return torch.addmm(tensor.flatten(1), *update, alpha=self.scale).view(self.shape)
 
-    def to_dense_tensor(self) -> Tensor:
+    def to_dense(self) -> Tensor:  # type: ignore[override]  # PyTorch's has options
         """Return the ordinary tensor, rounded once; the second call costs nothing."""
         if self._dense is None:
             base = self.base_in(working_dtype(self.dtype))

@@ -17,8 +17,7 @@ from mergekit.merge_methods.base import MergeMethod
 
 from mergekit_spectral.host.models import CheckedModel
 from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor
-from mergekit_spectral.methods import KnOTS, SpectralMethod
-from mergekit_spectral.methods.direction import shared_side
+from mergekit_spectral.methods import KnOTS, SpectralMethod, shared_side
 
 BLOCKS = 48 * 2**20
 """What our methods hold besides, in blocks of a fixed size."""

@@ -32,7 +32,6 @@ def run_recipe(
     work_folder: Path,
     copies: Path = Path("copies"),
     options: Sequence[str] = (),
-    module: str = MERGEKIT_YAML,
 ) -> float:
     """Run ``mergekit-yaml`` on `recipe` in `work_folder` and return the seconds it took.
 
@@ -42,12 +41,11 @@ def run_recipe(
         work_folder: where the recipe's relative paths start, and the log goes.
         copies: where mergekit puts the merged copies that its own methods need of LoRA inputs.
         options: more of them for ``mergekit-yaml``.
-        module: Python's name of a program that takes what ``mergekit-yaml`` takes.
 
     Raises:
         click.ClickException: mergekit failed; the message ends with the end of its output.
     """
-    command = [sys.executable, "-m", module, str(recipe), str(out)]
+    command = [sys.executable, "-m", MERGEKIT_YAML, str(recipe), str(out)]
     # mergekit's own ties merges each adapter into a copy of the base first, in float32 lest the
     # base's bfloat16 round the small change away. The spectral methods make no copies.
     command += ["--lora-merge-cache", str(copies), "--lora-merge-dtype", "float32", *options]

@@ -38,19 +38,18 @@ from mergekit_spectral.adapters.files import AdapterFiles
 from mergekit_spectral.adapters.lora import Product
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.methods import SpectralMethod
-from mergekit_spectral.methods.deltas import adapter_delta
+from mergekit_spectral.methods.task_deltas import adapter_delta
 from mergekit_spectral.recipe.sections import check_recipe
 from mergekit_spectral.spectral import (
     Compressed,
     Delta,
-    DeltaEntries,
     DenseDelta,
     FactoredDelta,
+    LinAlgError,
+    TensorOutput,
     compress,
-    stored_in,
+    exact_matmul,
 )
-from mergekit_spectral.spectral.gram import LinAlgError
-from mergekit_spectral.spectral.precision import exact_matmul
 
 
 class ShapesOnly:
@@ -249,16 +248,30 @@ class AdapterMerge:
         for parameter in self._method.spec.input_parameters:
             name = parameter.name
             settings[name] = [task.input_parameters[reference][name] for reference in inputs]
-        shape, lam = deltas[0].shape, settings["lambda"]
-        if all(delta.is_zero() for delta in deltas):
-            return DenseDelta(torch.zeros(shape))
-        vocabulary = task.output_weight.vocabulary_axis is not None
-        matrices = [delta.matrix for delta in deltas]
-        if not self._method.is_elementwise(shape, vocabulary, settings):
-            return self._method.merge_matrices(matrices, settings).scaled(lam)
-        merged = torch.empty(shape)
-        self._method.merge_elementwise(DeltaEntries(matrices), settings, stored_in(merged))
-        return DenseDelta(merged.mul_(lam))
+        output = _MergedDelta(deltas[0].shape)
+        if not all(delta.is_zero() for delta in deltas):
+            vocabulary = task.output_weight.vocabulary_axis is not None
+            self._method.merge_deltas(deltas, settings, vocabulary, output)
+        return output.delta.scaled(settings["lambda"])
+
+
+class _MergedDelta(TensorOutput):
+    """Collects a merged delta, whole or place by place.
+
+    Args:
+        shape: [out, in].
+
+    Attributes:
+        delta: the merged delta; zero until something is written.
+    """
+
+    def __init__(self, shape: torch.Size):
+        entries = torch.zeros(shape)
+        super().__init__(entries)
+        self.delta: Delta = DenseDelta(entries)
+
+    def write_matrix(self, number: int, merged: Delta) -> None:
+        self.delta = merged
 
 
 def _configuration(model: ModelReference, options: MergeOptions) -> tuple[PretrainedConfig, str]:

@@ -22,11 +22,11 @@ from mergekit.options import MergeOptions
 from torch import Tensor
 
 from mergekit_spectral.adapters import StoredWeights
+from mergekit_spectral.adapters.deferred import HostTensor
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.left_out import left_out
 from mergekit_spectral.host.loader_cache import loader_cache
 from mergekit_spectral.host.mergeable import differs, dtype_name, why_not_mergeable
-from mergekit_spectral.spectral.deferred import HostTensor
 
 LOG = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from mergekit_spectral.adapters import AdaptedTensor
 from mergekit_spectral.adapters.tensor_names import kind_of
 from mergekit_spectral.host.plan import PlannedTensor
-from mergekit_spectral.methods.deltas import TaskDelta, adapter_delta, task_deltas
+from mergekit_spectral.methods.task_deltas import TaskDelta, adapter_delta, task_deltas
 from mergekit_spectral.recipe.sections import base_models, sections
 from mergekit_spectral.spectral import Delta
 

@@ -30,7 +30,7 @@ from mergekit_spectral.inspecting.inputs import (
 )
 from mergekit_spectral.inspecting.weights import Values, WeightReport, inspect_weight
 from mergekit_spectral.recipe.sections import base_models
-from mergekit_spectral.spectral.gram import LinAlgError
+from mergekit_spectral.spectral import LinAlgError
 from mergekit_spectral.whole_files import errors_as_sentences, move_up, unfinished
 
 RECORD = "tensors.jsonl"

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mergekit_spectral.methods.drm import smallest
-from mergekit_spectral.spectral import Entries
-from mergekit_spectral.spectral.precision import TIE
+from mergekit_spectral.methods.drm import kept_ranks
+from mergekit_spectral.spectral import TIE, Entries, Ranks
 
 BINS = 25
 """An odd number, so that a row of which half is pruned lies within a bin."""
@@ -52,9 +51,9 @@ def kept_places(entries: Entries, density: float) -> list[Tensor]:
     """
     magnitudes = entries.take(slice(0, entries.shape[0])).magnitudes()
     flat = torch.cat([matrix.flatten() for matrix in magnitudes])
-    j = smallest(entries, [density])
-    assert isinstance(j, int)
-    threshold = (1 - TIE) * flat.kthvalue(j).values if j else flat.new_zeros(())
+    ranks = kept_ranks(entries, [density])
+    assert isinstance(ranks, Ranks)
+    threshold = (1 - TIE) * flat.kthvalue(ranks.first).values if ranks.first else 0.0
     return [matrix >= threshold for matrix in magnitudes]
 
 

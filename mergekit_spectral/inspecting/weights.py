@@ -12,12 +12,12 @@ from torch import Tensor
 from mergekit_spectral.inspecting.pruned_rows import PrunedRows, pruned_shares
 from mergekit_spectral.inspecting.spectra import effective_rank, stable_rank
 from mergekit_spectral.inspecting.subspaces import Subspaces, inner_products, overlap
-from mergekit_spectral.inspecting.unrenormalized import UnrenormalizedCoordinates
-from mergekit_spectral.methods.direction import shared_side
+from mergekit_spectral.methods import parameters, shared_side
 from mergekit_spectral.spectral import (
     Delta,
     Entries,
     RenormalizedCoordinates,
+    UnnormalizedCoordinates,
     above_tolerance,
     joint_decomposition,
     kept_rank,
@@ -28,9 +28,9 @@ V = TypeVar("V")
 ETAS = (20, 40, 60, 80)
 SUBSPACE = 16
 """Directions that overlaps are measured in, at most."""
-RANK_TOLERANCE = 0.01
-DENSITY = 0.2
-"""DRM's own, at which the pruned shares are told."""
+RANK_TOLERANCE: float = parameters.RANK_TOLERANCE.default
+DENSITY: float = parameters.DENSITY.default
+"""DRM's own, at which the pruned shares are reported."""
 SAMPLED_ROWS = 256
 SAMPLED_COLUMNS = 2048
 SHOWN_VALUES = 48
@@ -149,7 +149,7 @@ def inspect_weight(
         norm_shares=told.each(_rounded(_norm_shares(coordinates)[changed])),
         pruned=told.each(_pruned(coordinates, changed)),
         pruned_unrenormalized=told.each(
-            _pruned(UnrenormalizedCoordinates(joint, some), changed),
+            _pruned(UnnormalizedCoordinates(joint, some), changed),
         ),
     )
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import wraps
+from itertools import count
+from typing import Any, Protocol
 
 import torch
 from mergekit.merge_methods.base import (
@@ -20,20 +23,40 @@ from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.mergeable import FLOATS, dtype_name
-from mergekit_spectral.methods.deltas import (
+from mergekit_spectral.methods.parameters import Parameter, for_method
+from mergekit_spectral.methods.task_deltas import (
     TaskDelta,
     is_finite,
+    moved_if_small,
     stored,
     task_deltas,
 )
-from mergekit_spectral.methods.device_memory import in_blocks_that_fit, moved_if_small
-from mergekit_spectral.methods.parameters import Parameter, for_method
-from mergekit_spectral.spectral import Delta, DeltaEntries, Entries, Store
-from mergekit_spectral.spectral.gram import LinAlgError
-from mergekit_spectral.spectral.precision import exact_matmul
+from mergekit_spectral.spectral import (
+    Delta,
+    DeltaEntries,
+    Entries,
+    LinAlgError,
+    Output,
+    exact_matmul,
+    smaller_blocks,
+)
+
+LOG = logging.getLogger(__name__)
 
 Settings = Mapping[str, Any]
 """A recipe's parameters for one tensor; those set per input are lists in the deltas' order."""
+
+
+class MergedOutput(Output, Protocol):
+    """Takes the merged delta of one tensor, place by place or matrix by matrix."""
+
+    def write_matrix(self, number: int, merged: Delta) -> None:
+        """Take a merged matrix.
+
+        Args:
+            number: 0, or for a tensor of three axes the index of the slice over the first.
+            merged: [out, in].
+        """
 
 
 class SpectralMethod(GroupMergeMethod):
@@ -66,12 +89,49 @@ class SpectralMethod(GroupMergeMethod):
         )
 
     @abstractmethod
-    def merge_matrices(self, deltas: Sequence[Delta], settings: Settings) -> Delta:
-        """Merge T deltas of one shape [out, in] into one, before λ."""
+    def merge_matrices(self, deltas: Sequence[Delta], settings: Any) -> Delta:
+        """Merge T deltas into one, before λ.
+
+        Args:
+            deltas: of one shape, [out, in].
+            settings: the method's parameters, which each method declares as a `TypedDict`.
+        """
 
     @abstractmethod
-    def merge_elementwise(self, entries: Entries, settings: Settings, store: Store) -> None:
-        """Merge the entries of T deltas place by place, before λ, and store what they become."""
+    def merge_elementwise(self, entries: Entries, settings: Any, output: Output) -> None:
+        """Merge the entries of T deltas place by place, before λ.
+
+        Args:
+            entries: of T inputs.
+            settings: as for `merge_matrices`.
+            output: takes the result.
+        """
+
+    def merge_deltas(
+        self,
+        deltas: Sequence[TaskDelta],
+        settings: Settings,
+        vocabulary: bool,
+        output: MergedOutput,
+    ) -> None:
+        """Merge the deltas of one tensor, before λ.
+
+        Args:
+            deltas: of T inputs, of one shape, not all zero.
+            settings: the recipe's parameters for the tensor.
+            vocabulary: whether the tensor has a vocabulary axis.
+            output: takes the merged delta.
+
+        Raises:
+            LinAlgError: if no decomposition converges.
+            MergeError: if an inner method refuses the deltas.
+        """
+        if self.is_elementwise(deltas[0].shape, vocabulary, settings):
+            entries = DeltaEntries([delta.matrix for delta in deltas])
+            self.merge_elementwise(entries, settings, output)
+            return
+        for number, own in enumerate(zip(*(delta.matrices() for delta in deltas), strict=True)):
+            output.write_matrix(number, self.merge_matrices(own, settings))
 
     def validate_inputs(
         self,
@@ -145,15 +205,16 @@ class SpectralMethod(GroupMergeMethod):
         }
         result = torch.empty_like(base, device=device, memory_format=torch.contiguous_format)
         name, vocabulary = group.metadata.name, group.metadata.vocabulary_axis is not None
+        output = _OntoBase(base, settings["lambda"], result)
 
         def merge() -> None:
             try:
-                self._merge_onto(base, deltas, settings, vocabulary, result)
-            except MergeError as error:  # of the inner method, which has no names
+                self.merge_deltas(deltas, settings, vocabulary, output)
+            except MergeError as error:  # of the inner method, which does not know the tensor
                 raise MergeError(f"{error.message} This is at tensor {name}.") from error
 
         try:
-            in_blocks_that_fit(merge, name)
+            _in_blocks_that_fit(merge, name)
         except LinAlgError as error:
             raise MergeError(
                 f"{self.spec.name}: the updates of tensor {name} cannot be decomposed: {error}; "
@@ -236,34 +297,97 @@ class SpectralMethod(GroupMergeMethod):
         """
         return len(shape) < 2 or (vocabulary and settings["embeddings"] == "elementwise")
 
-    def _merge_onto(
-        self,
-        base: Tensor,
-        deltas: Sequence[TaskDelta],
-        settings: Settings,
-        vocabulary: bool,
-        result: Tensor,
-    ) -> None:
-        """Write base + λ·merge(D_1 … D_T) to `result`, rounded once to its dtype."""
-        scale = settings["lambda"]
-        if self.is_elementwise(base.shape, vocabulary, settings):
-            entries = DeltaEntries([delta.matrix for delta in deltas])
-            self.merge_elementwise(entries, settings, _added_to(base, scale, result))
-            return
-        matrices = base.shape if base.ndim == 3 else (1, len(base), -1)
-        inputs = zip(*(delta.matrices() for delta in deltas), strict=True)
-        for before, after, own in zip(
-            base.reshape(matrices), result.view(matrices), inputs, strict=True
-        ):
-            self.merge_matrices(own, settings).add_to(before, scale, out=after)
 
+class _OntoBase:
+    """Writes base + λ·Δ for a merged delta Δ, rounded once to the result's dtype.
 
-def _added_to(base: Tensor, scale: float, result: Tensor) -> Store:
-    before, after = base.reshape(-1), result.view(-1)
+    Args:
+        base: the base's tensor.
+        scale: λ.
+        result: a contiguous tensor of the base's shape.
+    """
 
-    def store(where: slice | Tensor, values: Tensor) -> None:
-        there = where if isinstance(where, slice) else where.to(before.device)
+    def __init__(self, base: Tensor, scale: float, result: Tensor):
+        self._base = base
+        self._scale = scale
+        self._result = result
+
+    def write(self, places: slice | Tensor, values: Tensor) -> None:
+        before, after = self._base.reshape(-1), self._result.view(-1)
+        there = places if isinstance(places, slice) else places.to(before.device)
         own = before[there].to(after.device)
-        after[where] = torch.add(own, values.flatten(), alpha=scale).to(after.dtype)
+        after[places] = torch.add(own, values.flatten(), alpha=self._scale).to(after.dtype)
 
-    return store
+    def write_matrix(self, number: int, merged: Delta) -> None:
+        shape = self._base.shape if self._base.ndim == 3 else (1, len(self._base), -1)
+        before, after = self._base.reshape(shape), self._result.view(shape)
+        merged.add_to(before[number], self._scale, out=after[number])
+
+
+MatrixMerge = Callable[[Any, Sequence[Delta], Any], Delta]
+
+
+def along_shared_side(merge_horizontal: MatrixMerge) -> MatrixMerge:
+    """Make a merge along the left basis follow the recipe's ``direction``.
+
+    A vertical merge is a horizontal one of the transposes, transposed back.
+    """
+
+    @wraps(merge_horizontal)
+    def merge(self: Any, deltas: Sequence[Delta], settings: Any) -> Delta:
+        if shared_side(settings["direction"], deltas[0].shape) == "horizontal":
+            return merge_horizontal(self, deltas, settings)
+        return merge_horizontal(self, [delta.T for delta in deltas], settings).T
+
+    return merge
+
+
+def shared_side(direction: str, shape: tuple[int, int]) -> str:
+    """Resolve ``auto``: the direction with the smaller shared side, horizontal if equal.
+
+    Args:
+        direction: horizontal, where the inputs share the left basis; vertical, where they share the
+            right one; or auto.
+        shape: (out, in).
+    """
+    if direction != "auto":
+        return direction
+    out_features, in_features = shape
+    return "horizontal" if out_features <= in_features else "vertical"
+
+
+_DIVISORS = (1, 8, 64)
+_retries = count()
+
+
+def _in_blocks_that_fit(merge: Callable[[], None], name: str | None) -> None:
+    """Merge one tensor; if the device's memory does not suffice, again in smaller blocks.
+
+    Args:
+        merge: may be called several times; each call overwrites what the previous one wrote.
+        name: the tensor's, for messages.
+
+    Raises:
+        MergeError: if the smallest blocks are too large.
+    """
+    for divisor in _DIVISORS:
+        try:
+            with smaller_blocks(divisor):
+                merge()
+        except torch.OutOfMemoryError:
+            # Nothing else here: the traceback keeps alive what the attempt allocated.
+            pass
+        else:
+            return
+        if next(_retries) == 0:
+            LOG.warning(
+                "The device is out of memory at tensor %s; the merge continues in smaller blocks, "
+                "there and wherever it is needed.",
+                name,
+            )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    raise MergeError(
+        f"The device has too little memory for tensor {name}, even in small blocks; merge without "
+        "--cuda, on a device with more memory, or fewer models at a time."
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TypedDict
 
-from mergekit_spectral.methods.base import Settings, SpectralMethod
-from mergekit_spectral.methods.direction import along_shared_side
+from mergekit_spectral.methods.base import SpectralMethod, along_shared_side
 from mergekit_spectral.methods.parameters import (
     DENSITY,
     DIRECTION,
@@ -14,32 +14,39 @@ from mergekit_spectral.methods.parameters import (
     LAMBDA,
     NORMALIZE,
     RANK_TOLERANCE,
+    RENORMALIZE,
     WEIGHT,
 )
 from mergekit_spectral.spectral import (
-    Coordinates,
     Delta,
     Entries,
     FactoredDelta,
-    Merge,
+    MergeFunction,
+    Output,
+    Ranks,
     RenormalizedCoordinates,
-    Store,
+    TensorOutput,
+    UnnormalizedCoordinates,
     above_tolerance,
     disjoint_mean,
     joint_decomposition,
     merge_entries,
-    stored_in,
 )
 
 
+class DRMSettings(TypedDict):
+    """DRM's parameters for one tensor. Lists have a value for each input."""
+
+    weight: list[float]
+    density: list[float]
+    normalize: bool
+    direction: str
+    rank_tolerance: float
+    renormalize: bool
+
+
 class DRM(SpectralMethod):
-    """Sign election and disjoint mean in the joint basis, on renormalized and pruned rows.
-
-    Attributes:
-        coordinates: what the inputs are pruned by.
-    """
-
-    coordinates: type[Coordinates] = RenormalizedCoordinates
+    """Sign election and disjoint mean in the joint basis, on renormalized and pruned rows."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -55,36 +62,45 @@ class DRM(SpectralMethod):
                 NORMALIZE,
                 DIRECTION,
                 RANK_TOLERANCE,
+                RENORMALIZE,
                 EMBEDDINGS,
             ),
         )
 
     @along_shared_side
-    def merge_matrices(self, deltas: Sequence[Delta], settings: Settings) -> Delta:
+    def merge_matrices(self, deltas: Sequence[Delta], settings: DRMSettings) -> Delta:
         tolerance = settings["rank_tolerance"]
         joint = joint_decomposition(deltas, above_tolerance(tolerance), resolution=tolerance)
-        rows = self.coordinates(joint, deltas)
+        kind = RenormalizedCoordinates if settings["renormalize"] else UnnormalizedCoordinates
+        rows = kind(joint, deltas)
         merged = joint.basis.new_empty(rows.shape)
-        drop = smallest(rows, settings["density"])
-        merge = self._elect_and_average(settings)
-        merge_entries(rows, merge, stored_in(merged), drop, votes=settings["weight"])
+        merge_entries(
+            rows,
+            _elect_and_average(settings),
+            TensorOutput(merged),
+            kept_ranks(rows, settings["density"]),
+            votes=settings["weight"],
+        )
         return FactoredDelta(joint.basis, merged)
 
-    def merge_elementwise(self, entries: Entries, settings: Settings, store: Store) -> None:
-        merge_entries(entries, self._elect_and_average(settings), store, votes=settings["weight"])
-
-    def _elect_and_average(self, settings: Settings) -> Merge:
-        return partial(disjoint_mean, weights=settings["weight"], normalize=settings["normalize"])
+    def merge_elementwise(self, entries: Entries, settings: DRMSettings, output: Output) -> None:
+        merge_entries(entries, _elect_and_average(settings), output, votes=settings["weight"])
 
 
-def smallest(entries: Entries, densities: Sequence[float]) -> int | list[int]:
-    """Count the entries below the threshold, and itself: j = N − round(N·p) for a density p.
+def _elect_and_average(settings: DRMSettings) -> MergeFunction:
+    return partial(disjoint_mean, weights=settings["weight"], normalize=settings["normalize"])
 
-    Where all densities agree the threshold is common, with N the entries of all inputs; where they
-    differ each input has its own.
+
+def kept_ranks(entries: Entries, densities: Sequence[float]) -> Ranks | list[Ranks]:
+    """Return the ranks that DRM keeps: from N − round(N·p) on, for N entries and a density p.
+
+    If all densities are equal the threshold is common, with N the entries of all inputs. If they
+    differ, each input has its own.
     """
+
+    def ranks(total: int, density: float) -> Ranks:
+        return Ranks(first=total - round(total * min(density, 1.0)))
+
     if len(set(densities)) == 1:
-        N = entries.count * entries.numel
-        return N - round(N * min(densities[0], 1.0))
-    N = entries.numel
-    return [N - round(N * min(density, 1.0)) for density in densities]
+        return ranks(entries.count * entries.numel, densities[0])
+    return [ranks(entries.numel, density) for density in densities]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from mergekit.merge_methods.base import TensorGroup
@@ -18,8 +18,7 @@ from mergekit.sparsify import SparsificationMethod, sparsify
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.methods.base import Settings, SpectralMethod
-from mergekit_spectral.methods.direction import along_shared_side
+from mergekit_spectral.methods.base import SpectralMethod, along_shared_side
 from mergekit_spectral.methods.parameters import (
     DIRECTION,
     EMBEDDINGS,
@@ -34,17 +33,30 @@ from mergekit_spectral.spectral import (
     DroppedEntries,
     Entries,
     FactoredDelta,
-    Merge,
+    MergeFunction,
+    Output,
+    Ranks,
     SparsifiedEntries,
-    Store,
+    TensorOutput,
     above_tolerance,
     disjoint_mean,
     joint_decomposition,
     merge_entries,
-    stored_in,
 )
 
 DELLA = SparsificationMethod.della_magprune
+
+
+class KnOTSSettings(TypedDict):
+    """The parameters of `knots_M` for one tensor that all M have. Lists: a value for each input."""
+
+    weight: list[float]
+    density: list[float]
+    gamma: list[float]
+    normalize: bool
+    rescale: bool
+    direction: str
+    rank_tolerance: float
 
 
 class KnOTS(SpectralMethod):
@@ -75,42 +87,49 @@ class KnOTS(SpectralMethod):
         )
 
     @along_shared_side
-    def merge_matrices(self, deltas: Sequence[Delta], settings: Settings) -> Delta:
+    def merge_matrices(self, deltas: Sequence[Delta], settings: KnOTSSettings) -> Delta:
         tolerance = settings["rank_tolerance"]
         joint = joint_decomposition(deltas, above_tolerance(tolerance), resolution=tolerance)
         coordinates = Coordinates(joint, deltas)
         merged = joint.basis.new_empty(coordinates.shape)
-        self.merge_elementwise(coordinates, settings, stored_in(merged))
+        self.merge_elementwise(coordinates, settings, TensorOutput(merged))
         return FactoredDelta(joint.basis, merged)
 
-    def merge_elementwise(self, entries: Entries, settings: Settings, store: Store) -> None:
+    def merge_elementwise(self, entries: Entries, settings: KnOTSSettings, output: Output) -> None:
         """Run the inner method on the inputs' entries, as task vectors over a zero base.
 
-        It is given what its own sparsification leaves of them, so that what rounding could decide
-        there and in its election of signs is decided by this package's rules for ties.
+        The inner method gets entries that are sparsified already. So this package's rules for ties
+        decide where rounding could, in the sparsification and in the election of signs.
         """
         kind, densities = self.inner.sparsification_method, settings["density"]
         votes = settings["weight"] if self.inner.consensus_method else None
         merge = self._inner(settings, density=1.0)
         if votes and settings["normalize"] and min(votes) < 0 < max(votes):
-            # mergekit divides by any sum of weights but an exact zero, and so by rounding noise.
+            # mergekit divides by any sum of weights except an exact zero, also by rounding noise.
             merge = partial(disjoint_mean, weights=votes)
         if kind is None or min(densities, default=1.0) >= 1:
-            merge_entries(entries, merge, store, votes=votes)
+            merge_entries(entries, merge, output, votes=votes)
         elif kind == SparsificationMethod.random and not settings["rescale"]:
             dropped = DroppedEntries(entries, partial(self._alone, settings))
-            merge_entries(dropped, merge, store, votes=votes)
-        elif (ranks := self._kept_ranks(entries.numel, settings)) and not settings["rescale"]:
-            first, last = zip(*ranks, strict=True)
-            merge_entries(entries, merge, store, first, votes, last)
+            merge_entries(dropped, merge, output, votes=votes)
+        elif (keep := self._kept_ranks(entries.numel, settings)) and not settings["rescale"]:
+            merge_entries(entries, merge, output, keep, votes)
         else:
-            # What becomes of an entry depends on others of its input, so each is made whole.
+            # An entry's value depends on others of its input, so each input is sparsified as a
+            # whole.
             sparsified = [self._sparsified(entries, settings, t) for t in range(entries.count)]
-            merge_entries(SparsifiedEntries(entries, sparsified), merge, store, votes=votes)
+            merge_entries(SparsifiedEntries(entries, sparsified), merge, output, votes=votes)
 
-    def _inner(self, settings: Settings, **changes: Any) -> Merge:
-        theirs = {spec.name: settings[spec.name] for spec in self.inner.spec.parameters}
-        # λ is applied once, where the merged delta meets the base.
+    def _inner(self, settings: KnOTSSettings, **changes: Any) -> MergeFunction:
+        """Return the inner method's merge.
+
+        Args:
+            settings: the recipe's parameters.
+            changes: values to use in place of the recipe's.
+        """
+        values: dict[str, Any] = dict(settings)
+        theirs = {spec.name: values[spec.name] for spec in self.inner.spec.parameters}
+        # λ is applied once, when the merged delta is added to the base.
         parameters = {**theirs, "lambda": 1.0, **changes}
 
         def merge(tensors: Sequence[Tensor]) -> Tensor:
@@ -124,14 +143,15 @@ class KnOTS(SpectralMethod):
 
         return merge
 
-    def _sparsified(self, entries: Entries, settings: Settings, t: int) -> tuple[Tensor, float]:
-        """Return what the inner method leaves of input t, and the factor that it scales it by."""
-        own = entries.only(t)
+    def _sparsified(
+        self, entries: Entries, settings: KnOTSSettings, t: int
+    ) -> tuple[Tensor, float]:
+        """Return input t as the inner method sparsifies it, and the factor that rescales it."""
+        own = entries.of_input(t)
         whole = own.take(slice(0, own.shape[0])).values[0]
-        if ranks := self._kept_ranks(own.numel, settings):
-            first, last = ranks[t]
+        if keep := self._kept_ranks(own.numel, settings):
             kept = torch.empty_like(whole)
-            merge_entries(own, itemgetter(0), stored_in(kept), [first], outliers=[last])
+            merge_entries(own, itemgetter(0), TensorOutput(kept), [keep[t]])
         else:
             kept = self._alone(settings, t, whole)
         if not settings["rescale"]:
@@ -142,36 +162,30 @@ class KnOTS(SpectralMethod):
         )
         return kept, before / after if after else 1.0
 
-    def _alone(self, settings: Settings, t: int, values: Tensor) -> Tensor:
+    def _alone(self, settings: KnOTSSettings, t: int, values: Tensor) -> Tensor:
         """Return input t as the inner method sparsifies it, without its rescaling.
 
-        mergekit drops entries at random in float32, so only what it drops is taken from it. DELLA
-        drops by the rank of an entry in its row; where a row has one entry, there are no ranks, and
-        it goes by its density alone.
+        mergekit drops entries at random in float32. Only the places are taken from it, so that no
+        value is rounded. DELLA drops by the rank of an entry in its row. A row of one entry has no
+        ranks; there only the density counts.
         """
         if self.inner.sparsification_method == DELLA and values.shape[1] == 1:
             density = settings["density"][t]
             return values * sparsify(values, density, SparsificationMethod.random).ne(0)
-        own = {spec.name: [settings[spec.name][t]] for spec in self.inner.spec.input_parameters}
-        inner = self._inner({**settings, **own}, weight=1.0, normalize=False, rescale=False)
-        return values * inner([values]).ne(0)
+        of_all: dict[str, Any] = dict(settings)
+        own = {spec.name: [of_all[spec.name][t]] for spec in self.inner.spec.input_parameters}
+        changes = {**own, "weight": 1.0, "normalize": False, "rescale": False}
+        return values * self._inner(settings, **changes)([values]).ne(0)
 
-    def _kept_ranks(self, count: int, settings: Settings) -> list[tuple[int, int]] | None:
-        """Return the ranks, by magnitude from the smallest, between which entries are kept.
+    def _kept_ranks(self, count: int, settings: KnOTSSettings) -> list[Ranks] | None:
+        """Return the ranks that are kept of each input's `count` entries.
 
-        Args:
-            count: the number of entries of an input.
-            settings: the recipe's parameters.
-
-        Returns:
-            Each input's first and last rank, counted from 1, and 0 where there is no such limit.
-            The first is `count` + 1 where nothing is kept. None if the inner method goes by more
-            than magnitudes.
+        None if the inner method decides by more than magnitudes.
         """
         densities = settings["density"]
         kind = self.inner.sparsification_method
         if kind == SparsificationMethod.magnitude:
-            return [(trimmed(count, density), 0) for density in densities]
+            return [trimmed(count, density) for density in densities]
         if kind == SparsificationMethod.magnitude_outliers:
             return [
                 without_outliers(count, density, gamma)
@@ -180,27 +194,25 @@ class KnOTS(SpectralMethod):
         return None
 
 
-def trimmed(count: int, density: float) -> int:
-    """Return j where TIES, keeping the share `density` of `count` entries, keeps the j-th smallest.
-
-    Those below it go; 0 where nothing does, and `count` + 1 where all do.
-    """
+def trimmed(count: int, density: float) -> Ranks:
+    """Return the ranks that TIES keeps of `count` entries: the share `density` of the largest."""
+    if density >= 1:
+        return Ranks()
     if density <= 0:
-        return count + 1
-    return count - max(1, int(density * count)) + 1 if density < 1 else 0
+        return Ranks(first=count + 1)
+    return Ranks(first=count - max(1, int(density * count)) + 1)
 
 
-def without_outliers(count: int, density: float, gamma: float) -> tuple[int, int]:
-    """Return the ranks of the smallest and the largest of `count` entries that Breadcrumbs keeps.
+def without_outliers(count: int, density: float, gamma: float) -> Ranks:
+    """Return the ranks that Breadcrumbs keeps of `count` entries.
 
-    It drops the share `gamma`, the largest, and keeps the share `density` below; where there are
-    not as many left, fewer of the largest go. (0, 0) where nothing goes, and (`count` + 1, 0) where
-    all do.
+    It drops the share `gamma`, the largest, and keeps the share `density` below them. If fewer are
+    left below, it drops fewer of the largest.
     """
     if density >= 1:
-        return 0, 0
+        return Ranks()
     kept = max(0, int(density * count))
     if kept == 0:
-        return count + 1, 0
+        return Ranks(first=count + 1)
     smallest = max(0, count - kept - int(gamma * count))
-    return smallest + 1, smallest + kept
+    return Ranks(first=smallest + 1, last=smallest + kept)

@@ -69,7 +69,13 @@ DENSITY = Parameter(
     "density", Density, ParameterScope.NON_BASE, 0.2,
     "Share of the renormalized entries that pruning keeps. Equal densities prune all inputs by "
     "one threshold; different ones each by its own.",
-    valid="above 0 and at most 1", source="DRM, «Prune»",
+    valid="above 0 and at most 1", source='DRM, "Prune"',
+)  # fmt: skip
+RENORMALIZE = Parameter(
+    "renormalize", bool, ParameterScope.SHARED, True,
+    "Prune by rows scaled to unit length, as DRM does. `false` prunes by the rows of the right "
+    "singular vectors as they are.",
+    valid="true or false", source='DRM, "Renormalize"',
 )  # fmt: skip
 DIRECTION = Parameter(
     "direction", Literal["horizontal", "vertical", "auto"], ParameterScope.SHARED, "horizontal",

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TypedDict
 
-from mergekit_spectral.methods.base import Settings, SpectralMethod
+from mergekit_spectral.methods.base import SpectralMethod
 from mergekit_spectral.methods.parameters import EMBEDDINGS, ETA, LAMBDA, NORMALIZE, WEIGHT
 from mergekit_spectral.spectral import (
     Delta,
     Entries,
-    Store,
+    Output,
     linear_combination,
     mean_weights,
     merge_entries,
     truncate,
     weighted_mean,
 )
+
+
+class STARSettings(TypedDict):
+    """STAR's parameters for one tensor. Lists have a value for each input."""
+
+    weight: list[float]
+    eta: list[float]
+    normalize: bool
 
 
 class STAR(SpectralMethod):
@@ -32,11 +41,11 @@ class STAR(SpectralMethod):
             parameters=(WEIGHT, ETA, LAMBDA, NORMALIZE, EMBEDDINGS),
         )
 
-    def merge_matrices(self, deltas: Sequence[Delta], settings: Settings) -> Delta:
+    def merge_matrices(self, deltas: Sequence[Delta], settings: STARSettings) -> Delta:
         truncated = (truncate(d, eta) for d, eta in zip(deltas, settings["eta"], strict=True))
         weights = mean_weights(settings["weight"], settings["normalize"])
         return linear_combination(truncated, weights)
 
-    def merge_elementwise(self, entries: Entries, settings: Settings, store: Store) -> None:
+    def merge_elementwise(self, entries: Entries, settings: STARSettings, output: Output) -> None:
         mean = partial(weighted_mean, weights=settings["weight"], normalize=settings["normalize"])
-        merge_entries(entries, mean, store)
+        merge_entries(entries, mean, output)

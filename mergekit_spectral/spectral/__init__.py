@@ -1,31 +1,73 @@
 """The mathematics of merging in spectral space, on plain tensors.
 
-It needs nothing but torch and knows nothing of mergekit, recipes or files.
+It needs torch, numpy and scipy, and does not depend on mergekit, recipes or files. Other packages
+import from here only; the modules are private to this room:
+
+- `deltas`: what is merged.
+- `svd`: how deltas are decomposed.
+- `merging`: how the inputs' entries are pruned and merged.
+- `low_rank`: approximations of low rank.
+- `numerics`: precision, and sizes of blocks.
+
+Deltas: `Delta` and its two kinds, `DenseDelta` and `FactoredDelta`; `linear_combination`.
+
+Decomposition: `joint_decomposition` returns a `JointDecomposition`; `above_tolerance` is a
+`RankRule`. All of them raise `LinAlgError` if no algorithm converges.
+
+Merging: `merge_entries` merges `Entries` (`DeltaEntries`, `Coordinates` and others) by a
+`MergeFunction` (`disjoint_mean`, `weighted_mean`), keeps `Ranks` of them and writes to an `Output`.
+
+Low rank: `truncate` and `kept_rank` (STAR), `compress` returns a `Compressed`.
+
+Precision: `exact_matmul`, `in_float64`, `working_dtype`, `TIE`, `smaller_blocks`.
 """
 
-from mergekit_spectral.spectral.close_calls import Merge, Store
-from mergekit_spectral.spectral.compression import Compressed, compress
-from mergekit_spectral.spectral.consensus import disjoint_mean, mean_weights, weighted_mean
-from mergekit_spectral.spectral.decomposition import (
-    JointDecomposition,
-    above_tolerance,
-    joint_decomposition,
+from mergekit_spectral.spectral.deltas import (
+    Delta,
+    DenseDelta,
+    FactoredDelta,
+    linear_combination,
 )
-from mergekit_spectral.spectral.delta import Delta, DenseDelta
-from mergekit_spectral.spectral.entries import (
+from mergekit_spectral.spectral.low_rank import Compressed, compress, kept_rank, truncate
+from mergekit_spectral.spectral.merging.averaging import (
+    disjoint_mean,
+    mean_weights,
+    weighted_mean,
+)
+from mergekit_spectral.spectral.merging.entries import (
     Coordinates,
     DeltaEntries,
     DroppedEntries,
     Entries,
     HeldEntries,
     RenormalizedCoordinates,
+    Rows,
     SparsifiedEntries,
+    UnnormalizedCoordinates,
 )
-from mergekit_spectral.spectral.factored_delta import FactoredDelta, linear_combination
-from mergekit_spectral.spectral.pruning import merge_entries, stored_in
-from mergekit_spectral.spectral.truncation import kept_rank, truncate
+from mergekit_spectral.spectral.merging.merge_entries import (
+    MergeFunction,
+    Output,
+    TensorOutput,
+    merge_entries,
+)
+from mergekit_spectral.spectral.merging.thresholds import Ranks
+from mergekit_spectral.spectral.numerics import (
+    TIE,
+    exact_matmul,
+    in_float64,
+    smaller_blocks,
+    working_dtype,
+)
+from mergekit_spectral.spectral.svd.eigen import LinAlgError, RankRule
+from mergekit_spectral.spectral.svd.joint import (
+    JointDecomposition,
+    above_tolerance,
+    joint_decomposition,
+)
 
 __all__ = [
+    "TIE",
     "Compressed",
     "Coordinates",
     "Delta",
@@ -36,19 +78,28 @@ __all__ = [
     "FactoredDelta",
     "HeldEntries",
     "JointDecomposition",
-    "Merge",
+    "LinAlgError",
+    "MergeFunction",
+    "Output",
+    "RankRule",
+    "Ranks",
     "RenormalizedCoordinates",
+    "Rows",
     "SparsifiedEntries",
-    "Store",
+    "TensorOutput",
+    "UnnormalizedCoordinates",
     "above_tolerance",
     "compress",
     "disjoint_mean",
+    "exact_matmul",
+    "in_float64",
     "joint_decomposition",
     "kept_rank",
     "linear_combination",
     "mean_weights",
     "merge_entries",
-    "stored_in",
+    "smaller_blocks",
     "truncate",
     "weighted_mean",
+    "working_dtype",
 ]

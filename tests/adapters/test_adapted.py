@@ -78,7 +78,7 @@ def test_operators_give_ordinary_tensors(operation: Any):
     tensor, _ = example()
     result = operation(tensor)
     assert type(result) is Tensor
-    torch.testing.assert_close(result, operation(tensor.to_dense_tensor()))
+    torch.testing.assert_close(result, operation(tensor.to_dense()))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -91,7 +91,7 @@ def test_moving_reads_nothing(dtype: torch.dtype):
         assert moved.update[0].dtype == torch.float32
     assert isinstance(tensor.detach(), AdaptedTensor)
     assert not reads
-    error = (tensor.to(dtype).to_dense_tensor().double() - total).abs()
+    error = (tensor.to(dtype).to_dense().double() - total).abs()
     assert (error <= 1.01 * torch.finfo(dtype).eps * total.abs().max() + 1e-6).all()
 
 
@@ -107,7 +107,7 @@ def test_moving_to_a_device_moves_the_update_alone():
 def test_the_second_sum_costs_nothing():
     reads: list[int] = []
     tensor, _ = example(reads=reads)
-    assert tensor.to_dense_tensor() is tensor.to_dense_tensor()
+    assert tensor.to_dense() is tensor.to_dense()
     torch.add(tensor, tensor)
     torch.add(tensor.detach(), tensor.to(torch.float32))
     assert len(reads) == 1
@@ -124,10 +124,10 @@ def test_the_base_is_rounded_as_it_goes_and_the_update_is_not():
     """An input that leaves its base alone must stay equal to a base that went the same way."""
     base = torch.randn(6, 8)
     alone = adapted(base, ()).to(torch.bfloat16).to(torch.float32)
-    assert torch.equal(alone.to_dense_tensor(), base.bfloat16().float())
+    assert torch.equal(alone.to_dense(), base.bfloat16().float())
     small = torch.full((6, 1), 1e-6), torch.ones(1, 8)
     moved = adapted(torch.ones(6, 8), small).to(torch.bfloat16).to(torch.float32)
-    assert (moved.to_dense_tensor() == 1 + 1e-6).all()
+    assert (moved.to_dense() == 1 + 1e-6).all()
 
 
 def test_a_vector_and_nothing():
@@ -175,7 +175,7 @@ def test_mergekits_own_methods_take_it_for_the_sum(method: str):
         group = TensorGroup.from_tensors([base, *inputs], base_index=index)
         return merge((group,), parameters=settings)[0]
 
-    dense = merged([tensor.to_dense_tensor() for tensor in tensors])
+    dense = merged([tensor.to_dense() for tensor in tensors])
     lazy = merged(tensors)
     assert type(lazy) is Tensor
     assert torch.equal(lazy, dense)

@@ -19,7 +19,7 @@ from torch import Tensor
 from mergekit_spectral.adapters import AdaptedTensor
 from mergekit_spectral.adapters.adapted import Update
 from mergekit_spectral.methods import MergeError
-from mergekit_spectral.methods.deltas import task_deltas
+from mergekit_spectral.methods.task_deltas import task_deltas
 from mergekit_spectral.spectral import FactoredDelta
 
 DEFINITIONS = {"drm": reference.drm, "knots_ties": reference.knots_ties, "star": reference.star}

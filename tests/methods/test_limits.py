@@ -13,9 +13,11 @@ from support.largest import LargestTensor
 from support.matrices import gaussian
 from torch import Tensor
 
-from mergekit_spectral.methods import MergeError, device_memory
-from mergekit_spectral.spectral import blocks, delta, dense_svd, pruning
-from mergekit_spectral.spectral.gram import LinAlgError
+from mergekit_spectral.methods import MergeError
+from mergekit_spectral.methods import base as methods_base
+from mergekit_spectral.spectral import LinAlgError, deltas
+from mergekit_spectral.spectral.merging import merge_entries
+from mergekit_spectral.spectral.svd import joint
 
 OUT, IN, T = 64, 400, 6
 METHODS = ["drm", "star", "knots_ties", "knots_task_arithmetic"]
@@ -38,9 +40,8 @@ def merge(method: str, axis: int | None = None, **parameters: Any) -> Tensor:
 @pytest.mark.parametrize("axis", [None, 0])
 def test_no_stack_of_inputs(method: str, axis: int | None, monkeypatch: pytest.MonkeyPatch):
     """With blocks a hundredth of the inputs, nothing near the size of all inputs is made."""
-    for module, name in [(delta, "DELTA_BLOCK"), (pruning, "STREAM_BLOCK")]:
+    for module, name in [(deltas, "DELTA_BLOCK"), (merge_entries, "STREAM_BLOCK")]:
         monkeypatch.setattr(module, name, OUT * IN * T // 100)
-    monkeypatch.setattr(blocks, "DELTA_BLOCK", OUT * IN * T // 100)
     density = {} if method in ("star", "knots_task_arithmetic") else {"density": 0.4}
     inputs = group(axis)
     with LargestTensor() as made:
@@ -53,8 +54,8 @@ class TooLittleMemory:
 
     def __init__(self, failures: int, monkeypatch: pytest.MonkeyPatch):
         self.divisors: list[int] = []
-        smaller_blocks = device_memory.smaller_blocks
-        merge_entries = pruning._Run.merge
+        smaller_blocks = methods_base.smaller_blocks
+        merge_exactly = merge_entries._Job.merge_exactly
 
         def watched(divisor: int) -> Any:
             self.divisors.append(divisor)
@@ -63,11 +64,11 @@ class TooLittleMemory:
         def fails(*args: Any) -> None:
             if len(self.divisors) <= failures:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            merge_entries(*args)
+            merge_exactly(*args)
 
-        monkeypatch.setattr(device_memory, "_retries", itertools.count())
-        monkeypatch.setattr(device_memory, "smaller_blocks", watched)
-        monkeypatch.setattr(pruning._Run, "merge", fails)
+        monkeypatch.setattr(methods_base, "_retries", itertools.count())
+        monkeypatch.setattr(methods_base, "smaller_blocks", watched)
+        monkeypatch.setattr(merge_entries._Job, "merge_exactly", fails)
 
 
 @pytest.mark.parametrize("failures", [1, 2])
@@ -95,7 +96,7 @@ def test_decomposition_that_does_not_converge(method: str, monkeypatch: pytest.M
     def fails(*_: Any, **__: Any) -> None:
         raise LinAlgError("stev did not converge")
 
-    monkeypatch.setattr(dense_svd, "leading_eigenvectors", fails)
+    monkeypatch.setattr(joint, "leading_eigenvectors", fails)
     with pytest.raises(MergeError, match=r"model\.layers\.3\.mlp\.up_proj\.weight cannot be dec"):
         merge(method)
 
@@ -111,7 +112,7 @@ def test_triangle_in_a_safer_way(fails_too: bool, monkeypatch: pytest.MonkeyPatc
     (expected,) = method((whole,))
     monkeypatch.setattr(torch.linalg, "svd", fails)
     if fails_too:
-        monkeypatch.setattr(dense_svd.scipy.linalg, "svd", fails)
+        monkeypatch.setattr(joint.scipy.linalg, "svd", fails)
         with pytest.raises(MergeError, match="tensor weight cannot be decomposed"):
             method((whole,))
     else:

@@ -12,10 +12,10 @@ from support.matrices import gaussian
 from support.one_device import OneDevice
 from torch import Tensor
 
+from mergekit_spectral.adapters.deferred import HostTensor
 from mergekit_spectral.methods import base as methods_base
-from mergekit_spectral.methods import deltas, device_memory
-from mergekit_spectral.methods.device_memory import moved_if_small
-from mergekit_spectral.spectral.deferred import HostTensor
+from mergekit_spectral.methods import task_deltas
+from mergekit_spectral.methods.task_deltas import moved_if_small
 
 CPU, META, CUDA = map(torch.device, ("cpu", "meta", "cuda:0"))
 GIB = 1 << 30
@@ -58,7 +58,8 @@ def test_inputs_that_equal_the_base_give_it(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_an_input_that_is_on_the_device_meets_a_base_that_waits(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(deltas, "is_finite", lambda tensor: True)  # which meta tensors cannot tell
+    # Meta tensors have no values to look at.
+    monkeypatch.setattr(task_deltas, "is_finite", lambda tensor: True)
     base, first, second = gaussian((4, 5), 3)
     mixed = group([HostTensor(base, META), first.to(META), HostTensor(second, META)])
     for matrix, stored_on in zip(differences(mixed), ("meta", "cpu"), strict=True):
@@ -67,19 +68,19 @@ def test_an_input_that_is_on_the_device_meets_a_base_that_waits(monkeypatch: pyt
 
 
 def differences(given: TensorGroup) -> list[Any]:
-    return [delta.matrix for delta in deltas.task_deltas(given)]
+    return [delta.matrix for delta in task_deltas.task_deltas(given)]
 
 
 def test_what_is_merged_elementwise_meets_a_base_that_waits():
     """What is merged is on the device, and so must be the part of the base that it is added to."""
     base, values = gaussian((4, 5), 2)
-    store = methods_base._added_to(base, 0.5, torch.empty(4, 5, device=META))
+    output = methods_base._OntoBase(base, 0.5, torch.empty(4, 5, device=META))
     with OneDevice():
-        store(slice(0, 10), values[:2].to(META))
+        output.write(slice(0, 10), values[:2].to(META))
     result = base.clone()
-    store = methods_base._added_to(base, 0.5, result)
-    store(slice(0, 5), values[0])
-    store(torch.tensor([6, 8]), values[1, :2])
+    output = methods_base._OntoBase(base, 0.5, result)
+    output.write(slice(0, 5), values[0])
+    output.write(torch.tensor([6, 8]), values[1, :2])
     expected = base.flatten().clone()
     expected[:5] += 0.5 * values[0]
     expected[[6, 8]] += 0.5 * values[1, :2]
@@ -101,8 +102,8 @@ def test_a_quarter_of_the_free_memory_is_for_inputs(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7 * GIB, 8 * GIB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * GIB)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 * GIB)
-    monkeypatch.setattr(HostTensor, "to_dense_tensor", lambda self: self.stored)
+    monkeypatch.setattr(HostTensor, "to_dense", lambda self: self.stored)
     each = torch.empty(int(inputs * GIB) // 3, dtype=torch.uint8)
     given = group(waiting([each.to("meta")] * 3, META))
-    moved = device_memory.moved_if_small(given, CUDA)
+    moved = task_deltas.moved_if_small(given, CUDA)
     assert (moved is not given) == fits

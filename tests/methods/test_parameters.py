@@ -71,6 +71,7 @@ def test_defaults():
         "normalize": True,
         "direction": "horizontal",
         "rank_tolerance": 0.01,
+        "renormalize": True,
     }
     assert defaults("star") == shared | {"eta": 40.0, "normalize": True}
     assert defaults("knots") == defaults("knots_ties")

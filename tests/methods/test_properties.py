@@ -15,8 +15,9 @@ from support.matrices import SPECTRA, delta_groups, gaussian, orthogonal, with_s
 from torch import Tensor
 
 from mergekit_spectral.methods import KnOTS, SpectralMethod
-from mergekit_spectral.spectral import DenseDelta, FactoredDelta, eigen
-from mergekit_spectral.spectral.blocks import smaller_blocks
+from mergekit_spectral.spectral import DenseDelta, FactoredDelta
+from mergekit_spectral.spectral.numerics import smaller_blocks
+from mergekit_spectral.spectral.svd import eigen
 
 # What keeps everything, so that a single input comes back as it is.
 WHOLE: dict[str, dict[str, Any]] = {

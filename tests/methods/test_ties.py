@@ -31,7 +31,7 @@ from support.tied_deltas import (
 from torch import Tensor
 
 from mergekit_spectral.spectral import DenseDelta, FactoredDelta
-from mergekit_spectral.spectral.blocks import smaller_blocks
+from mergekit_spectral.spectral.numerics import smaller_blocks
 
 kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 directions = pytest.mark.parametrize("direction", ["horizontal", "vertical"])

@@ -30,8 +30,8 @@ COMBINED = [
     ("two threads",),
 ]
 MATHEMATICS = [
-    "spectral/test_decomposition.py",
-    "spectral/test_factored.py",
+    "spectral/svd/test_joint.py",
+    "spectral/svd/test_factored.py",
     "methods/test_properties.py",
     "methods/test_ties.py",
     "test_golden.py",

@@ -12,11 +12,11 @@ from benchmarks.quality.analysing.sign_agreement import SignAgreement, sign_agre
 from benchmarks.quality.training.settings import Kind
 from mergekit_spectral.inspecting.pruned_rows import PrunedRows, kept_places, pruned_shares
 from mergekit_spectral.inspecting.spectra import effective_rank
-from mergekit_spectral.inspecting.unrenormalized import UnrenormalizedCoordinates
 from mergekit_spectral.methods.knots import trimmed
 from mergekit_spectral.spectral import (
     Delta,
     RenormalizedCoordinates,
+    UnnormalizedCoordinates,
     above_tolerance,
     joint_decomposition,
 )
@@ -90,7 +90,7 @@ def analyse_matrix(kind: Kind, weight: str, deltas: Sequence[Delta]) -> MatrixAn
         directions=joint.basis.shape[1],
         renormalized=PrunedRows.of(pruned_shares(renormalized, PRUNED_TO)),
         unrenormalized=PrunedRows.of(
-            pruned_shares(UnrenormalizedCoordinates(joint, deltas), PRUNED_TO)
+            pruned_shares(UnnormalizedCoordinates(joint, deltas), PRUNED_TO)
         ),
         agreement={space: sign_agreement(values) for space, values in spaces.items()},
         effective_ranks=tuple(round(effective_rank(_spectrum([delta])), 2) for delta in deltas),
@@ -100,9 +100,9 @@ def analyse_matrix(kind: Kind, weight: str, deltas: Sequence[Delta]) -> MatrixAn
 
 def trimmed_alone(values: Tensor, density: float) -> Tensor:
     """Return one input's entries as TIES trims them."""
-    j = trimmed(values.numel(), density)
+    ranks = trimmed(values.numel(), density)
     magnitudes = values.abs()
-    threshold = magnitudes.flatten().kthvalue(j).values if j else 0
+    threshold = magnitudes.flatten().kthvalue(ranks.first).values if ranks.first else 0
     return torch.where(magnitudes >= threshold, values, 0)
 
 

@@ -77,7 +77,6 @@ def merged(merge: Merge, checkpoints: Checkpoints) -> Iterator[tuple[Path, float
             work,
             copies=checkpoints.copies(merge.kind),
             options=("--random-seed", str(merge.seed)),
-            module=method_named(merge.method).module,
         )
         yield work / "out", seconds
     finally:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mergekit_spectral.demo.recipes import MERGEKIT_YAML
-
 
 @dataclass(frozen=True)
 class Method:
@@ -20,7 +18,6 @@ class Method:
         scale: the published ``lambda``.
         random: whether a merge depends on a seed.
         recipe_name: in recipes, where several methods here share one there.
-        module: the program that merges, by Python's name.
     """
 
     name: str
@@ -28,7 +25,6 @@ class Method:
     scale: float = 1.0
     random: bool = False
     recipe_name: str | None = None
-    module: str = MERGEKIT_YAML
 
     @property
     def merge_method(self) -> str:

@@ -9,8 +9,8 @@ VARIANTS = {
     for method in (
         Method(
             "drm_without_renormalization",
-            {"density": 0.2},
-            module="benchmarks.quality.merging.without_renormalization",
+            {"density": 0.2, "renormalize": False},
+            recipe_name="drm",
         ),
         *(
             Method(f"{name}_{direction}", {**own, "direction": direction}, recipe_name=name)

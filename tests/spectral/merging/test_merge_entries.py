@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from support.matrices import delta_groups, gaussian
 from torch import Tensor
 
-from mergekit_spectral.spectral import HeldEntries, merge_entries, stored_in
-from mergekit_spectral.spectral.blocks import STREAM_BLOCK, smaller_blocks
-from mergekit_spectral.spectral.entries import Entries, Rows
+from mergekit_spectral.spectral import HeldEntries, Ranks, TensorOutput, merge_entries
+from mergekit_spectral.spectral.merging.entries import Entries, Rows
+from mergekit_spectral.spectral.numerics import STREAM_BLOCK, smaller_blocks
 
 
 class MadeEntries(HeldEntries):
@@ -29,12 +29,13 @@ class MadeEntries(HeldEntries):
         return super().take(rows)
 
 
-def prune(entries: Entries, drop: int | Sequence[int]) -> list[Tensor]:
+def prune(entries: Entries, first: int | Sequence[int]) -> list[Tensor]:
     """Each input after pruning: merging by taking one input shows what is left of it."""
+    keep = Ranks(first) if isinstance(first, int) else [Ranks(own) for own in first]
     pruned = []
     for t in range(entries.count):
         result = torch.full(entries.shape, torch.nan, dtype=torch.float64)
-        merge_entries(entries, lambda values, t=t: values[t], stored_in(result), drop)
+        merge_entries(entries, lambda values, t=t: values[t], TensorOutput(result), keep)
         pruned.append(result)
     return pruned
 
@@ -69,10 +70,10 @@ def test_common_threshold(kind: type[Entries], divisor: int, tensors: list[Tenso
 def test_thresholds_of_their_own(
     kind: type[Entries], divisor: int, tensors: list[Tensor], shares: tuple[float, float]
 ):
-    drop = [round(share * tensors[0].numel()) for share in shares]
+    first = [round(share * tensors[0].numel()) for share in shares]
     with smaller_blocks(divisor):
-        pruned = prune(kind(tensors), drop)
-    assert equal(pruned, [expected([x], j)[0] for x, j in zip(tensors, drop, strict=True)])
+        pruned = prune(kind(tensors), first)
+    assert equal(pruned, [expected([x], j)[0] for x, j in zip(tensors, first, strict=True)])
 
 
 def long_tensors(kind: str) -> list[Tensor]:
@@ -104,7 +105,7 @@ def test_costly_rows_are_made_once_beside_the_sample():
     entries = MadeEntries(long_tensors("falling"))
     result = torch.empty(entries.shape, dtype=torch.float64)
     with smaller_blocks(STREAM_BLOCK // 10_000):
-        merge_entries(entries, sum, stored_in(result), drop=30_000)
+        merge_entries(entries, sum, TensorOutput(result), Ranks(30_000))
     assert (entries.taken == 1).sum() > 2700
     assert entries.taken.max() == 2
 

@@ -1,4 +1,4 @@
-"""Tensors whose entries are made, or moved, when somebody needs them."""
+"""Tensors whose entries are computed, or moved, when somebody needs them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch.utils._pytree import tree_map
 
 
 class DeferredTensor(torch.Tensor):
-    """Stands for a tensor: moved to other dtypes and devices it stays deferred.
+    """Represents a tensor; moved to another dtype or device, it stays deferred.
 
-    Any other operator gets the ordinary tensor, made at that moment.
+    Any other operator gets the ordinary tensor, which is computed at that moment.
     """
 
     @abstractmethod
-    def to_dense_tensor(self) -> Tensor:
+    def to_dense(self) -> Tensor:  # type: ignore[override]  # PyTorch's has options
         """Return the ordinary tensor, of this shape, dtype and device."""
 
     @abstractmethod
     def moved(self, dtype: torch.dtype, device: torch.device) -> DeferredTensor:
-        """Return what stands for the tensor in another dtype and on another device."""
+        """Return the same in another dtype and on another device, still deferred."""
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # as PyTorch calls it, not as it declares it
@@ -37,7 +37,7 @@ class DeferredTensor(torch.Tensor):
             )
         if func is torch.ops.aten.detach.default:
             return args[0].moved(args[0].dtype, args[0].device)
-        return func(*tree_map(ordinary, args), **tree_map(ordinary, kwargs))
+        return func(*tree_map(_to_dense, args), **tree_map(_to_dense, kwargs))
 
 
 class HostTensor(DeferredTensor):
@@ -67,7 +67,7 @@ class HostTensor(DeferredTensor):
     def __repr__(self) -> str:  # type: ignore[override]
         return f"HostTensor(shape={tuple(self.shape)}, dtype={self.dtype}, {self.device})"
 
-    def to_dense_tensor(self) -> Tensor:
+    def to_dense(self) -> Tensor:  # type: ignore[override]  # PyTorch's has options
         return self.stored.to(self.device)
 
     def moved(self, dtype: torch.dtype, device: torch.device) -> HostTensor:
@@ -81,9 +81,8 @@ def with_index(device: torch.device) -> torch.device:
     return device
 
 
-def ordinary(value: Any) -> Any:
-    """Return the ordinary tensor of a deferred one, and anything else as it is."""
-    return value.to_dense_tensor() if isinstance(value, DeferredTensor) else value
+def _to_dense(value: Any) -> Any:
+    return value.to_dense() if isinstance(value, DeferredTensor) else value
 
 
 # With a device, PyTorch also names the layout, which is as it was.

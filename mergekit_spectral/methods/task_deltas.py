@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 
 import torch
@@ -11,11 +12,13 @@ from mergekit.merge_methods.base import TensorGroup
 from torch import Tensor
 
 from mergekit_spectral.adapters import AdaptedTensor
+from mergekit_spectral.adapters.deferred import DeferredTensor, HostTensor
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.mergeable import dtype_name
-from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta
-from mergekit_spectral.spectral.deferred import HostTensor, ordinary
-from mergekit_spectral.spectral.precision import working_dtype
+from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta, working_dtype
+
+_INPUTS_SHARE = 4
+"""Inputs may fill this part of a device's free memory: decompositions need the most."""
 
 
 class TaskDelta:
@@ -111,13 +114,36 @@ def task_deltas(group: TensorGroup) -> list[TaskDelta]:
     return deltas
 
 
-def stored(tensor: Tensor) -> Tensor:
-    """Return a tensor with entries: added up if it carries an adapter's update.
+def moved_if_small(group: TensorGroup, device: torch.device) -> TensorGroup:
+    """Move inputs that were left in main memory to the device, if they fill little of it.
 
-    It is where it is stored, which need not be where it is wanted.
+    They are read twice or more, so to move them once is faster.
     """
-    plain: Tensor = tensor.stored if isinstance(tensor, HostTensor) else ordinary(tensor)
-    return plain
+    size = sum(e.tensor.nbytes for e in group.entries if isinstance(e.tensor, HostTensor))
+    if size == 0 or (device.type == "cuda" and size > _free_bytes(device) // _INPUTS_SHARE):
+        return group
+    entries = (
+        replace(entry, tensor=entry.tensor.to_dense())
+        if isinstance(entry.tensor, HostTensor)
+        else entry
+        for entry in group.entries
+    )
+    return TensorGroup(tuple(entries), group.metadata)
+
+
+def _free_bytes(device: torch.device) -> int:
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def stored(tensor: Tensor) -> Tensor:
+    """Return a tensor with entries, on the device where it is stored.
+
+    That need not be the device where it is used. An adapter's update is added.
+    """
+    if isinstance(tensor, HostTensor):
+        return tensor.stored
+    return tensor.to_dense() if isinstance(tensor, DeferredTensor) else tensor
 
 
 def adapter_delta(tensor: AdaptedTensor, owner: Hashable, name: str | None) -> TaskDelta:

@@ -5,8 +5,8 @@ import torch
 from support.matrices import gaussian
 from support.one_device import OneDevice
 
+from mergekit_spectral.adapters.deferred import HostTensor, with_index
 from mergekit_spectral.spectral import DenseDelta, FactoredDelta
-from mergekit_spectral.spectral.deferred import HostTensor, with_index
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -21,7 +21,7 @@ def test_entries_stay_where_they_are():
     assert type(moved) is HostTensor
     assert moved.device == META
     assert moved.stored is tensor.stored
-    assert moved.to_dense_tensor().device == META
+    assert moved.to_dense().device == META
 
 
 def test_they_are_rounded_at_once():

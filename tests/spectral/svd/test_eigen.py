@@ -11,9 +11,9 @@ from scipy.linalg import lapack
 from support.matrices import gaussian
 from torch import Tensor
 
-from mergekit_spectral.spectral import eigen
-from mergekit_spectral.spectral.eigen import leading_eigenvectors
-from mergekit_spectral.spectral.gram import LinAlgError
+from mergekit_spectral.spectral.svd import eigen
+from mergekit_spectral.spectral.svd.eigen import leading_eigenvectors
+from mergekit_spectral.spectral.svd.joint import LinAlgError
 
 DTYPES = [torch.float32, torch.float64]
 

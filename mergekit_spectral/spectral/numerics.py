@@ -1,8 +1,12 @@
-"""What numbers are computed in.
+"""The precision that numbers are computed in, and how many are computed at a time.
 
 Singular vectors of real task deltas turn with rounding, because neighbouring singular values lie
-close. So they are made in float64 and used in the *working dtype*: float32, or float64 where the
-inputs are float64.
+close. So they are computed in float64 and used in the *working dtype*: float32, or float64 where
+the inputs are float64.
+
+Deltas, coordinates and merged entries are computed block by block, so that little memory is needed
+beside the inputs. Where a device runs out of memory all the same, the caller continues with smaller
+blocks.
 """
 
 from __future__ import annotations
@@ -10,13 +14,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 
 TIE = 1e-9
-"""Relative size below which a difference is rounding noise, and decides nothing.
+"""Relative size below which a difference is rounding noise and decides nothing.
 
 It is far above the noise of float64 sums and far below any difference that means something.
 Magnitudes that differ by less than this share of a threshold are equal to the threshold and are
@@ -30,8 +35,8 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def solvable(matrix: Tensor) -> Tensor:
-    """Return a matrix in float64, where there are float64 and LAPACK: on the CPU or on CUDA."""
+def in_float64(matrix: Tensor) -> Tensor:
+    """Return a matrix in float64, on a device that has float64 and LAPACK: the CPU or CUDA."""
     return (matrix if matrix.device.type in ("cpu", "cuda") else matrix.cpu()).double()
 
 
@@ -84,3 +89,31 @@ def _set_precision(values: list[str]) -> None:
             backend.fp32_precision = value
     else:
         torch.set_float32_matmul_precision("highest" if values == ["ieee"] else values[0])
+
+
+DELTA_BLOCK = 1 << 21
+"""Entries of one input that are computed at a time: 8 MiB in float32."""
+
+STREAM_BLOCK = 1 << 24
+"""Entries of all inputs together that are merged at a time: 64 MiB in float32."""
+
+CACHE_BLOCK = 1 << 20
+"""Entries of all inputs together that fit the processor's cache while they are compared."""
+
+_divisor: ContextVar[int] = ContextVar("divisor", default=1)
+
+
+@contextmanager
+def smaller_blocks(divisor: int) -> Iterator[None]:
+    """Within this context, compute a `divisor`-th of the entries at a time."""
+    token = _divisor.set(divisor)
+    try:
+        yield
+    finally:
+        _divisor.reset(token)
+
+
+def slices(length: int, width: int, entries: int) -> list[slice]:
+    """Cut `length` rows of `width` entries each into runs of about `entries`, at least one row."""
+    step = max(1, entries // _divisor.get() // max(1, width))
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]

@@ -5,7 +5,7 @@ import torch
 from support.matrices import gaussian
 
 from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta, linear_combination
-from mergekit_spectral.spectral.blocks import smaller_blocks
+from mergekit_spectral.spectral.numerics import smaller_blocks
 
 
 @pytest.fixture

@@ -1,42 +1,45 @@
 """Eigendecomposition of Gram matrices: all eigenvalues, and the leading eigenvectors.
 
-`torch.linalg.eigh` gives all vectors, to float64's precision, at 32·n² bytes. Where few vectors are
-wanted, or the matrix is large, the CPU goes LAPACK's three steps instead, because what lies between
-them is worth having:
+`torch.linalg.eigh` computes all vectors, to float64's precision, and needs 32·n² bytes. Where few
+vectors are wanted, or the matrix is large, the CPU takes LAPACK's three steps one by one, because
+the results between them can be used:
 
-1. the matrix is reduced to a tridiagonal one, 4/3·n³ operations, half of them bound by memory;
-2. that one's eigenvalues, all of them, cost next to nothing, and say how many vectors to keep; only
-   those are computed;
-3. they are turned back by the reduction's reflections, 2·n²·k operations. This is where vectors are
-   used and no longer made, so it is done in the working dtype: in half the time and memory, and to
-   6e-7 in float32.
+1. The matrix is reduced to a tridiagonal one: 4/3·n³ operations, half of them bound by memory.
+2. All eigenvalues of the tridiagonal matrix cost next to nothing. They decide how many vectors to
+   keep, and only those are computed.
+3. The reduction's reflections turn these vectors into those of the original matrix: 2·n²·k
+   operations. This step runs in the working dtype. In float32 it takes half the time and memory,
+   and its error is 6e-7.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.linalg import eigh_tridiagonal, eigvalsh_tridiagonal, lapack
 from torch import Tensor
+from torch.linalg import LinAlgError as LinAlgError  # type: ignore[attr-defined]
 
-from mergekit_spectral.spectral.gram import LinAlgError, RankRule, kept
+RankRule = Callable[[Tensor], int]
+"""From all singular values, [n] in float64 and descending, to the number of directions to keep."""
 
 Array = Any  # a float64 array of NumPy's; scipy brings no types
 
 LOG = logging.getLogger(__name__)
 
 _SMALL = 64
-"""Calls cost more than work up to this size."""
+"""Up to this size, the calls take longer than the work."""
 
 _LARGE = 2048
-"""From this size on, time and memory count for more than the last digits of the vectors: what they
-decide is an entry here and there, of more than four million."""
+"""From this size on, time and memory matter more than the last digits of the vectors: these decide
+about a few entries of more than four million."""
 
 _DIVIDE_AND_CONQUER = 4096
-"""The largest size at which divide and conquer may have n² values more of workspace."""
+"""The largest size for divide and conquer, which needs n² values more of workspace."""
 
 
 def leading_eigenvectors(
@@ -46,9 +49,9 @@ def leading_eigenvectors(
 
     Args:
         gram: M·Mᵀ, [n, n] in float64, on the CPU or CUDA. Only its upper triangle is read. It may
-            come back empty: its memory is needed for the vectors.
-        rank: how many vectors to keep; only those are made.
-        dtype: in which the vectors must come out at least, float32 or float64.
+            be empty afterwards, because its memory is needed for the vectors.
+        rank: how many vectors to keep; only those are computed.
+        dtype: the least precise dtype that the vectors may have, float32 or float64.
         few: whether to expect that less than half of the vectors are kept.
 
     Returns:
@@ -67,7 +70,7 @@ def leading_eigenvectors(
         except (torch.OutOfMemoryError, LinAlgError) as error:
             # The CPU has more memory, and the steps have other algorithms.
             reason = str(error).split("\n")[0]
-        LOG.warning("An eigendecomposition goes on on the CPU, step by step: %s", reason)
+        LOG.warning("An eigendecomposition continues on the CPU, step by step: %s", reason)
     vectors, values = _by_steps(gram.cpu().contiguous(), rank, dtype, few)
     return vectors.to(gram.device), values.to(gram.device)
 
@@ -75,30 +78,30 @@ def leading_eigenvectors(
 def _whole(gram: Tensor, rank: RankRule) -> tuple[Tensor, Tensor]:
     eigenvalues, vectors = torch.linalg.eigh(gram, UPLO="U")
     values = _roots(eigenvalues)
-    k = kept(rank, values)
+    k = count_kept(rank, values)
     return vectors[:, len(gram) - k :].flip(1), values
 
 
 def _by_steps(gram: Tensor, rank: RankRule, dtype: torch.dtype, few: bool) -> tuple[Tensor, Tensor]:
     n = len(gram)
     diagonal, beside, tau = _reduce(gram)
-    # Reflection i leaves the first i + 1 coordinates alone. A first one that does nothing makes
-    # them the n reflections that `ormqr` takes, and the vectors need not be cut.
+    # Reflection i does not change the first i + 1 coordinates. `ormqr` takes n reflections, so a
+    # first one is added that changes nothing; without it the vectors would have to be cut.
     reflections = gram.new_empty(n, n, dtype=dtype)
     reflections[0] = 0
     reflections[1:] = gram[:-1]
     scales = torch.cat([gram.new_zeros(1), torch.from_numpy(tau)]).to(dtype)
     gram.set_()  # type: ignore[call-overload]
     vectors, values = _tridiagonal(diagonal, beside, rank, few)
-    # Turned round and rounded in one pass.
+    # Reversed and rounded in one pass.
     largest_first = np.array(vectors.T[::-1], dtype=str(dtype).removeprefix("torch."))
     del vectors
     return torch.ormqr(reflections.T, scales, torch.from_numpy(largest_first).T), values
 
 
 def _reduce(gram: Tensor) -> tuple[Array, Array, Array]:
-    """Reduce a symmetric matrix to a tridiagonal one; its reflections take the matrix's place."""
-    # LAPACK reads columns: the transpose of the upper triangle is its lower one, without a copy.
+    """Reduce a symmetric matrix to a tridiagonal one; the reflections overwrite the matrix."""
+    # LAPACK reads columns. The transpose of the upper triangle is a lower one, without a copy.
     columns = gram.numpy().T
     work, _ = lapack.dsytrd_lwork(len(gram), lower=1)
     reduced, diagonal, beside, tau, _ = lapack.dsytrd(
@@ -111,20 +114,20 @@ def _reduce(gram: Tensor) -> tuple[Array, Array, Array]:
 def _tridiagonal(diagonal: Array, beside: Array, rank: RankRule, few: bool) -> tuple[Array, Tensor]:
     """Return the leading eigenvectors in columns, largest last, and all values, largest first."""
     n = len(diagonal)
-    # For all vectors divide and conquer is several times as fast. scipy has it from 1.16 on.
+    # For all vectors, divide and conquer is several times as fast. scipy has it since 1.16.
     all_vectors = None if few or n > _DIVIDE_AND_CONQUER else getattr(lapack, "dstevd", None)
     if all_vectors is not None:
         eigenvalues, vectors, failed = all_vectors(diagonal, beside)
         if failed:
             eigenvalues, vectors = _in_a_safer_way(diagonal, beside)
         values = _roots(torch.from_numpy(eigenvalues))
-        return vectors[:, n - kept(rank, values) :], values
+        return vectors[:, n - count_kept(rank, values) :], values
     eigenvalues, failed = lapack.dsterf(diagonal, beside)
     if failed:
-        # Bisection is slower, and does not iterate towards anything that it could miss.
+        # Bisection is slower, but it cannot fail to converge.
         eigenvalues = eigvalsh_tridiagonal(diagonal, beside, lapack_driver="stebz")
     values = _roots(torch.from_numpy(eigenvalues))
-    return _leading(diagonal, beside, kept(rank, values)), values
+    return _leading(diagonal, beside, count_kept(rank, values)), values
 
 
 def _leading(diagonal: Array, beside: Array, k: int) -> Array:
@@ -133,7 +136,7 @@ def _leading(diagonal: Array, beside: Array, k: int) -> Array:
         return np.empty((n, 0))
     padded = np.append(beside, 0.0)
     sizes = lapack.dstemr_lwork(diagonal, padded, 2, 0.0, 1.0, n - k + 1, n, compute_v=1)
-    # Its arguments are its workspace.
+    # The routine overwrites its arguments.
     found, _, vectors, failed = lapack.dstemr(
         diagonal.copy(), padded.copy(), 2, 0.0, 1.0, n - k + 1, n,
         compute_v=1, lwork=int(sizes[0]), liwork=int(sizes[1]),
@@ -153,3 +156,8 @@ def _in_a_safer_way(diagonal: Array, beside: Array) -> tuple[Array, Array]:
 
 def _roots(eigenvalues: Tensor) -> Tensor:
     return eigenvalues.flip(0).clamp_(min=0).sqrt_()
+
+
+def count_kept(rank: RankRule, values: Tensor) -> int:
+    """Return the number of directions to keep: none of a matrix that is zero."""
+    return rank(values) if values.numel() and values[0] > 0 else 0

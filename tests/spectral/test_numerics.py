@@ -9,7 +9,7 @@ from reference import relative_error
 from support.matrices import gaussian
 
 from mergekit_spectral.spectral import DenseDelta, truncate
-from mergekit_spectral.spectral.precision import exact_matmul, working_dtype
+from mergekit_spectral.spectral.numerics import exact_matmul, working_dtype
 
 
 @pytest.fixture

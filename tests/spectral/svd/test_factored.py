@@ -62,6 +62,7 @@ def test_as_defined(kind: str, dtype: torch.dtype, shape: tuple[int, int, int]):
         "normalize": True,
         "direction": "horizontal",
         "rank_tolerance": 0.01,
+        "renormalize": True,
     }
     drm = DRM().merge_matrices(deltas, settings).to_dense()
     star = STAR().merge_matrices(deltas, settings).to_dense()

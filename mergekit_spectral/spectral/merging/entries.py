@@ -1,7 +1,7 @@
-"""What inputs are compared by, entry by entry: their deltas, or their rows in the joint basis.
+"""What the inputs are compared by, entry by entry: their deltas, or their coordinates.
 
-Entries are asked for a few rows at a time and made then, for all inputs at once: the whole of them
-would be T matrices in the working dtype.
+Entries are computed when they are needed, a few rows of all inputs at a time: all of them would
+take T matrices in the working dtype.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from mergekit_spectral.spectral.decomposition import (
+from mergekit_spectral.spectral.deltas import Delta
+from mergekit_spectral.spectral.svd.joint import (
     JointDecomposition,
     row_lengths,
     without_noise,
 )
-from mergekit_spectral.spectral.delta import Delta
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,11 @@ class Rows:
 
     Attributes:
         values: T matrices [rows, columns] in the working dtype.
-        units: the length that counts as 1 in each row when magnitudes are compared: T columns
-            [rows, 1], 0 for a row of zeros; in float64 where the device has it. None where
+        units: the length that each row's values are divided by when magnitudes are compared: T
+            columns [rows, 1], 0 for a row of zeros; in float64 where the device has it. None if
             magnitudes are compared as they are.
-        errors: how far the values may be from exact ones: T rows [1, columns], or [rows, 1] of
-            single places. None where they are exact, or their error cannot be known.
+        errors: how far the values may be from exact ones: T rows [1, columns], or T columns
+            [rows, 1] if each row is one place. None if they are exact, or their error is unknown.
     """
 
     values: list[Tensor]
@@ -42,10 +43,10 @@ class Rows:
         units = None if self.units is None else [unit[rows] for unit in self.units]
         return Rows([values[rows] for values in self.values], units, self.errors)
 
-    def places(self, places: Tensor) -> Rows:
+    def at(self, places: Tensor) -> Rows:
         """Return single places of the flattened rows, each as a row of its own."""
 
-        def at(parts: list[Tensor] | None) -> list[Tensor] | None:
+        def at_places(parts: list[Tensor] | None) -> list[Tensor] | None:
             if parts is None:
                 return None
             row, column = places // shape[1], places % shape[1]
@@ -53,19 +54,36 @@ class Rows:
 
         shape = self.values[0].shape
         values = [values.flatten()[places][:, None] for values in self.values]
-        return Rows(values, at(self.units), at(self.errors))
+        return Rows(values, at_places(self.units), at_places(self.errors))
 
     def largest(self, count: int) -> Tensor:
-        """Return at most `count` places of the flattened rows, where any input is largest."""
+        """Return at most `count` places of the flattened rows: those with the largest values."""
         sizes = torch.stack(self.values).abs().amax(dim=0).flatten()
         return sizes.topk(min(len(sizes), count)).indices
 
+    @staticmethod
+    def joined(parts: Sequence[Rows]) -> Rows:
+        """Return the rows of several parts, one part below the other."""
+
+        def join(lists: Sequence[list[Tensor] | None]) -> list[Tensor] | None:
+            present = [tensors for tensors in lists if tensors is not None]
+            return [torch.cat(own) for own in zip(*present, strict=True)] if present else None
+
+        values = [torch.cat(own) for own in zip(*(part.values for part in parts), strict=True)]
+        return Rows(values, join([p.units for p in parts]), join([p.errors for p in parts]))
+
     def magnitudes(self) -> list[Tensor]:
-        """Return what the values are compared by, T new matrices."""
+        """Return the numbers that pruning compares, T new matrices."""
         if self.units is None:
             return [values.abs() for values in self.values]
-        inverse = map(inverse_of, self.units)
-        return [(v * n.to(v.dtype)).abs_() for v, n in zip(self.values, inverse, strict=True)]
+        pairs = zip(self.values, self.inverse_units, strict=True)
+        return [(values * inverse.to(values.dtype)).abs_() for values, inverse in pairs]
+
+    @cached_property
+    def inverse_units(self) -> list[Tensor]:
+        """1 / unit, and 0 for a row of zeros. Only if there are units."""
+        assert self.units is not None
+        return list(map(inverse_of, self.units))
 
 
 def inverse_of(units: Tensor) -> Tensor:
@@ -78,11 +96,11 @@ class Entries(ABC):
 
     Attributes:
         count: T.
-        shape: of one input's entries.
-        cheap: whether to make them twice costs less than to remember much of them.
-        errors: how far each input's values may be from exact ones, T rows [1, columns], where the
-            difference may decide something and `exact` can tell; else None.
-        work: multiplications for an exact value.
+        shape: (rows, columns), the shape of one input's entries.
+        cheap: whether computing them twice costs less than remembering many of them.
+        errors: how far each input's values may be from exact ones, T rows [1, columns]. None if
+            they are exact, or if `exact` is not available.
+        work: multiplications for one exact value.
     """
 
     cheap: bool
@@ -100,23 +118,33 @@ class Entries(ABC):
 
     @abstractmethod
     def take(self, rows: slice) -> Rows:
-        """Make some rows of all inputs."""
+        """Compute some rows of all inputs."""
 
     @abstractmethod
-    def only(self, t: int) -> Entries:
+    def of_input(self, t: int) -> Entries:
         """Return the entries of one input."""
 
     def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
-        """Return single values of all inputs in float64, T columns [n, 1], where `errors` are."""
+        """Return single values of all inputs in float64, T columns [n, 1].
+
+        Only for entries with `errors`.
+
+        Args:
+            rows: n indices.
+            columns: n indices.
+        """
         raise NotImplementedError
 
     def exact_units(self, t: int, rows: Tensor) -> Tensor:
-        """Return the units of n different rows of input t in float64, [n], where there are any."""
+        """Return the units of n different rows of input t in float64, [n].
+
+        Only for entries whose `Rows` have units.
+        """
         raise NotImplementedError
 
 
 class HeldEntries(Entries):
-    """Matrices that are held anyway."""
+    """Matrices that are in memory anyway."""
 
     cheap = True
 
@@ -128,7 +156,7 @@ class HeldEntries(Entries):
     def take(self, rows: slice) -> Rows:
         return Rows(self.values, errors=self.errors)[rows]
 
-    def only(self, t: int) -> HeldEntries:
+    def of_input(self, t: int) -> HeldEntries:
         return HeldEntries([self.values[t]])
 
 
@@ -144,7 +172,7 @@ class DeltaEntries(Entries):
     def take(self, rows: slice) -> Rows:
         return Rows([delta.rows(rows).to_dense() for delta in self.deltas])
 
-    def only(self, t: int) -> DeltaEntries:
+    def of_input(self, t: int) -> DeltaEntries:
         return DeltaEntries([self.deltas[t]])
 
 
@@ -159,8 +187,8 @@ class Coordinates(Entries):
         self.joint = joint
         self.deltas = deltas
         if joint.basis.dtype != torch.float64 and joint.basis.device.type in ("cpu", "cuda"):
-            # A projection's error is that of a sum of `out` products: measured, 6 eps of the root
-            # mean square of the column.
+            # A projection's error is that of a sum of `out` products. Measured, it is 6 eps of the
+            # column's root mean square.
             error = 30 * torch.finfo(joint.basis.dtype).eps / deltas[0].shape[0] ** 0.5
             self.errors = [error * delta.rounding_norms.to(joint.basis)[None] for delta in deltas]
 
@@ -168,7 +196,7 @@ class Coordinates(Entries):
         values = [self.joint.coordinates(delta, rows) for delta in self.deltas]
         return Rows(values, errors=self.errors)
 
-    def only(self, t: int) -> Coordinates:
+    def of_input(self, t: int) -> Coordinates:
         return type(self)(self.joint, [self.deltas[t]])
 
     def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
@@ -180,14 +208,14 @@ class Coordinates(Entries):
 
 
 class RenormalizedCoordinates(Coordinates):
-    """Coordinates that are compared as if their rows had unit length (DRM, «Renormalize»).
+    """Coordinates that are compared as if their rows had unit length (DRM, "Renormalize").
 
     With n_{t,i} the norm of row i of V_tᵀ, the row's length is the renormalized singular value
-    s̃_{t,i} = s_i·n_{t,i}, and dividing by it gives the row of Ṽ_t. The squares of n_{t,i} over all
-    inputs add up to 1, the shared norm budget. A row of zeros (an input that has no part in that
-    direction) stays one.
+    s̃_{t,i} = s_i·n_{t,i}, and dividing by it gives the row of Ṽ_t. Over all inputs the squares of
+    n_{t,i} sum to 1. A row of zeros, of an input that has no part in that direction, stays zero.
 
-    The values stay diag(s̃_t)·Ṽ_t: what is pruned by the magnitudes of Ṽ_t needs no scaling back.
+    Only the comparison divides. The values are diag(s̃_t)·Ṽ_t throughout, so nothing is scaled back
+    after pruning.
     """
 
     def take(self, rows: slice) -> Rows:
@@ -198,12 +226,23 @@ class RenormalizedCoordinates(Coordinates):
         return self.deltas[t].projected_lengths(self.joint.finest_basis, rows)
 
 
+class UnnormalizedCoordinates(Coordinates):
+    """Coordinates that are compared by the entries of V_tᵀ (DRM without "Renormalize")."""
+
+    def take(self, rows: slice) -> Rows:
+        singular_values = self.joint.spectrum[: self.shape[0]][rows, None]
+        return replace(super().take(rows), units=[singular_values] * self.count)
+
+    def exact_units(self, t: int, rows: Tensor) -> Tensor:
+        return self.joint.spectrum[rows]
+
+
 class SparsifiedEntries(HeldEntries):
-    """What is left of other entries, each input's scaled by a factor.
+    """Other entries after sparsification, each input's scaled by a factor.
 
     Args:
-        entries: of T inputs.
-        sparsified: what is left of each, a matrix with zeros elsewhere, and its factor.
+        entries: before sparsification, of T inputs.
+        sparsified: for each input its entries, with zeros where they were dropped, and its factor.
     """
 
     def __init__(self, entries: Entries, sparsified: Sequence[tuple[Tensor, float]]):
@@ -220,11 +259,11 @@ class SparsifiedEntries(HeldEntries):
 
 
 class DroppedEntries(Entries):
-    """Other entries, of which some are dropped as they are made.
+    """Other entries, some of which are dropped when they are computed.
 
     Args:
         entries: of T inputs.
-        drop: from t and some of input t's values to the same with zeros among them.
+        drop: a function of t and some of input t's values, which returns them with some set to 0.
     """
 
     def __init__(self, entries: Entries, drop: Callable[[int, Tensor], Tensor]):
@@ -239,8 +278,8 @@ class DroppedEntries(Entries):
         taken = self.entries.take(rows)
         return replace(taken, values=[self.drop(t, v) for t, v in enumerate(taken.values)])
 
-    def only(self, t: int) -> DroppedEntries:
-        return DroppedEntries(self.entries.only(t), lambda _, values: self.drop(t, values))
+    def of_input(self, t: int) -> DroppedEntries:
+        return DroppedEntries(self.entries.of_input(t), lambda _, values: self.drop(t, values))
 
     def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
         return self.entries.exact(rows, columns)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mergekit_spectral.spectral.precision import TIE
+from mergekit_spectral.spectral.numerics import TIE
 
 
 def disjoint_mean(
@@ -16,9 +16,9 @@ def disjoint_mean(
     """Elect a sign per entry by mass and average the inputs that carry it.
 
     The elected sign is that of Σ_t w_t·X_t. The result is Σ w_t·X_t / Σ w_t over the inputs whose
-    w_t·X_t has the elected sign. Where the masses cancel exactly no sign is elected and the result
-    is 0: choosing one would make it depend on the arbitrary signs of singular vectors. Whether they
-    cancel up to rounding is for `without_cancelled_votes` to say.
+    w_t·X_t has the elected sign. Where the masses cancel exactly, no sign is elected and the result
+    is 0: an arbitrary choice would depend on the arbitrary signs of singular vectors. For masses
+    that cancel only up to rounding, see `without_cancelled_votes`.
 
     Args:
         tensors: T tensors of one shape.

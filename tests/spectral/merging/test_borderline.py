@@ -14,15 +14,16 @@ from mergekit_spectral.spectral import (
     DenseDelta,
     FactoredDelta,
     JointDecomposition,
+    Ranks,
     RenormalizedCoordinates,
+    TensorOutput,
     above_tolerance,
     disjoint_mean,
     joint_decomposition,
     merge_entries,
-    stored_in,
 )
-from mergekit_spectral.spectral.blocks import STREAM_BLOCK, smaller_blocks
-from mergekit_spectral.spectral.close_calls import CloseCalls
+from mergekit_spectral.spectral.merging.borderline import Borderline
+from mergekit_spectral.spectral.numerics import STREAM_BLOCK, smaller_blocks
 
 OUT, IN, T = 96, 80, 3
 
@@ -44,7 +45,7 @@ def merged(entries: Coordinates, j: int, divisor: int = 1) -> Tensor:
     result = torch.empty(entries.shape)
     merge = partial(disjoint_mean, weights=[1.0] * T)
     with smaller_blocks(divisor):
-        merge_entries(entries, merge, stored_in(result), j, votes=[1.0] * T)
+        merge_entries(entries, merge, TensorOutput(result), Ranks(j), votes=[1.0] * T)
     return result
 
 
@@ -87,7 +88,7 @@ def test_decisions_are_those_of_exact_values(
         spoil(entries, monkeypatch)
         torch.testing.assert_close(merged(entries, j, divisor), expected, rtol=0, atol=0.01)
         with monkeypatch.context() as without:
-            without.setattr(CloseCalls, "decide", lambda *_: None)
+            without.setattr(Borderline, "decided", lambda *_: None)
             rounded = merged(entries, j, divisor)
         turned += int(((rounded - expected).abs() > 0.01).sum())
     assert turned
@@ -128,7 +129,7 @@ def test_no_say_for_noise():
     entries = Coordinates(joint, deltas)
     result = torch.empty(entries.shape)
     merge_entries(
-        entries, partial(disjoint_mean, weights=[1.0] * 2), stored_in(result), votes=[1.0] * 2
+        entries, partial(disjoint_mean, weights=[1.0] * 2), TensorOutput(result), votes=[1.0] * 2
     )
     torch.testing.assert_close(result[:8], A, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(result[8:16], B, rtol=1e-4, atol=1e-6)
@@ -142,7 +143,7 @@ def test_votes_that_cancel_in_float32_are_close_calls():
     entries = Coordinates(joint, [DenseDelta(first), DenseDelta(second)])
     result = torch.empty(entries.shape)
     merge_entries(
-        entries, partial(disjoint_mean, weights=[1.0] * 2), stored_in(result), votes=[1.0] * 2
+        entries, partial(disjoint_mean, weights=[1.0] * 2), TensorOutput(result), votes=[1.0] * 2
     )
     expected = disjoint_mean([first.double(), second.double()], [1.0] * 2).float()
     torch.testing.assert_close(result[:8], expected[:8])

@@ -1,0 +1,1 @@
+"""How deltas are decomposed: `joint` for several deltas, on top of `eigen` for Gram matrices."""
