@@ -1,7 +1,18 @@
-"""The methods that a recipe can name."""
+"""The methods that a recipe can name.
+
+- `drm`, `knots`, `star`: a file for each method, which reads like its paper.
+- `base`: what they share, from mergekit's tensors to deltas and back.
+- `task_deltas`: the deltas of mergekit's tensors.
+- `parameters`: what recipes can set.
+- `description`: what `mergekit-spectral methods` prints.
+- `catalog`: the list of methods.
+
+docs/add-a-method.md shows how to write one, here or in a package of one's own. Such a package
+imports from here, from `parameters` and from `mergekit_spectral.spectral`.
+"""
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.methods.base import SpectralMethod, shared_side
+from mergekit_spectral.methods.base import SpectralMethod, along_shared_side, shared_side
 from mergekit_spectral.methods.catalog import spectral_methods
 from mergekit_spectral.methods.drm import DRM
 from mergekit_spectral.methods.knots import KnOTS
@@ -13,6 +24,7 @@ __all__ = [
     "KnOTS",
     "MergeError",
     "SpectralMethod",
+    "along_shared_side",
     "shared_side",
     "spectral_methods",
 ]

@@ -1,8 +1,10 @@
-"""Which methods there are."""
+"""The methods that there are: a line for each of ours, and those of other packages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from importlib.metadata import entry_points
 
 from mergekit.merge_methods.base import MergeMethod
 from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
@@ -12,13 +14,46 @@ from mergekit_spectral.methods.drm import DRM
 from mergekit_spectral.methods.knots import KnOTS
 from mergekit_spectral.methods.star import STAR
 
+LOG = logging.getLogger(__name__)
+
+ENTRY_POINTS = "mergekit_spectral.methods"
+"""The group in which a package names its methods: classes or functions that take nothing and return
+a `SpectralMethod`."""
+
 
 def spectral_methods(host_methods: Iterable[MergeMethod]) -> list[SpectralMethod]:
-    """Return `drm`, `star`, `knots` and, for each generalized task arithmetic method M, `knots_M`.
+    """Return all methods of this package and of packages that depend on it.
 
     Args:
-        host_methods: mergekit's registered methods; the others among them are passed over.
+        host_methods: mergekit's registered methods. For each generalized task arithmetic method M
+            among them there is a `knots_M`.
     """
     inner = [m for m in host_methods if isinstance(m, GeneralizedTaskArithmeticMerge)]
     ties = next(method for method in inner if method.spec.name == "ties")
-    return [DRM(), STAR(), KnOTS(ties, name="knots"), *map(KnOTS, inner)]
+    return [
+        DRM(),
+        STAR(),
+        KnOTS(ties, name="knots"),
+        *map(KnOTS, inner),
+        *_of_other_packages(),
+    ]
+
+
+def _of_other_packages() -> Iterator[SpectralMethod]:
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            method = entry.load()()
+            if not isinstance(method, SpectralMethod):
+                raise TypeError(f"{entry.value} returns {method!r}, which is no SpectralMethod")
+        except Exception as error:
+            # A broken package must not take the other methods away.
+            LOG.warning(
+                "The merge method %s of %s cannot be loaded, and the others are used without it: "
+                "%s: %s.",
+                entry.name,
+                entry.dist.name if entry.dist else "another package",
+                type(error).__name__,
+                str(error).rstrip("."),
+            )
+        else:
+            yield method

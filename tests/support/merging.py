@@ -21,9 +21,15 @@ def merge_matrices(deltas: list[Delta], method: str, **chosen: Any) -> Tensor:
     """The merged delta before it is rounded to the inputs' dtype."""
     implementation = get(method)
     assert isinstance(implementation, SpectralMethod)
-    values: dict[str, Any] = {}
-    for parameter in implementation.spec.parameters:
+    settings = settings_of(implementation, len(deltas), **chosen)
+    return implementation.merge_matrices(deltas, settings).to_dense()
+
+
+def settings_of(method: SpectralMethod, inputs: int, **chosen: Any) -> dict[str, Any]:
+    """A method's defaults, but for the chosen values, which hold for all inputs."""
+    settings: dict[str, Any] = {}
+    for parameter in method.spec.parameters:
         value = chosen.get(parameter.name, parameter.default)
-        per_input = parameter in implementation.spec.input_parameters
-        values[parameter.name] = [value] * len(deltas) if per_input else value
-    return implementation.merge_matrices(deltas, values).to_dense()
+        per_input = parameter in method.spec.input_parameters
+        settings[parameter.name] = [value] * inputs if per_input else value
+    return settings
