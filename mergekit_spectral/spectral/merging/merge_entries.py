@@ -113,7 +113,7 @@ def merge_entries(
 def _merge_in_two_passes(job: _Job) -> None:
     """Find the thresholds, if there are any, then merge all places."""
     if job.pruning.thresholds:
-        sample = _Sample(job, all_columns=True)
+        sample = _Sample.of_rows(job)
         while True:
             sample.bracket(job.pruning)
             for block in job.blocks:
@@ -128,7 +128,7 @@ def _merge_in_two_passes(job: _Job) -> None:
 
 def _merge_in_one_pass(job: _Job) -> None:
     """Merge all places and put the undecided ones aside; merge these by exact thresholds."""
-    sample = _Sample(job, all_columns=False)
+    sample = _Sample.of_entries(job)
     while True:
         sample.bracket(job.pruning)
         undecided: list[tuple[Tensor, Rows]] = []
@@ -237,29 +237,40 @@ class _Sample:
 
     Args:
         job: whose entries are sampled.
-        all_columns: whether to take all columns of the sampled rows.
+        rows: which rows to take.
+        step: take every step-th column.
     """
 
-    def __init__(self, job: _Job, all_columns: bool):
+    def __init__(self, job: _Job, rows: slice, step: int):
         entries = job.entries
-        rows, columns = entries.shape
-        stride = 1 if job.held else min(rows, max(_BLOCKS, rows // _SAMPLED_ROWS))
-        taken = job.held or entries.take(slice(stride // 2, rows, stride))
-        step = 1
-        if not all_columns:
-            # An odd step, so that columns of one kind are not all left out. Never all columns: the
-            # brackets would be empty, and `Borderline` looks at the entries within them.
-            fewest, most = _SAMPLED_ENTRIES
-            wanted = entries.numel * entries.count // _SAMPLED_SHARE
-            wanted = min(max(wanted, fewest), most)
-            available = len(taken.values[0]) * columns * entries.count
-            step = min(max(2 if job.held else 1, available // wanted) | 1, columns)
+        taken = job.held or entries.take(rows)
         some = Rows([values[:, ::step] for values in taken.values], taken.units)
         self._magnitudes = [each.flatten() for each in some.magnitudes()]
         self._slack = 0.0 if entries.errors is None else _SLACK
-        self._margin = stride / rows if stride > 1 else 0.0
-        if step > 1 or stride > 1:
+        self._margin = rows.step / entries.shape[0] if rows.step > 1 else 0.0
+        if step > 1 or rows.step > 1:
             self._margin += 2 / len(self._magnitudes[0]) ** 0.5
+
+    @classmethod
+    def of_rows(cls, job: _Job) -> _Sample:
+        """Take all columns of some rows."""
+        return cls(job, _sampled_rows(job), step=1)
+
+    @classmethod
+    def of_entries(cls, job: _Job) -> _Sample:
+        """Take some columns of some rows: few enough to be fast, and never all entries.
+
+        With all entries the brackets would be empty, and `Borderline` needs those within them.
+        """
+        rows = _sampled_rows(job)
+        columns = job.entries.shape[1]
+        fewest, most = _SAMPLED_ENTRIES
+        total = job.entries.numel * job.entries.count
+        wanted = min(max(total // _SAMPLED_SHARE, fewest), most)
+        available = len(range(job.entries.shape[0])[rows]) * columns * job.entries.count
+        # An odd step, so that columns of one kind are not all left out.
+        step = max(2 if job.held else 1, available // wanted) | 1
+        return cls(job, rows, min(step, columns))
 
     def bracket(self, pruning: Pruning) -> None:
         """Bracket all thresholds."""
@@ -274,3 +285,9 @@ class _Sample:
         if self._margin >= 1:
             raise LinAlgError("the coordinates are out of their dtype's range")
         self._margin = max(8 * self._margin, 0.01)
+
+
+def _sampled_rows(job: _Job) -> slice:
+    rows = job.entries.shape[0]
+    step = 1 if job.held else min(rows, max(_BLOCKS, rows // _SAMPLED_ROWS))
+    return slice(step // 2, rows, step)
