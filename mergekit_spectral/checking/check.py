@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mergekit.architecture import get_architecture_info
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.merge_methods import registered_methods
@@ -23,9 +22,14 @@ from mergekit_spectral.checking.out import check_out
 from mergekit_spectral.checking.parameters import check_parameters
 from mergekit_spectral.checking.tensors import check_tensors
 from mergekit_spectral.checking.tokenizers import check_tokenizers
-from mergekit_spectral.errors import MergeError, first_line
-from mergekit_spectral.host.models import CheckedModel, by_headers, open_models, references
-from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor, planned
+from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.models import CheckedModel, header_loaders, open_models, references
+from mergekit_spectral.host.plan import (
+    PlannedMerge,
+    PlannedTensor,
+    find_architecture,
+    plan_merge,
+)
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.recipe.findings import Finding, Findings
 from mergekit_spectral.recipe.reading import read_recipe
@@ -131,18 +135,16 @@ def _plan(
     findings: Findings,
 ) -> tuple[list[PlannedTensor], dict[ModelReference, set[str]]] | None:
     """Return mergekit's plan, and the names of the tensors of each model that it reads."""
-    with by_headers(models, options) as loaders:
-        try:
-            architecture = get_architecture_info(config, options)
-            check_layers(config, architecture, models, findings)
-            if findings.failed:
-                return None
-            tensors = planned(config, architecture, options)
-            return tensors, {model: loader.read for model, loader in loaders.items()}
-        except MergeError as error:
-            findings.error(error.message)
-        except (RuntimeError, ValueError) as error:
-            findings.error(f"mergekit refuses these models: {first_line(error)}.")
+    loaders = header_loaders(models)
+    try:
+        architecture = find_architecture(config, loaders, options)
+        check_layers(config, architecture, models, findings)
+        if findings.failed:
+            return None
+        tensors = plan_merge(config, architecture, loaders, options)
+        return tensors, {model: loader.read_names for model, loader in loaders.items()}
+    except MergeError as error:
+        findings.error(error.message)
     return None
 
 

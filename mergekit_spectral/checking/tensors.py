@@ -6,16 +6,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from mergekit.common import ModelReference
-from mergekit.io.lazy_tensor_loader import LazyTensorLoader
 from mergekit.merge_methods.base import MergeMethod, OptionalTensorPolicy
 from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
-from torch import Tensor
 
 from mergekit_spectral.checking.parameters import filters, places
 from mergekit_spectral.host.dense_inputs import buffers_differ
 from mergekit_spectral.host.left_out import LeftOut, left_out
 from mergekit_spectral.host.mergeable import differs
-from mergekit_spectral.host.models import CheckedModel
 from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.methods import STAR, KnOTS
 from mergekit_spectral.recipe.findings import Findings
@@ -119,18 +116,12 @@ def _check_buffers(merge: PlannedMerge, findings: Findings) -> None:
         owner = next((m for m, dtype in dtypes.items() if not dtype.is_floating_point), None)
         if owner is None:
             continue
-        own = _stored(merge.models[owner], tensor.names[owner])
+        own = merge.models[owner].checkpoint.read(tensor.names[owner])
         for model in dtypes:
-            if differs(own, _stored(merge.models[model], tensor.names[model])):
+            if differs(own, merge.models[model].checkpoint.read(tensor.names[model])):
                 message = buffers_differ(tensor.name, owner, own.dtype, model)
                 findings.error(message, merge.named[owner])
                 break
-
-
-def _stored(model: CheckedModel, name: str) -> Tensor:
-    tensor = LazyTensorLoader(model.checkpoint.index).get_tensor(name)
-    assert tensor is not None  # the loader raises where there is none
-    return tensor
 
 
 def _check_left_out(merge: PlannedMerge, findings: Findings) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from mergekit import merge_methods
@@ -18,15 +17,13 @@ from mergekit.architecture import arch_info_for_config
 from mergekit.common import ModelReference, get_auto_cls
 from mergekit.config import MergeConfiguration
 from mergekit.io.lazy_tensor_loader import ShardedTensorIndex
-from mergekit.io.tasks import GatherTensors, LoaderCache, SaveTensor
+from mergekit.io.tasks import GatherTensors
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.options import MergeOptions
-from mergekit.plan import MergePlanner
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from mergekit_spectral.adapters import (
-    AdaptedLoader,
     AdaptedTensor,
     LayerKind,
     LoraAdapter,
@@ -37,9 +34,13 @@ from mergekit_spectral.adapters.base_weights import Header
 from mergekit_spectral.adapters.files import AdapterFiles
 from mergekit_spectral.adapters.lora import Product
 from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.host.loaders import HeaderLoader
+from mergekit_spectral.host.lora_inputs import AdaptedLoader
+from mergekit_spectral.host.models import read_configuration
+from mergekit_spectral.host.plan import plan_merge
+from mergekit_spectral.host.recipe_check import check_recipe
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.methods.deltas import adapter_delta
-from mergekit_spectral.recipe.sections import check_recipe
 from mergekit_spectral.spectral import (
     Compressed,
     Delta,
@@ -58,6 +59,7 @@ class ShapesOnly:
 
     Attributes:
         index: of the weights' names.
+        headers: their shapes, and float32, in which adapters are merged.
         config: the model's configuration.
         architecture: the name of its class.
         structure: its modules.
@@ -70,19 +72,20 @@ class ShapesOnly:
 
     def __init__(self, model: ModelReference, options: MergeOptions):
         self.model = model
-        self.config, self.architecture = _configuration(model, options)
+        self.config, self.architecture = read_configuration(model, options)
         skeleton = _skeleton(model, self.config, self.architecture, options)
         self.structure = ModelStructure(lambda: skeleton)
-        self._shapes = {key: tuple(t.shape) for key, t in skeleton.state_dict().items()}
-        self.index = ShardedTensorIndex("", True, dict.fromkeys(self._shapes, ""), [])
+        state = skeleton.state_dict()
+        self.headers = {key: (tuple(t.shape), torch.float32) for key, t in state.items()}
+        self.index = ShardedTensorIndex("", True, dict.fromkeys(state, ""), [])
         modules = dict(skeleton.named_modules(remove_duplicate=False))
         self.modules = [name for name in modules if name]
         kinds = {name: LayerKind.of(module) for name, module in modules.items()}
         self.kinds = {name: kind for name, kind in kinds.items() if kind}
 
     def header(self, name: str) -> Header:
-        """Return a weight's shape, and float32, in which adapters are merged."""
-        return self._shapes[name], torch.float32
+        """Return a weight's shape and dtype."""
+        return self.headers[name]
 
     def read(self, name: str, device: torch.device) -> Tensor:
         """Refuse: there are no values here."""
@@ -202,22 +205,11 @@ class AdapterMerge:
                 f"mergekit has no definition of the architecture {self.base.architecture}, so "
                 "adapters on it cannot be merged without its weights; run mergekit-yaml."
             )
-        cache = LoaderCache()
-        before = dict(cache.loaders)
-        stand_ins: dict[ModelReference, Any] = {self.base.model: self.base, **self._loaders}
-        cache.loaders.update(stand_ins)
-        try:
-            planner = MergePlanner(config, architecture, options, self.base.config)
-            # Planned only: nothing is written until tasks are executed.
-            planned = planner.plan_to_disk(out_path="")
-            tasks: list[Any] = [t.tensor_task for t in planned if isinstance(t, SaveTensor)]
-        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-            if isinstance(error, MergeError):
-                raise
-            raise MergeError(f"mergekit cannot plan this merge: {first_line(error)}.") from error
-        finally:
-            cache.loaders.clear()
-            cache.loaders.update(before)
+        loaders = {self.base.model: HeaderLoader(self.base.index, self.base.headers)}
+        for reference, loader in self._loaders.items():
+            headers = {name: loader.header(name) for name in loader.index.tensor_paths}
+            loaders[reference] = HeaderLoader(loader.index, headers)
+        tasks = [tensor.task for tensor in plan_merge(config, architecture, loaders, options)]
         return [task for task in tasks if self._changed(task)]
 
     def _changed(self, task: ExecuteMergeMethodTask) -> bool:
@@ -259,22 +251,6 @@ class AdapterMerge:
         merged = torch.empty(shape)
         self._method.merge_elementwise(DeltaEntries(matrices), settings, stored_in(merged))
         return DenseDelta(merged.mul_(lam))
-
-
-def _configuration(model: ModelReference, options: MergeOptions) -> tuple[PretrainedConfig, str]:
-    """Return a model's configuration and the one architecture that it names."""
-    try:
-        config = model.config(trust_remote_code=options.trust_remote_code)
-    except Exception as error:  # transformers raises many
-        raise MergeError(
-            f"Model {model}: transformers cannot read its configuration ({first_line(error)})."
-        ) from error
-    if not isinstance(config.architectures, list) or len(config.architectures) != 1:
-        raise MergeError(
-            f"Model {model} names no single architecture in its config.json; `architectures` must "
-            f'be as in ["LlamaForCausalLM"], got {config.architectures!r}.'
-        )
-    return config, config.architectures[0]
 
 
 def _skeleton(

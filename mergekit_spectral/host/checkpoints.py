@@ -3,24 +3,64 @@
 from __future__ import annotations
 
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
+import safetensors
 import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from mergekit.common import ModelPath
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader, ShardedTensorIndex
 from safetensors import SafetensorError
+from torch import Tensor
 
-from mergekit_spectral.adapters import StoredWeights
+from mergekit_spectral.adapters.base_weights import DTYPES, Header
 from mergekit_spectral.adapters.files import CONFIG_NAME as ADAPTER_CONFIG
 from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.host.loaders import Loader
 from mergekit_spectral.host.mergeable import why_not_mergeable
 
-Header = tuple[tuple[int, ...], torch.dtype]
-
 _HUB = "; if the hub has it, the merge will download it first"
+
+
+class StoredWeights:
+    """The weights in a checkpoint's files.
+
+    No weight is read for its shape, except from pickles that hold more than tensors.
+
+    Args:
+        loader: of the checkpoint's tensors.
+
+    Raises:
+        MergeError: if the index names no file for a tensor.
+    """
+
+    def __init__(self, loader: Loader):
+        _check_index(loader.index)
+        self.index = loader.index
+        self._loader = loader
+        self._headers: dict[str, Header] = {}
+
+    def header(self, name: str) -> Header:
+        """Return a weight's shape and dtype."""
+        if name not in self._headers:
+            path = Path(self.index.base_path) / self.index.tensor_paths[name]
+            if path.suffix == ".safetensors":
+                self._headers |= _safetensors_headers(path)
+            else:
+                self._headers |= _pickled_headers(path)
+        if name not in self._headers:
+            tensor = self.read(name, torch.device("cpu"))
+            self._headers[name] = tuple(tensor.shape), tensor.dtype
+        return self._headers[name]
+
+    def read(self, name: str, device: torch.device) -> Tensor:
+        """Return a weight on `device`."""
+        tensor = self._loader.get_tensor(name, device=str(device))
+        assert tensor is not None  # the loader raises where there is none
+        return tensor
 
 
 class NotDownloadedError(MergeError):
@@ -51,6 +91,10 @@ class Checkpoint:
     def bytes(self) -> int:
         """The size of its weights."""
         return sum(path.stat().st_size for path in self.weights)
+
+    def read(self, name: str) -> Tensor:
+        """Return a tensor's values."""
+        return StoredWeights(LazyTensorLoader(self.index)).read(name, torch.device("cpu"))
 
 
 def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
@@ -186,3 +230,41 @@ def _damaged(path: ModelPath, error: Exception) -> MergeError:
         f"Model {path}: the header of a file with its weights cannot be read "
         f"({first_line(error)}); copy or download it again."
     )
+
+
+def _check_index(index: ShardedTensorIndex) -> None:
+    files: dict[str, object] = dict(index.tensor_paths)
+    for name, file in files.items():
+        if not isinstance(file, str):
+            raise MergeError(
+                f"The index of the model in {index.base_path} maps tensor {name} to {file!r}, "
+                "which is no name of a file; copy or download the model again."
+            )
+
+
+def _safetensors_headers(path: Path) -> dict[str, Header]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        entries = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        return {
+            key: (tuple(entry.get_shape()), DTYPES[entry.get_dtype()])
+            for key, entry in entries.items()
+            if entry.get_dtype() in DTYPES
+        }
+
+
+def _pickled_headers(path: Path) -> dict[str, Header]:
+    try:
+        tensors = torch.load(path, map_location="meta", weights_only=True)
+    except pickle.UnpicklingError:
+        return {}
+    for key, tensor in tensors.items():
+        if isinstance(tensor, Tensor) and tensor.layout != torch.strided:
+            raise MergeError(
+                f"Tensor {key} in {path} is {str(tensor.layout).removeprefix('torch.')}; save it "
+                "as a dense tensor."
+            )
+    return {
+        key: (tuple(tensor.shape), tensor.dtype)
+        for key, tensor in tensors.items()
+        if isinstance(tensor, Tensor)
+    }

@@ -7,16 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-CODES = (torch.int8, torch.uint8, torch.int32)
-"""Dtypes of quantized weights. Position ids, masks and counters are of others."""
+from mergekit_spectral.adapters.base_weights import CODES
+from mergekit_spectral.spectral.precision import FLOATS, dtype_name
 
 _UNQUANTIZED = "take the model that it was made from, in float16 or bfloat16"
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return a dtype's name as a recipe has it."""
-    return str(dtype).removeprefix("torch.")
 
 
 def why_not_mergeable(

@@ -1,45 +1,45 @@
-"""The models of a recipe, by their headers, in the place of mergekit's loaders."""
+"""The models that a recipe names: their configurations and headers, their adapters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import mergekit.merge
-import torch
 from mergekit.common import ModelPath, ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader, ShardedTensorIndex
 from mergekit.options import MergeOptions
-from torch import Tensor
 from transformers import PretrainedConfig
 
 from mergekit_spectral.adapters import (
-    AdaptedLoader,
     LoraAdapter,
     ModelStructure,
     NotAProductError,
-    StoredWeights,
     find_adapter,
 )
+from mergekit_spectral.adapters.base_weights import Header
 from mergekit_spectral.adapters.files import CONFIG_NAME, WEIGHTS_NAMES, AdapterFiles
-from mergekit_spectral.adapters.loader import name_among
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.checkpoints import (
     Checkpoint,
-    Header,
     NotDownloadedError,
+    StoredWeights,
     find_folder,
     is_local,
     not_downloaded,
     open_checkpoint,
 )
-from mergekit_spectral.host.loader_cache import loader_cache
-from mergekit_spectral.host.lora_inputs import remarks, tied_weights
+from mergekit_spectral.host.loaders import HeaderLoader, lend_loaders
+from mergekit_spectral.host.lora_inputs import (
+    AdaptedLoader,
+    read_adapters_in_factors,
+    remarks,
+    tied_weights,
+)
 from mergekit_spectral.recipe.findings import Findings
 from mergekit_spectral.recipe.sections import sections
 from mergekit_spectral.recipe.text import Key
@@ -75,45 +75,6 @@ class CheckedModel:
         """The files with its weights, the adapter's last."""
         own = self.checkpoint.weights
         return (*own, self.adapter_files.weights) if self.adapter_files else own
-
-
-class HeaderLoader:
-    """Stands in for mergekit's loader; its tensors have a shape and a dtype, and no entries.
-
-    Args:
-        model: whose tensors they are.
-
-    Attributes:
-        index: mergekit's index of them.
-        read: the names of those that mergekit has asked for.
-    """
-
-    def __init__(self, model: CheckedModel):
-        self.index = model.index
-        self.read: set[str] = set()
-        self._headers = model.headers
-
-    def get_tensor(
-        self,
-        key: str,
-        device: str = "cpu",
-        aliases: list[str] | None = None,
-        raise_on_missing: bool = True,
-    ) -> Tensor | None:
-        """Return a tensor on the meta device.
-
-        Raises:
-            KeyError: if there is no such tensor and `raise_on_missing`.
-        """
-        name = name_among(self._headers, key, aliases, raise_on_missing)
-        if name is None:
-            return None
-        self.read.add(name)
-        shape, dtype = self._headers[name]
-        return torch.empty(shape, dtype=dtype, device="meta")
-
-    def flush(self) -> None:
-        """Do nothing: no file is open."""
 
 
 def open_models(
@@ -160,17 +121,53 @@ def references(config: MergeConfiguration) -> dict[ModelReference, Key]:
     return named
 
 
+def header_loaders(
+    models: Mapping[ModelReference, CheckedModel],
+) -> dict[ModelReference, HeaderLoader]:
+    """Return loaders that give mergekit the headers of models and nothing else."""
+    return {r: HeaderLoader(model.index, model.headers) for r, model in models.items()}
+
+
 @contextmanager
-def by_headers(
-    models: dict[ModelReference, CheckedModel], options: MergeOptions
-) -> Iterator[dict[ModelReference, HeaderLoader]]:
-    """Have mergekit see nothing but headers within this context, and give their loaders."""
-    # To ask for it has mergekit ask loaders for names of tensors, where it was not wrapped yet.
-    _ = mergekit.merge.run_merge
-    with loader_cache(options) as cache:
-        stand_ins: dict[ModelReference, Any] = {r: HeaderLoader(m) for r, m in models.items()}
-        cache.loaders.update(stand_ins)
-        yield stand_ins
+def lend_checked_files(
+    config: MergeConfiguration,
+    models: Mapping[ModelReference, CheckedModel],
+    options: MergeOptions,
+) -> Iterator[None]:
+    """Have mergekit read the files of models that were checked, without asking the hub for them.
+
+    Adapters are read in factors.
+    """
+    files: dict[ModelReference, LazyTensorLoader] = {
+        reference.model_copy(update={"lora": None}): LazyTensorLoader(model.checkpoint.index)
+        for reference, model in models.items()
+    }
+    with lend_loaders(options, files) as table:
+        read_adapters_in_factors(config, options, table)
+        yield
+
+
+def read_configuration(
+    model: ModelReference, options: MergeOptions
+) -> tuple[PretrainedConfig, str]:
+    """Return a model's configuration and the one architecture that it names.
+
+    Raises:
+        MergeError: transformers cannot read it, or it names no or several architectures.
+    """
+    try:
+        config = model.config(options.trust_remote_code)
+    except Exception as error:  # transformers raises many
+        raise MergeError(
+            f"Model {model.model}: transformers cannot read its config.json ({first_line(error)})."
+        ) from error
+    if not isinstance(config.architectures, list) or len(config.architectures) != 1:
+        raise MergeError(
+            f"Model {model.model} names no single architecture in its config.json, which "
+            'mergekit goes by; `architectures` must be as in ["LlamaForCausalLM"], got '
+            f"{config.architectures!r}."
+        )
+    return config, config.architectures[0]
 
 
 def _adapter_files(path: ModelPath, recipe_folder: Path) -> AdapterFiles:
@@ -193,19 +190,7 @@ def _read(
     findings: Findings,
     key: Key,
 ) -> CheckedModel:
-    try:
-        config = reference.config(options.trust_remote_code)
-    except Exception as error:  # transformers raises many
-        raise MergeError(
-            f"Model {reference.model}: transformers cannot read its config.json "
-            f"({first_line(error)})."
-        ) from error
-    if not isinstance(config.architectures, list) or len(config.architectures) != 1:
-        raise MergeError(
-            f"Model {reference.model} names no single architecture in its config.json, which "
-            'mergekit goes by; `architectures` must be as in ["LlamaForCausalLM"], got '
-            f"{config.architectures!r}."
-        )
+    config, _ = read_configuration(reference, options)
     index, headers = checkpoint.index, checkpoint.headers
     if files is None:
         return CheckedModel(reference, checkpoint, config, None, index, headers)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mergekit.architecture import ModelArchitecture, WeightInfo
+from mergekit.architecture import ModelArchitecture, WeightInfo, get_architecture_info
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import GatherTensors, LoadTensor, SaveTensor
@@ -21,6 +21,7 @@ from mergekit.tokenizer.truncate import TruncatedVocabulary
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.host.loaders import Loader, lend_loaders
 from mergekit_spectral.host.models import CheckedModel
 from mergekit_spectral.recipe.text import Key
 
@@ -41,6 +42,7 @@ class PlannedTensor:
         base_model: that the inputs are compared to, if any.
         shared: the method's parameters.
         per_input: those that each input has its own of.
+        task: mergekit's task that merges it.
     """
 
     name: str
@@ -53,6 +55,7 @@ class PlannedTensor:
     base_model: ModelReference | None
     shared: Mapping[str, Any]
     per_input: Mapping[ModelReference, Mapping[str, Any]]
+    task: ExecuteMergeMethodTask
 
 
 @dataclass(frozen=True)
@@ -80,21 +83,54 @@ class PlannedMerge:
     options: MergeOptions
 
 
-def planned(
-    config: MergeConfiguration, architecture: ModelArchitecture, options: MergeOptions
+def find_architecture(
+    config: MergeConfiguration, loaders: Mapping[ModelReference, Loader], options: MergeOptions
+) -> ModelArchitecture:
+    """Return mergekit's definition of the recipe's architecture, or the one that it infers.
+
+    Args:
+        config: the recipe.
+        loaders: of all of its models, whose indexes mergekit infers it from.
+        options: mergekit's.
+
+    Raises:
+        MergeError: mergekit refuses the models.
+    """
+    try:
+        with lend_loaders(options, loaders):
+            return get_architecture_info(config, options)
+    except MergeError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise MergeError(f"mergekit refuses these models: {first_line(error)}.") from error
+
+
+def plan_merge(
+    config: MergeConfiguration,
+    architecture: ModelArchitecture,
+    loaders: Mapping[ModelReference, Loader],
+    options: MergeOptions,
 ) -> list[PlannedTensor]:
-    """Plan a merge of models of which mergekit sees the headers alone.
+    """Have mergekit plan a merge.
+
+    Args:
+        config: the recipe.
+        architecture: of the merged model.
+        loaders: of all of its models. mergekit asks for each tensor once, on the meta device.
+        options: mergekit's.
 
     Raises:
         MergeError: mergekit refuses the recipe.
     """
     config = config.model_copy(deep=True)  # the planner changes it
     try:
-        out_config = _model_out_config(config, architecture, options.trust_remote_code)
-        planner = MergePlanner(config, architecture, options, out_config)
-        saved = [task for task in planner.plan_to_disk("") if isinstance(task, SaveTensor)]
-        tasks = [task.tensor_task for task in saved]
-        return [_planned(task) for task in tasks if isinstance(task, ExecuteMergeMethodTask)]
+        with lend_loaders(options, loaders):
+            out_config = _model_out_config(config, architecture, options.trust_remote_code)
+            planner = MergePlanner(config, architecture, options, out_config)
+            # Planned only: nothing is written until tasks are executed.
+            saved = [task for task in planner.plan_to_disk("") if isinstance(task, SaveTensor)]
+            tasks = [task.tensor_task for task in saved]
+            return [_planned(task) for task in tasks if isinstance(task, ExecuteMergeMethodTask)]
     except MergeError:
         raise
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -119,6 +155,7 @@ def _planned(task: ExecuteMergeMethodTask) -> PlannedTensor:
         base_model=task.base_model,
         shared=dict(task.parameters.items()),
         per_input={m: dict(values.items()) for m, values in task.input_parameters.items()},
+        task=task,
     )
 
 

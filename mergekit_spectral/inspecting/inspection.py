@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mergekit.io.lazy_tensor_loader import LazyTensorLoader
 from mergekit.options import MergeOptions
 from pydantic import TypeAdapter
 
@@ -17,8 +15,7 @@ from mergekit_spectral import __version__
 from mergekit_spectral.adapters.files import CONFIG_NAME
 from mergekit_spectral.checking.check import examine
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.loader_cache import loader_cache
-from mergekit_spectral.host.lora_inputs import factored_lora_inputs
+from mergekit_spectral.host.models import lend_checked_files
 from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.inspecting.inputs import (
     LeftOut,
@@ -128,7 +125,7 @@ def inspect(
             f"{recipe}: there is no tensor that the base and an input have{called}{why}."
         )
     done = _Record(folder / RECORD, _fingerprint(recipe, merge))
-    with from_files(merge), factored_lora_inputs(config, options):
+    with lend_checked_files(config, merge.models, options):
         for number, tensor in enumerate(tensors):
             progress(number, len(tensors))
             if tensor.name not in done.reports:
@@ -146,16 +143,6 @@ def inspect(
         unchanged=tuple(r.name for r in reports if not r.weights and not r.other),
         left_out=tuple(left_out),
     )
-
-
-@contextmanager
-def from_files(merge: PlannedMerge) -> Iterator[None]:
-    """Have mergekit read the files that were checked, without asking the hub for them."""
-    with loader_cache(merge.options) as cache:
-        for reference, model in merge.models.items():
-            whole = reference.model_copy(update={"lora": None})
-            cache.loaders[whole] = LazyTensorLoader(model.checkpoint.index)
-        yield
 
 
 def _planned(recipe: Path, options: MergeOptions) -> PlannedMerge:

@@ -19,7 +19,6 @@ from mergekit.merge_methods.base import (
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.mergeable import FLOATS, dtype_name
 from mergekit_spectral.methods.deltas import (
     TaskDelta,
     is_finite,
@@ -30,7 +29,7 @@ from mergekit_spectral.methods.device_memory import in_blocks_that_fit, moved_if
 from mergekit_spectral.methods.parameters import Parameter, for_method
 from mergekit_spectral.spectral import Delta, DeltaEntries, Entries, Store
 from mergekit_spectral.spectral.gram import LinAlgError
-from mergekit_spectral.spectral.precision import exact_matmul
+from mergekit_spectral.spectral.precision import FLOATS, dtype_name, exact_matmul
 
 Settings = Mapping[str, Any]
 """A recipe's parameters for one tensor; those set per input are lists in the deltas' order."""

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from mergekit_spectral.adapters import AdaptedTensor
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.mergeable import dtype_name
 from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta
 from mergekit_spectral.spectral.deferred import HostTensor, ordinary
-from mergekit_spectral.spectral.precision import working_dtype
+from mergekit_spectral.spectral.precision import dtype_name, working_dtype
 
 
 class TaskDelta:

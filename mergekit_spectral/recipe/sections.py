@@ -1,9 +1,4 @@
-"""Check a whole recipe before any model is touched.
-
-mergekit resolves parameters tensor by tensor, after it has opened the models and, for LoRA inputs,
-written merged copies of them. A value that is out of range is better refused before that, also
-where a filter or a gradient hides it from the first tensors.
-"""
+"""The sections of a recipe: its parameters, where they are and which models they are for."""
 
 from __future__ import annotations
 
@@ -20,11 +15,8 @@ from mergekit.config import (
     ParameterSetting,
     ScalarParameter,
 )
-from mergekit.merge_methods.base import ParameterScope
 
-from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.mergeable import FLOATS
-from mergekit_spectral.methods import SpectralMethod
+from mergekit_spectral.spectral.precision import FLOATS
 
 Settings = dict[str, ParameterSetting] | None
 
@@ -53,28 +45,6 @@ class Section:
     def is_around(self, place: tuple[str | int, ...]) -> bool:
         """Whether it holds for what stands at a place, as all do of the whole recipe."""
         return place[: len(self.key) - 1] == self.key[:-1]
-
-
-def check_recipe(config: MergeConfiguration, method: SpectralMethod) -> None:
-    """Check a recipe's dtypes, that every merge has a base and every parameter a valid value.
-
-    Args:
-        config: the recipe as written, or as mergekit's planner normalized it.
-        method: the recipe's merge method.
-
-    Raises:
-        MergeError: naming the method, the key and, for a value, the valid range.
-    """
-    for _, message in wrong_dtypes(config):
-        raise MergeError(message)
-    for section in sections(config):
-        if section.model is not None:
-            method.require_base(section.base_model)
-        for parameter in method.spec.parameters:
-            unused = section.of_base and parameter.scope == ParameterScope.NON_BASE
-            if section.settings and parameter.name in section.settings and not unused:
-                for value in scalars(section.settings[parameter.name]):
-                    parameter.validate(value)
 
 
 def wrong_dtypes(config: MergeConfiguration) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from mergekit_spectral.host.names import NAMES
 from mergekit_spectral.host.registration import MethodTable
 from mergekit_spectral.methods import SpectralMethod
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OURS = {m.spec.name for m in registered_methods() if isinstance(m, SpectralMethod)}
 
 KNOWN = """
