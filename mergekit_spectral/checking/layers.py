@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
-from mergekit.architecture import ModelArchitecture, arch_info_for_config
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration, OutputSliceDefinition
 
 from mergekit_spectral.host.models import CheckedModel
+from mergekit_spectral.host.plan import ModelArchitecture
 from mergekit_spectral.recipe.findings import Findings
 from mergekit_spectral.recipe.spelling import meant
 from mergekit_spectral.recipe.text import Key
@@ -21,7 +21,7 @@ def check_architectures(
     findings: Findings,
 ) -> None:
     """Check that all models are of one architecture, where mergekit knows those of all."""
-    known = [arch_info_for_config(model.config) for model in models.values()]
+    known = [model.architecture for model in models.values()]
     if None in known or all(info == known[0] for info in known):
         return
     kinds: dict[str, list[str]] = defaultdict(list)

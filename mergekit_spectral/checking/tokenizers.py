@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from mergekit._data import chat_templates
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.tokenizer.config import ModelTokenEmbedding, TokenEmbeddingConfig
@@ -15,6 +13,7 @@ from tokenizers import Tokenizer
 
 from mergekit_spectral.host.checkpoints import find_folder
 from mergekit_spectral.host.models import CheckedModel, found
+from mergekit_spectral.host.plan import chat_template_names
 from mergekit_spectral.recipe.findings import Findings
 from mergekit_spectral.recipe.text import Key
 
@@ -96,16 +95,12 @@ def _lacks(reference: ModelReference, is_base: bool, findings: Findings, key: Ke
 
 def _check_chat_template(template: str, fails: bool, findings: Findings) -> None:
     """Check it as mergekit does when all is merged; without a tokenizer to make it only warns."""
-    known = [
-        Path(file.name).stem
-        for file in importlib.resources.files(chat_templates).iterdir()
-        if file.name.endswith(".jinja")
-    ]
+    known = chat_template_names()
     if template in ("auto", *known) or ("{" in template and len(template) >= 20):
         return
     tell = findings.error if fails else findings.warning
     tell(
-        f"`chat_template` must be auto, {', '.join(sorted(known))} or a template in Jinja, got "
+        f"`chat_template` must be auto, {', '.join(known)} or a template in Jinja, got "
         f"{template!r}.",
         ("chat_template",),
     )

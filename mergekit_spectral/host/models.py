@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from mergekit.architecture import ModelArchitecture, arch_info_for_config
 from mergekit.common import ModelPath, ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader, ShardedTensorIndex
@@ -75,6 +76,11 @@ class CheckedModel:
         """The files with its weights, the adapter's last."""
         own = self.checkpoint.weights
         return (*own, self.adapter_files.weights) if self.adapter_files else own
+
+    @property
+    def architecture(self) -> ModelArchitecture | None:
+        """Its architecture as mergekit defines it; None if mergekit has to infer it."""
+        return arch_info_for_config(self.config)
 
 
 def open_models(

@@ -1,13 +1,17 @@
-"""mergekit's own plan of a merge, made from headers alone."""
+"""What mergekit would do with a recipe: its own plan of a merge, made from headers alone."""
 
 from __future__ import annotations
 
+import importlib.resources
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from mergekit.architecture import ModelArchitecture, WeightInfo, get_architecture_info
+from mergekit._data import chat_templates
+from mergekit.architecture import ModelArchitecture as ModelArchitecture
+from mergekit.architecture import WeightInfo, get_architecture_info
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import GatherTensors, LoadTensor, SaveTensor
@@ -81,6 +85,12 @@ class PlannedMerge:
     tensors: Sequence[PlannedTensor]
     read: Mapping[ModelReference, Collection[str]]
     options: MergeOptions
+
+
+def chat_template_names() -> list[str]:
+    """Return the names of the chat templates that come with mergekit."""
+    files = importlib.resources.files(chat_templates).iterdir()
+    return sorted(Path(file.name).stem for file in files if file.name.endswith(".jinja"))
 
 
 def find_architecture(
