@@ -73,7 +73,7 @@ class ShapesOnly:
     def __init__(self, model: ModelReference, options: MergeOptions):
         self.model = model
         self.config, self.architecture = read_configuration(model, options)
-        skeleton = _skeleton(model, self.config, self.architecture, options)
+        skeleton = _build_skeleton(model, self.config, self.architecture, options)
         self.structure = ModelStructure(lambda: skeleton)
         state = skeleton.state_dict()
         self.headers = {key: (tuple(t.shape), torch.float32) for key, t in state.items()}
@@ -135,8 +135,8 @@ class AdapterMerge:
             )
         check_recipe(config, method)
         self._method = method
-        base, references = _one_base(config)
-        files = {reference: _adapter(reference, options) for reference in references}
+        base, references = _find_base_and_inputs(config)
+        files = {reference: _find_files(reference, options) for reference in references}
         self.base = ShapesOnly(base, options)
         self.folders = {"the base model": Path(base.model.path)} | {
             f"the adapter {adapter.name}": adapter.weights.parent for adapter in files.values()
@@ -177,7 +177,7 @@ class AdapterMerge:
         for task in self._tasks:
             module = _module(task)
             try:
-                compressed = self._compressed(task, rank, energy)
+                compressed = self._compress(task, rank, energy)
             except LinAlgError as error:
                 raise MergeError(
                     f"{self._method.spec.name}: the updates of {module} cannot be decomposed: "
@@ -188,7 +188,7 @@ class AdapterMerge:
                 yield MergedWeight(module, compressed, self.base.kinds[module])
 
     @torch.no_grad()
-    def _compressed(
+    def _compress(
         self, task: ExecuteMergeMethodTask, rank: int | None, energy: float
     ) -> Compressed:
         merged = self._merged(task)
@@ -210,9 +210,9 @@ class AdapterMerge:
             headers = {name: loader.header(name) for name in loader.index.tensor_paths}
             loaders[reference] = HeaderLoader(loader.index, headers)
         tasks = [tensor.task for tensor in plan_merge(config, architecture, loaders, options)]
-        return [task for task in tasks if self._changed(task)]
+        return [task for task in tasks if self._is_changed(task)]
 
-    def _changed(self, task: ExecuteMergeMethodTask) -> bool:
+    def _is_changed(self, task: ExecuteMergeMethodTask) -> bool:
         return _module(task) in self.base.kinds and any(
             isinstance(loader.adapter.updates.get(name), Product)
             for loader, name in self._inputs(task)
@@ -253,7 +253,7 @@ class AdapterMerge:
         return DenseDelta(merged.mul_(lam))
 
 
-def _skeleton(
+def _build_skeleton(
     model: ModelReference, config: PretrainedConfig, architecture: str, options: MergeOptions
 ) -> PreTrainedModel:
     """Return a model without the values of its weights."""
@@ -273,7 +273,9 @@ def _module(task: ExecuteMergeMethodTask) -> str:
     return task.output_weight.name.removesuffix(".weight")
 
 
-def _one_base(config: MergeConfiguration) -> tuple[ModelReference, list[ModelReference]]:
+def _find_base_and_inputs(
+    config: MergeConfiguration,
+) -> tuple[ModelReference, list[ModelReference]]:
     """Return the recipe's one base and its inputs, in order."""
     if not config.models:
         raise MergeError(
@@ -303,7 +305,7 @@ def _one_base(config: MergeConfiguration) -> tuple[ModelReference, list[ModelRef
     return base, inputs
 
 
-def _adapter(reference: ModelReference, options: MergeOptions) -> AdapterFiles:
+def _find_files(reference: ModelReference, options: MergeOptions) -> AdapterFiles:
     assert reference.lora is not None
     path, revision = reference.lora.path, reference.lora.revision
     return find_adapter(path, revision, options.transformers_cache)

@@ -20,9 +20,9 @@ Function = Callable[..., Any]
 
 
 def adapt(module: ModuleType) -> None:
-    """Check one of mergekit's modules and change it, if it is one that we change.
+    """Check one of mergekit's modules, and change it if it is in `CHANGES`.
 
-    Raises nothing: an error would be taken for a failed import of mergekit.
+    Raises nothing, because an error here would look like a failed import of mergekit.
     """
     try:
         if names.has_names(module) and names.fits() and module.__name__ in CHANGES:

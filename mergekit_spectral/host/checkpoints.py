@@ -64,11 +64,11 @@ class StoredWeights:
 
 
 class NotDownloadedError(MergeError):
-    """What is named is not on this machine, but may be on the hub."""
+    """A model or adapter is not on this machine, but may be on the hub."""
 
 
 class _IncompleteError(MergeError):
-    """A folder lacks files; of one in the hub's cache these are only not downloaded."""
+    """A folder lacks files. In the hub's cache, these have only not been downloaded."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ class Checkpoint:
     """A whole model's files.
 
     Attributes:
-        folder: that they are in.
+        folder: the folder with the files.
         weights: the files that hold tensors.
         index: mergekit's index of the tensors.
-        headers: shape and dtype of every tensor.
+        headers: shape and dtype of every tensor, by name.
     """
 
     folder: Path
@@ -102,8 +102,8 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
 
     Args:
         path: as the recipe has it.
-        what: it is, for messages: a model or an adapter.
-        recipe_folder: where the recipe is, which mergekit does not look in.
+        what: what messages call it, "Model" or "Adapter".
+        recipe_folder: the folder of the recipe, in which mergekit does not look.
 
     Raises:
         NotDownloadedError: it has the form of a hub id, and is not in the hub's cache.
@@ -141,7 +141,7 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
 
 
 def not_downloaded(path: ModelPath, what: str, beside: str = "") -> NotDownloadedError:
-    """Say that files are not here, though the hub may have them."""
+    """Return the error for files that are not on this machine, but may be on the hub."""
     at = f" at revision {path.revision}" if path.revision else ""
     return NotDownloadedError(
         f"{what} {path.path}{at} is neither a folder here nor downloaded{beside or _HUB}."
@@ -149,8 +149,8 @@ def not_downloaded(path: ModelPath, what: str, beside: str = "") -> NotDownloade
 
 
 def is_local(path: ModelPath) -> bool:
-    """Tell whether a model is a folder here, rather than the hub's."""
-    # Of a name that is too long for a file Path.exists raises.
+    """Tell whether a model is a local folder, and not on the hub."""
+    # Path.exists would raise for a name that is too long for a file.
     return os.path.exists(path.path)
 
 
@@ -169,14 +169,14 @@ def open_checkpoint(path: ModelPath, recipe_folder: Path, converted: bool) -> Ch
     """
     folder = find_folder(path, "Model", recipe_folder)
     try:
-        return _opened(path, folder, converted)
+        return _open(path, folder, converted)
     except _IncompleteError as error:
         if is_local(path):
             raise
         raise not_downloaded(path, "Model") from error
 
 
-def _opened(path: ModelPath, folder: Path, converted: bool) -> Checkpoint:
+def _open(path: ModelPath, folder: Path, converted: bool) -> Checkpoint:
     if not (folder / "config.json").is_file():
         if (folder / ADAPTER_CONFIG).is_file():
             raise _IncompleteError(

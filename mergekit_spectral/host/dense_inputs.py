@@ -1,9 +1,9 @@
-"""Dense inputs of a merge, in the place of mergekit's loaders.
+"""Dense inputs of a merge: loaders in the place of mergekit's.
 
-What is no weight is refused when it is read: mergekit converts whatever it loads to the recipe's
-``dtype``, the codes of quantized weights too. On a GPU, inputs stay in main memory until a method
-needs their entries: mergekit moves every input of a tensor there before a method sees any, and
-embeddings of eight fine-tunes of Llama 8B and their base take 9.5 GB.
+Tensors that are not weights are refused when they are read, because mergekit converts whatever it
+loads to the recipe's ``dtype``, even the codes of quantized weights. On a GPU, inputs stay in main
+memory until a method needs their entries. mergekit would move all inputs of a tensor to the GPU
+first, and the embeddings of eight fine-tunes of Llama 8B and their base take 9.5 GB.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DENSE = "save the model with dense tensors of floating numbers"
 
 
 class WeightLoader(TensorLoader):
-    """Reads a model's tensors and refuses those that are no weights.
+    """Reads a model's tensors and refuses those that are not weights.
 
     Args:
         model: whose tensors they are, for messages.
@@ -90,7 +90,7 @@ class WeightLoader(TensorLoader):
 def buffers_differ(
     name: str, model: ModelReference, dtype: torch.dtype, other: ModelReference
 ) -> str:
-    """Say that a tensor is no weight, and so must be the same in all models."""
+    """Return the message for a buffer, which must be the same in all models, and is not."""
     return (
         f"Tensor {name} of {model} is of {dtype_name(dtype)} and differs from that of {other}; "
         "only real numbers can be merged, so it must be the same in all models."
@@ -121,7 +121,7 @@ class HostLoader(TensorLoader):
 def refuse_other_than_weights(
     config: MergeConfiguration, table: LoaderTable
 ) -> dict[ModelReference, WeightLoader]:
-    """Have mergekit refuse what is no weight in the files of a recipe's models.
+    """Have mergekit refuse tensors that are not weights in the files of a recipe's models.
 
     Args:
         config: the recipe.
@@ -151,8 +151,8 @@ def keep_in_main_memory(
 ) -> None:
     """If the merge runs on a GPU, have mergekit leave dense inputs in main memory.
 
-    Inputs that are read in factors already stay as they are. Where mergekit makes an embedding
-    anew, for a tokenizer of the recipe's own, the new one goes to the GPU.
+    Inputs that are read in factors are left as they are. Where mergekit recomputes an embedding for
+    another tokenizer, the new one goes to the GPU.
 
     Args:
         config: the recipe.

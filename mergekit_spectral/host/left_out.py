@@ -32,7 +32,7 @@ class LeftOut:
 
     Attributes:
         needed: names of weights that the merged model would load with random values.
-        ignored: names of weights that transformers does not load either, as of extra layers.
+        ignored: names of weights that transformers does not load either, such as extra layers.
     """
 
     needed: Sequence[str]
@@ -62,14 +62,14 @@ def left_out(
 ) -> LeftOut:
     """Return the weights of a model that a merge does not read.
 
-    Buffers are passed over, and so are weights that are tied to others. Codes of quantized weights
-    count as weights.
+    Buffers and weights that are tied to others are not counted. Codes of quantized weights count as
+    weights.
 
     Args:
         headers: shapes and dtypes of the model's tensors.
-        read: the names of those that the merge reads.
-        config: the model's.
-        some_layers: whether the recipe chooses layers, and so leaves out others deliberately.
+        read: the names of the tensors that the merge reads.
+        config: the model's configuration.
+        some_layers: whether the recipe selects layers, and so leaves out others deliberately.
     """
     kinds = set(map(kind_of, read)) if some_layers else set()
     missing = sorted(

@@ -44,16 +44,16 @@ class AdaptedLoader(TensorLoader):
         weights: the base's weights.
         adapter: the adapter, as peft wrote it.
         structure: the base's modules.
-        ties: names that the base's files may lack because the weight is tied to another, each with
-            the names of those.
+        ties: weights that the base's files may lack because they are tied to another, with the
+            names of those that they may be tied to.
 
     Attributes:
         adapter: the adapter, with the base's names for the weights that it changes.
-        index: which tensors there are: the base's, those that the adapter brings, and those that
-            it leaves alone while it changes what the base ties them to.
-        fused: tensors that the adapter changes as one and the base's files hold in parts, each with
-            the names of those.
-        untied: the last of these, each with the name that the base's files have it under.
+        index: the base's tensors, those that the adapter brings, and those in `fused` and `untied`.
+        fused: tensors that the adapter changes as one and the base's files hold in parts, with the
+            names of the parts.
+        untied: tensors that the adapter leaves alone while it changes what the base ties them to,
+            with the name under which the base's files have them.
 
     Raises:
         MergeError: if the adapter does not fit the base, see `fitted`, or changes tensors of whole
@@ -134,8 +134,8 @@ class AdaptedLoader(TensorLoader):
     def _left_behind(self, ties: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
         """Yield weights tied to one that the adapter changes without them, and that one's name.
 
-        peft trains a module, not what other modules share with it: with an adapter on the
-        embeddings alone the head goes on with the base's.
+        peft trains a module, and not what other modules share with it: with an adapter on the
+        embeddings alone, the head keeps the base's weights.
         """
         known = self.weights.index.tensor_paths
         changed = self.adapter.updates.keys() | self.adapter.replacements.keys()
@@ -187,7 +187,7 @@ def read_adapters_in_factors(
     loaders: dict[ModelReference, Loader] = {}
     for reference in sorted(references - bases, key=str):
         try:
-            loaders[reference] = _adapted(reference, options, table)
+            loaders[reference] = _open_adapted(reference, options, table)
         except NotAProductError as refusal:
             if options.lora_merge_cache is None:
                 raise
@@ -211,7 +211,9 @@ def _open_merged_base(reference: ModelReference, options: MergeOptions, table: L
     table.open(reference)
 
 
-def _adapted(reference: ModelReference, options: MergeOptions, table: LoaderTable) -> AdaptedLoader:
+def _open_adapted(
+    reference: ModelReference, options: MergeOptions, table: LoaderTable
+) -> AdaptedLoader:
     assert reference.lora is not None
     path, revision = reference.lora.path, reference.lora.revision
     adapter = LoraAdapter(find_adapter(path, revision, options.transformers_cache))
@@ -219,14 +221,16 @@ def _adapted(reference: ModelReference, options: MergeOptions, table: LoaderTabl
     weights = StoredWeights(table.open(base))
     trust_remote_code = options.trust_remote_code
     structure = ModelStructure.of(base.config(trust_remote_code), trust_remote_code)
-    loader = AdaptedLoader(base, weights, adapter, structure, tied_weights(base, trust_remote_code))
-    for remark in remarks(loader, base):
-        LOG.warning("%s", remark)
+    loader = AdaptedLoader(
+        base, weights, adapter, structure, find_tied_weights(base, trust_remote_code)
+    )
+    for oddity in find_oddities(loader, base):
+        LOG.warning("%s", oddity)
     return loader
 
 
-def remarks(loader: AdaptedLoader, base: ModelReference) -> Iterator[str]:
-    """Yield sentences on what is odd about an adapter and its base, if it is not wrong."""
+def find_oddities(loader: AdaptedLoader, base: ModelReference) -> Iterator[str]:
+    """Yield a sentence for each thing that is odd about an adapter and its base, but not wrong."""
     adapter = loader.adapter
     trained_on = adapter.config.base_model_name_or_path
     if trained_on and _short_name(trained_on) != _short_name(base.model.path):
@@ -240,7 +244,7 @@ def remarks(loader: AdaptedLoader, base: ModelReference) -> Iterator[str]:
         )
 
 
-def tied_weights(model: ModelReference, trust_remote_code: bool) -> dict[str, tuple[str, ...]]:
+def find_tied_weights(model: ModelReference, trust_remote_code: bool) -> dict[str, tuple[str, ...]]:
     """Return the weights that a model's files may lack, each with those that it may be tied to."""
     config = model.config(trust_remote_code)
     architecture = arch_info_for_config(config)

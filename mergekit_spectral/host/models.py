@@ -37,9 +37,9 @@ from mergekit_spectral.host.checkpoints import (
 from mergekit_spectral.host.loaders import HeaderLoader, lend_loaders
 from mergekit_spectral.host.lora_inputs import (
     AdaptedLoader,
+    find_oddities,
+    find_tied_weights,
     read_adapters_in_factors,
-    remarks,
-    tied_weights,
 )
 from mergekit_spectral.recipe.findings import Findings
 from mergekit_spectral.recipe.sections import sections
@@ -50,17 +50,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CheckedModel:
-    """A model that a recipe names, as far as headers tell.
+    """A model that a recipe names, of which the configuration and the headers have been read.
 
     Attributes:
         reference: as the recipe has it.
-        checkpoint: of the model, or of the base that the adapter is on.
+        checkpoint: the model's files, or those of the base that the adapter is on.
         config: transformers' configuration.
         adapter: with the base's names for the weights that it changes; None without an adapter,
             or if that is not a product of factors.
-        index: of the tensors that it has, an adapter's included.
-        headers: their shapes and dtypes.
-        adapter_files: of the adapter, if there is one.
+        index: mergekit's index of its tensors, including those that an adapter brings.
+        headers: the tensors' shapes and dtypes, by name.
+        adapter_files: the adapter's files, if there is one.
     """
 
     reference: ModelReference
@@ -86,7 +86,14 @@ class CheckedModel:
 def open_models(
     config: MergeConfiguration, options: MergeOptions, recipe_folder: Path, findings: Findings
 ) -> dict[ModelReference, CheckedModel]:
-    """Read the headers of all models of a recipe that are here, and say which are not or wrong."""
+    """Read the headers of a recipe's models.
+
+    Args:
+        config: the recipe.
+        options: mergekit's.
+        recipe_folder: the folder of the recipe.
+        findings: gets the models that are missing, incomplete or wrong. They are left out.
+    """
     models: dict[ModelReference, CheckedModel] = {}
     checkpoints: dict[ModelPath, Checkpoint | None] = {}
     for reference, key in references(config).items():
@@ -95,17 +102,17 @@ def open_models(
             read_files = partial(open_checkpoint, path, recipe_folder, config.dtype is not None)
             checkpoints[path] = found(read_files, findings, key)
         checkpoint, lora = checkpoints[path], reference.lora
-        find = partial(_adapter_files, lora, recipe_folder) if lora else None
+        find = partial(_find_adapter_files, lora, recipe_folder) if lora else None
         files = found(find, findings, key) if find else None
         if checkpoint and bool(files) == bool(lora):
-            read = partial(_read, reference, checkpoint, files, options, findings, key)
+            read = partial(_read_headers, reference, checkpoint, files, options, findings, key)
             model = found(read, findings, key)
             models |= {reference: model} if model else {}
     return models
 
 
 def found(read: Callable[[], T], findings: Findings, key: Key) -> T | None:
-    """Return what is read, or None with a finding if it is not here or wrong."""
+    """Return what `read` returns, or None and add a finding if it raises a `MergeError`."""
     try:
         return read()
     except NotDownloadedError as error:
@@ -116,7 +123,7 @@ def found(read: Callable[[], T], findings: Findings, key: Key) -> T | None:
 
 
 def references(config: MergeConfiguration) -> dict[ModelReference, Key]:
-    """Return the models that a recipe names, each with the place where it does so first."""
+    """Return the models that a recipe names, each with the key at which it is named first."""
     named: dict[ModelReference, Key] = {}
     for section in sections(config):
         place = section.key[:-1]
@@ -176,7 +183,7 @@ def read_configuration(
     return config, config.architectures[0]
 
 
-def _adapter_files(path: ModelPath, recipe_folder: Path) -> AdapterFiles:
+def _find_adapter_files(path: ModelPath, recipe_folder: Path) -> AdapterFiles:
     folder = find_folder(path, "Adapter", recipe_folder)
     if not is_local(path) and not all(any(map(Path.is_file, some)) for some in _needed(folder)):
         raise not_downloaded(path, "Adapter")
@@ -184,11 +191,11 @@ def _adapter_files(path: ModelPath, recipe_folder: Path) -> AdapterFiles:
 
 
 def _needed(folder: Path) -> list[list[Path]]:
-    """Return the files of an adapter, each as those of which one will do."""
+    """Return the files of an adapter, as lists of which one file each is needed."""
     return [[folder / CONFIG_NAME], [folder / name for name in WEIGHTS_NAMES]]
 
 
-def _read(
+def _read_headers(
     reference: ModelReference,
     checkpoint: Checkpoint,
     files: AdapterFiles | None,
@@ -202,7 +209,7 @@ def _read(
         return CheckedModel(reference, checkpoint, config, None, index, headers)
     base = reference.model_copy(update={"lora": None})
     try:
-        ties = tied_weights(base, options.trust_remote_code)
+        ties = find_tied_weights(base, options.trust_remote_code)
         stored = StoredWeights(LazyTensorLoader(index))
         structure = ModelStructure.of(config, options.trust_remote_code)
         loader = AdaptedLoader(base, stored, LoraAdapter(files), structure, ties)
@@ -215,7 +222,7 @@ def _read(
         return CheckedModel(reference, checkpoint, config, None, index, headers, files)
     except RuntimeError as error:
         raise MergeError(f"{reference}: {first_line(error)}.") from error
-    for remark in remarks(loader, base):
-        findings.warning(remark, key)
+    for oddity in find_oddities(loader, base):
+        findings.warning(oddity, key)
     headers = {name: loader.header(name) for name in loader.index.tensor_paths}
     return CheckedModel(reference, checkpoint, config, loader.adapter, loader.index, headers, files)

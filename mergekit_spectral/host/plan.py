@@ -37,15 +37,15 @@ class PlannedTensor:
     Attributes:
         name: in the merged model.
         optional: whether models may lack it.
-        vocabulary: whether it has an axis of tokens.
-        remade: whether mergekit makes the inputs anew first, for a tokenizer of the recipe's own.
+        vocabulary: whether it has a vocabulary axis.
+        remade: whether mergekit first recomputes the inputs' rows for another tokenizer.
         inputs: by model, in the recipe's order, the tensor without entries, or None where the
             model has none.
         names: by model, what the tensor is called there, which may be an alias.
         loads: by model, mergekit's task that reads it.
-        base_model: that the inputs are compared to, if any.
-        shared: the method's parameters.
-        per_input: those that each input has its own of.
+        base_model: the model that the inputs are compared to, if any.
+        shared: values of the parameters that all inputs share.
+        per_input: by model, values of the parameters that are set for each input.
         task: mergekit's task that merges it.
     """
 
@@ -64,15 +64,15 @@ class PlannedTensor:
 
 @dataclass(frozen=True)
 class PlannedMerge:
-    """A merge that has everything it needs, as far as headers tell.
+    """A merge of models whose headers have been read and fit the recipe.
 
     Attributes:
         config: the recipe.
-        method: of it.
-        models: all that the recipe names.
-        named: where it names each first.
-        copied: those that mergekit merges into copies of their bases first.
-        tensors: of the merged model, in the order in which they are merged.
+        method: the recipe's merge method.
+        models: all models that the recipe names.
+        named: by model, the place where the recipe names it first.
+        copied: the adapters that mergekit merges into copies of their bases first.
+        tensors: the tensors of the merged model, in the order in which they are merged.
         read: by model, the names of the tensors that mergekit reads.
         options: mergekit's.
     """
@@ -140,14 +140,14 @@ def plan_merge(
             # Planned only: nothing is written until tasks are executed.
             saved = [task for task in planner.plan_to_disk("") if isinstance(task, SaveTensor)]
             tasks = [task.tensor_task for task in saved]
-            return [_planned(task) for task in tasks if isinstance(task, ExecuteMergeMethodTask)]
+            return [_read_task(task) for task in tasks if isinstance(task, ExecuteMergeMethodTask)]
     except MergeError:
         raise
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise MergeError(f"mergekit cannot plan this merge: {first_line(error)}.") from error
 
 
-def _planned(task: ExecuteMergeMethodTask) -> PlannedTensor:
+def _read_task(task: ExecuteMergeMethodTask) -> PlannedTensor:
     gather = task.gather_tensors
     if isinstance(gather, PermutedVocabulary | TruncatedVocabulary):
         gather = gather.gather_tensors
@@ -159,7 +159,7 @@ def _planned(task: ExecuteMergeMethodTask) -> PlannedTensor:
         optional=task.output_weight.optional,
         vocabulary=task.output_weight.vocabulary_axis is not None,
         remade=gather is not task.gather_tensors,
-        inputs={model: _loaded(loads[model]) for model in task.model_order},
+        inputs={model: _load_header(loads[model]) for model in task.model_order},
         names={model: loads[model].group_label() or weights[model].name for model in weights},
         loads=loads,
         base_model=task.base_model,
@@ -169,8 +169,8 @@ def _planned(task: ExecuteMergeMethodTask) -> PlannedTensor:
     )
 
 
-def _loaded(load: LoadTensor) -> Tensor | None:
-    # There it stays also where mergekit puts it together of others, as experts.
+def _load_header(load: LoadTensor) -> Tensor | None:
+    # On this device, tensors that mergekit puts together, such as experts, have no entries either.
     on_meta: Any = load.model_copy(update={"device": "meta"})
     with torch.device("meta"):
         try:

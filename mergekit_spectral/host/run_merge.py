@@ -48,7 +48,7 @@ def spectral_merge(
         with local_folders_are_no_hub_ids(), lend_merge_loaders(config, options):
             yield
     except ValueError as error:
-        if told := _shapes_told_by_model(str(error), config):
+        if told := _name_models_of_shapes(str(error), config):
             raise MergeError(f"{config.merge_method}: {told}") from None
         raise
 
@@ -57,8 +57,9 @@ def spectral_merge(
 def lend_merge_loaders(config: MergeConfiguration, options: MergeOptions) -> Iterator[None]:
     """Have mergekit read a recipe's models through our loaders within this context.
 
-    They refuse what is no weight, read adapters in factors and, if the merge runs on a GPU, leave
-    dense inputs in main memory. A warning follows if not all weights of the base have been read.
+    They refuse tensors that are not weights, read adapters in factors and, if the merge runs on a
+    GPU, leave dense inputs in main memory. At the end, a warning is logged if the merge has not
+    read all weights of the base.
 
     Raises:
         MergeError: an input is wrong.
@@ -75,8 +76,12 @@ def lend_merge_loaders(config: MergeConfiguration, options: MergeOptions) -> Ite
             warn_of_left_out(base, weights[base], some_layers, options.trust_remote_code)
 
 
-def _shapes_told_by_model(message: str, config: MergeConfiguration) -> str | None:
-    """Say whose shapes differ where mergekit's message only lists them in the recipe's order."""
+def _name_models_of_shapes(message: str, config: MergeConfiguration) -> str | None:
+    """Return mergekit's message on shapes with the models' names, which it lacks.
+
+    Returns:
+        None if the message is another, or the recipe does not tell which model has which shape.
+    """
     mismatch = re.match(r"Tensor size mismatch for (\S+): \[(.*?)\]\.(.*)", message)
     if mismatch is None:
         return None
@@ -98,14 +103,15 @@ def _shapes_told_by_model(message: str, config: MergeConfiguration) -> str | Non
 def check_range_of_saved_tensors() -> None:
     """Refuse tensors of our methods that ``out_dtype`` has no range for, when they are saved.
 
-    A method does not see ``out_dtype``: mergekit casts after it, and writes what became infinite.
-    Calling it again does nothing. It is not undone after a merge: another thread may be in one.
+    A method does not see ``out_dtype``. mergekit casts to it later, and writes values that became
+    infinite. Calling this again does nothing. It is not undone after a merge, because another
+    thread may be merging.
     """
     if not hasattr(SaveTensor.execute, "checks_range"):
-        SaveTensor.execute = _checked(SaveTensor.execute)  # type: ignore[method-assign, assignment]
+        SaveTensor.execute = _check_range(SaveTensor.execute)  # type: ignore[method-assign, assignment]
 
 
-def _checked(save: Save) -> Save:
+def _check_range(save: Save) -> Save:
     @functools.wraps(save)
     def execute(self: Any, writer: Any, tensor: Tensor | None) -> None:
         dtype = dtype_from_name(self.dtype)
@@ -132,7 +138,7 @@ def local_folders_are_no_hub_ids() -> Iterator[None]:
     is left without a tokenizer and a card. Only code within this context is affected.
     """
     if not hasattr(card.is_hf, "__wrapped__"):
-        setattr(card, "is_hf", _but_for_folders(card.is_hf))  # noqa: B010, typed as it is
+        setattr(card, "is_hf", _except_folders(card.is_hf))  # noqa: B010, typed as it is
     token = _local.set(True)
     try:
         yield
@@ -140,7 +146,7 @@ def local_folders_are_no_hub_ids() -> Iterator[None]:
         _local.reset(token)
 
 
-def _but_for_folders(is_hf: Callable[[str], bool]) -> Callable[[str], bool]:
+def _except_folders(is_hf: Callable[[str], bool]) -> Callable[[str], bool]:
     @functools.wraps(is_hf)
     def wrapped(path: str) -> bool:
         return not (_local.get() and os.path.exists(path)) and is_hf(path)
