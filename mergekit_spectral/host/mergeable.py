@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
+from mergekit.common import dtype_from_name
+from mergekit.config import MergeConfiguration
 from torch import Tensor
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -17,6 +19,22 @@ _UNQUANTIZED = "take the model that it was made from, in float16 or bfloat16"
 def dtype_name(dtype: torch.dtype) -> str:
     """Return a dtype's name as a recipe has it."""
     return str(dtype).removeprefix("torch.")
+
+
+def wrong_dtypes(config: MergeConfiguration) -> Iterator[tuple[str, str]]:
+    """Yield ``dtype`` and ``out_dtype`` if merged weights cannot have them, each with a sentence.
+
+    mergekit accepts int64 too, which rounds every weight to a whole number.
+    """
+    for key, name in (("dtype", config.dtype), ("out_dtype", config.out_dtype)):
+        try:
+            dtype = dtype_from_name(name)
+        except RuntimeError:
+            valid = False
+        else:
+            valid = dtype is None or dtype in FLOATS
+        if not valid:
+            yield key, f"`{key}` must be float32, bfloat16, float16 or float64, got {name}."
 
 
 def why_not_mergeable(

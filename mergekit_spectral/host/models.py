@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import mergekit.merge
 import torch
 from mergekit.common import ModelPath, ModelReference
-from mergekit.config import MergeConfiguration
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader, ShardedTensorIndex
+from mergekit.merge_methods.base import MergeMethod
 from mergekit.options import MergeOptions
 from torch import Tensor
 from transformers import PretrainedConfig
@@ -40,11 +39,10 @@ from mergekit_spectral.host.checkpoints import (
 )
 from mergekit_spectral.host.loader_cache import loader_cache
 from mergekit_spectral.host.lora_inputs import remarks, tied_weights
-from mergekit_spectral.recipe.findings import Findings
-from mergekit_spectral.recipe.sections import sections
+from mergekit_spectral.methods import SpectralMethod
+from mergekit_spectral.recipe.findings import Finding, absent, error, note, warning
+from mergekit_spectral.recipe.reading import Recipe
 from mergekit_spectral.recipe.text import Key
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -117,52 +115,82 @@ class HeaderLoader:
 
 
 def open_models(
-    config: MergeConfiguration, options: MergeOptions, recipe_folder: Path, findings: Findings
-) -> dict[ModelReference, CheckedModel]:
-    """Read the headers of all models of a recipe that are here, and say which are not or wrong."""
+    recipe: Recipe, options: MergeOptions
+) -> tuple[dict[ModelReference, CheckedModel], list[Finding]]:
+    """Read the headers of a recipe's models.
+
+    Args:
+        recipe: the recipe.
+        options: mergekit's.
+
+    Returns:
+        The models that are on this machine and can be read, and findings about the others.
+    """
     models: dict[ModelReference, CheckedModel] = {}
+    findings: list[Finding] = []
     checkpoints: dict[ModelPath, Checkpoint | None] = {}
-    for reference, key in references(config).items():
-        path = reference.model
-        if path not in checkpoints:
-            read_files = partial(open_checkpoint, path, recipe_folder, config.dtype is not None)
-            checkpoints[path] = found(read_files, findings, key)
-        checkpoint, lora = checkpoints[path], reference.lora
-        find = partial(_adapter_files, lora, recipe_folder) if lora else None
-        files = found(find, findings, key) if find else None
-        if checkpoint and bool(files) == bool(lora):
-            read = partial(_read, reference, checkpoint, files, options, findings, key)
-            model = found(read, findings, key)
-            models |= {reference: model} if model else {}
-    return models
+    folder, converted = recipe.path.parent, recipe.config.dtype is not None
+    for reference, key in recipe.references.items():
+        path, lora, files = reference.model, reference.lora, None
+        try:
+            if path not in checkpoints:
+                checkpoints[path] = None
+                checkpoints[path] = open_checkpoint(path, folder, converted)
+        except MergeError as problem:
+            findings.append(describe_refusal(problem, key))
+        try:
+            files = _adapter_files(lora, folder) if lora else None
+            checkpoint = checkpoints[path]
+            if checkpoint and bool(files) == bool(lora):
+                models[reference], more = _read(reference, checkpoint, files, options, key)
+                findings += more
+        except MergeError as problem:
+            findings.append(describe_refusal(problem, key))
+    return models, findings
 
 
-def found(read: Callable[[], T], findings: Findings, key: Key) -> T | None:
-    """Return what is read, or None with a finding if it is not here or wrong."""
-    try:
-        return read()
-    except NotDownloadedError as error:
-        findings.absent(error.message, key)
-    except MergeError as error:
-        findings.error(error.message, key)
-    return None
+def describe_refusal(problem: MergeError, key: Key) -> Finding:
+    """Return the finding that a model cannot be read: a warning if it may still be downloaded."""
+    kind = absent if isinstance(problem, NotDownloadedError) else error
+    return kind(problem.message, key)
 
 
-def references(config: MergeConfiguration) -> dict[ModelReference, Key]:
-    """Return the models that a recipe names, each with the place where it does so first."""
-    named: dict[ModelReference, Key] = {}
-    for section in sections(config):
-        place = section.key[:-1]
-        if section.model is not None:
-            named.setdefault(section.model, (*place, "model"))
-        elif section.base_model is not None:
-            named.setdefault(section.base_model, (*place, "base_model"))
-    return named
+def copied_inputs(
+    method: MergeMethod | None,
+    models: Mapping[ModelReference, CheckedModel],
+    bases: Collection[ModelReference],
+) -> list[ModelReference]:
+    """Return the LoRA inputs that a merge first merges into copies of their bases.
+
+    Args:
+        method: the recipe's. mergekit's own methods read all LoRA inputs from copies.
+        models: the recipe's.
+        bases: the models that inputs are compared to.
+    """
+    if isinstance(method, SpectralMethod):
+        return whole_inputs(models, bases)
+    return [reference for reference in models if reference.lora is not None]
+
+
+def whole_inputs(
+    models: Mapping[ModelReference, CheckedModel], bases: Collection[ModelReference]
+) -> list[ModelReference]:
+    """Return the LoRA inputs that cannot be read in factors, because they are no products or bases.
+
+    Args:
+        models: the recipe's.
+        bases: the models that inputs are compared to.
+    """
+    return [
+        reference
+        for reference, model in models.items()
+        if reference.lora is not None and (model.adapter is None or reference in bases)
+    ]
 
 
 @contextmanager
 def by_headers(
-    models: dict[ModelReference, CheckedModel], options: MergeOptions
+    models: Mapping[ModelReference, CheckedModel], options: MergeOptions
 ) -> Iterator[dict[ModelReference, HeaderLoader]]:
     """Have mergekit see nothing but headers within this context, and give their loaders."""
     # To ask for it has mergekit ask loaders for names of tensors, where it was not wrapped yet.
@@ -190,16 +218,15 @@ def _read(
     checkpoint: Checkpoint,
     files: AdapterFiles | None,
     options: MergeOptions,
-    findings: Findings,
     key: Key,
-) -> CheckedModel:
+) -> tuple[CheckedModel, list[Finding]]:
     try:
         config = reference.config(options.trust_remote_code)
-    except Exception as error:  # transformers raises many
+    except Exception as problem:  # transformers raises many
         raise MergeError(
             f"Model {reference.model}: transformers cannot read its config.json "
-            f"({first_line(error)})."
-        ) from error
+            f"({first_line(problem)})."
+        ) from problem
     if not isinstance(config.architectures, list) or len(config.architectures) != 1:
         raise MergeError(
             f"Model {reference.model} names no single architecture in its config.json, which "
@@ -208,7 +235,7 @@ def _read(
         )
     index, headers = checkpoint.index, checkpoint.headers
     if files is None:
-        return CheckedModel(reference, checkpoint, config, None, index, headers)
+        return CheckedModel(reference, checkpoint, config, None, index, headers), []
     base = reference.model_copy(update={"lora": None})
     try:
         ties = tied_weights(base, options.trust_remote_code)
@@ -216,15 +243,15 @@ def _read(
         structure = ModelStructure.of(config, options.trust_remote_code)
         loader = AdaptedLoader(base, stored, LoraAdapter(files), structure, ties)
     except NotAProductError as refusal:
-        findings.note(
+        message = (
             f"Adapter {reference.lora} uses {refusal.what}, which is not an added product of two "
-            "matrices.",
-            key,
+            "matrices."
         )
-        return CheckedModel(reference, checkpoint, config, None, index, headers, files)
-    except RuntimeError as error:
-        raise MergeError(f"{reference}: {first_line(error)}.") from error
-    for remark in remarks(loader, base):
-        findings.warning(remark, key)
+        model = CheckedModel(reference, checkpoint, config, None, index, headers, files)
+        return model, [note(message, key)]
+    except RuntimeError as problem:
+        raise MergeError(f"{reference}: {first_line(problem)}.") from problem
+    findings = [warning(remark, key) for remark in remarks(loader, base)]
     headers = {name: loader.header(name) for name in loader.index.tensor_paths}
-    return CheckedModel(reference, checkpoint, config, loader.adapter, loader.index, headers, files)
+    index, adapter = loader.index, loader.adapter
+    return CheckedModel(reference, checkpoint, config, adapter, index, headers, files), findings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mergekit.architecture import ModelArchitecture, WeightInfo
+from mergekit.architecture import ModelArchitecture, WeightInfo, get_architecture_info
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import GatherTensors, LoadTensor, SaveTensor
@@ -21,8 +21,8 @@ from mergekit.tokenizer.truncate import TruncatedVocabulary
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError, first_line
-from mergekit_spectral.host.models import CheckedModel
-from mergekit_spectral.recipe.text import Key
+from mergekit_spectral.host.models import CheckedModel, by_headers, copied_inputs
+from mergekit_spectral.recipe.reading import Recipe
 
 
 @dataclass(frozen=True)
@@ -57,27 +57,61 @@ class PlannedTensor:
 
 @dataclass(frozen=True)
 class PlannedMerge:
-    """A merge that has everything it needs, as far as headers tell.
+    """A merge whose recipe and models have been read, as mergekit plans it.
 
     Attributes:
-        config: the recipe.
-        method: of it.
-        models: all that the recipe names.
-        named: where it names each first.
-        copied: those that mergekit merges into copies of their bases first.
-        tensors: of the merged model, in the order in which they are merged.
-        read: by model, the names of the tensors that mergekit reads.
+        recipe: the recipe.
+        method: the recipe's merge method.
+        models: all models that the recipe names.
         options: mergekit's.
+        tensors: the tensors of the merged model, in the order in which they are merged.
+        read: by model, the names of the tensors that mergekit reads.
+        copied: the LoRA inputs that are first merged into copies of their bases.
     """
 
-    config: MergeConfiguration
+    recipe: Recipe
     method: MergeMethod
     models: Mapping[ModelReference, CheckedModel]
-    named: Mapping[ModelReference, Key]
-    copied: Collection[ModelReference]
+    options: MergeOptions
     tensors: Sequence[PlannedTensor]
     read: Mapping[ModelReference, Collection[str]]
-    options: MergeOptions
+    copied: Collection[ModelReference]
+
+
+def read_architecture(
+    recipe: Recipe, models: Mapping[ModelReference, CheckedModel], options: MergeOptions
+) -> ModelArchitecture:
+    """Return the architecture that mergekit merges models by, known or inferred from their headers.
+
+    Raises:
+        MergeError: mergekit has no architecture for the models.
+    """
+    with by_headers(models, options):
+        try:
+            return get_architecture_info(recipe.config, options)
+        except MergeError:
+            raise
+        except (RuntimeError, ValueError) as error:
+            raise MergeError(f"mergekit refuses these models: {first_line(error)}.") from error
+
+
+def plan_merge(
+    recipe: Recipe,
+    method: MergeMethod,
+    models: Mapping[ModelReference, CheckedModel],
+    architecture: ModelArchitecture,
+    options: MergeOptions,
+) -> PlannedMerge:
+    """Have mergekit plan a merge, from the models' headers alone.
+
+    Raises:
+        MergeError: mergekit refuses the recipe.
+    """
+    with by_headers(models, options) as loaders:
+        tensors = planned(recipe.config, architecture, options)
+        read = {model: loader.read for model, loader in loaders.items()}
+    copied = copied_inputs(method, models, recipe.base_models)
+    return PlannedMerge(recipe, method, models, options, tensors, read, copied)
 
 
 def planned(
