@@ -37,7 +37,7 @@ from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.loaders import HeaderLoader
 from mergekit_spectral.host.lora_inputs import AdaptedLoader
 from mergekit_spectral.host.models import read_configuration
-from mergekit_spectral.host.plan import plan_merge
+from mergekit_spectral.host.plan import plan_tensors
 from mergekit_spectral.host.recipe_check import check_recipe
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.methods.deltas import adapter_delta
@@ -209,7 +209,7 @@ class AdapterMerge:
         for reference, loader in self._loaders.items():
             headers = {name: loader.header(name) for name in loader.index.tensor_paths}
             loaders[reference] = HeaderLoader(loader.index, headers)
-        tasks = [tensor.task for tensor in plan_merge(config, architecture, loaders, options)]
+        tasks = [tensor.task for tensor in plan_tensors(config, architecture, loaders, options)]
         return [task for task in tasks if self._is_changed(task)]
 
     def _is_changed(self, task: ExecuteMergeMethodTask) -> bool:

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
+from mergekit.common import dtype_from_name
+from mergekit.config import MergeConfiguration
 from torch import Tensor
 
 from mergekit_spectral.adapters.base_weights import CODES
 from mergekit_spectral.spectral.precision import FLOATS, dtype_name
 
 _UNQUANTIZED = "take the model that it was made from, in float16 or bfloat16"
+
+
+def wrong_dtypes(config: MergeConfiguration) -> Iterator[tuple[str, str]]:
+    """Yield ``dtype`` and ``out_dtype`` if merged weights cannot have them, each with a sentence.
+
+    mergekit accepts int64 too, which rounds every weight to a whole number.
+    """
+    for key, name in (("dtype", config.dtype), ("out_dtype", config.out_dtype)):
+        try:
+            dtype = dtype_from_name(name)
+        except RuntimeError:
+            valid = False
+        else:
+            valid = dtype is None or dtype in FLOATS
+        if not valid:
+            yield key, f"`{key}` must be float32, bfloat16, float16 or float64, got {name}."
 
 
 def why_not_mergeable(

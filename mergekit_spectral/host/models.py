@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from mergekit.architecture import ModelArchitecture, arch_info_for_config
 from mergekit.common import ModelPath, ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader, ShardedTensorIndex
+from mergekit.merge_methods.base import MergeMethod
 from mergekit.options import MergeOptions
 from transformers import PretrainedConfig
 
@@ -41,11 +40,10 @@ from mergekit_spectral.host.lora_inputs import (
     find_tied_weights,
     read_adapters_in_factors,
 )
-from mergekit_spectral.recipe.findings import Findings
-from mergekit_spectral.recipe.sections import sections
+from mergekit_spectral.methods import SpectralMethod
+from mergekit_spectral.recipe.findings import Finding, absent, error, note, warning
+from mergekit_spectral.recipe.reading import Recipe
 from mergekit_spectral.recipe.text import Key
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,54 +82,77 @@ class CheckedModel:
 
 
 def open_models(
-    config: MergeConfiguration, options: MergeOptions, recipe_folder: Path, findings: Findings
-) -> dict[ModelReference, CheckedModel]:
+    recipe: Recipe, options: MergeOptions
+) -> tuple[dict[ModelReference, CheckedModel], list[Finding]]:
     """Read the headers of a recipe's models.
 
     Args:
-        config: the recipe.
+        recipe: the recipe.
         options: mergekit's.
-        recipe_folder: the folder of the recipe.
-        findings: gets the models that are missing, incomplete or wrong. They are left out.
+
+    Returns:
+        The models that are on this machine and can be read, and findings about the others.
     """
     models: dict[ModelReference, CheckedModel] = {}
+    findings: list[Finding] = []
     checkpoints: dict[ModelPath, Checkpoint | None] = {}
-    for reference, key in references(config).items():
-        path = reference.model
-        if path not in checkpoints:
-            read_files = partial(open_checkpoint, path, recipe_folder, config.dtype is not None)
-            checkpoints[path] = found(read_files, findings, key)
-        checkpoint, lora = checkpoints[path], reference.lora
-        find = partial(_find_adapter_files, lora, recipe_folder) if lora else None
-        files = found(find, findings, key) if find else None
-        if checkpoint and bool(files) == bool(lora):
-            read = partial(_read_headers, reference, checkpoint, files, options, findings, key)
-            model = found(read, findings, key)
-            models |= {reference: model} if model else {}
-    return models
+    folder, converted = recipe.path.parent, recipe.config.dtype is not None
+    for reference, key in recipe.references.items():
+        path, lora, files = reference.model, reference.lora, None
+        try:
+            if path not in checkpoints:
+                checkpoints[path] = None
+                checkpoints[path] = open_checkpoint(path, folder, converted)
+        except MergeError as problem:
+            findings.append(describe_refusal(problem, key))
+        try:
+            files = _find_adapter_files(lora, folder) if lora else None
+            checkpoint = checkpoints[path]
+            if checkpoint and bool(files) == bool(lora):
+                models[reference], more = _read_headers(reference, checkpoint, files, options, key)
+                findings += more
+        except MergeError as problem:
+            findings.append(describe_refusal(problem, key))
+    return models, findings
 
 
-def found(read: Callable[[], T], findings: Findings, key: Key) -> T | None:
-    """Return what `read` returns, or None and add a finding if it raises a `MergeError`."""
-    try:
-        return read()
-    except NotDownloadedError as error:
-        findings.absent(error.message, key)
-    except MergeError as error:
-        findings.error(error.message, key)
-    return None
+def describe_refusal(problem: MergeError, key: Key) -> Finding:
+    """Return the finding that a model cannot be read: a warning if it may still be downloaded."""
+    kind = absent if isinstance(problem, NotDownloadedError) else error
+    return kind(problem.message, key)
 
 
-def references(config: MergeConfiguration) -> dict[ModelReference, Key]:
-    """Return the models that a recipe names, each with the key at which it is named first."""
-    named: dict[ModelReference, Key] = {}
-    for section in sections(config):
-        place = section.key[:-1]
-        if section.model is not None:
-            named.setdefault(section.model, (*place, "model"))
-        elif section.base_model is not None:
-            named.setdefault(section.base_model, (*place, "base_model"))
-    return named
+def copied_inputs(
+    method: MergeMethod | None,
+    models: Mapping[ModelReference, CheckedModel],
+    bases: Collection[ModelReference],
+) -> list[ModelReference]:
+    """Return the LoRA inputs that a merge first merges into copies of their bases.
+
+    Args:
+        method: the recipe's. mergekit's own methods read all LoRA inputs from copies.
+        models: the recipe's.
+        bases: the models that inputs are compared to.
+    """
+    if isinstance(method, SpectralMethod):
+        return whole_inputs(models, bases)
+    return [reference for reference in models if reference.lora is not None]
+
+
+def whole_inputs(
+    models: Mapping[ModelReference, CheckedModel], bases: Collection[ModelReference]
+) -> list[ModelReference]:
+    """Return the LoRA inputs that cannot be read in factors, because they are no products or bases.
+
+    Args:
+        models: the recipe's.
+        bases: the models that inputs are compared to.
+    """
+    return [
+        reference
+        for reference, model in models.items()
+        if reference.lora is not None and (model.adapter is None or reference in bases)
+    ]
 
 
 def header_loaders(
@@ -200,13 +221,12 @@ def _read_headers(
     checkpoint: Checkpoint,
     files: AdapterFiles | None,
     options: MergeOptions,
-    findings: Findings,
     key: Key,
-) -> CheckedModel:
+) -> tuple[CheckedModel, list[Finding]]:
     config, _ = read_configuration(reference, options)
     index, headers = checkpoint.index, checkpoint.headers
     if files is None:
-        return CheckedModel(reference, checkpoint, config, None, index, headers)
+        return CheckedModel(reference, checkpoint, config, None, index, headers), []
     base = reference.model_copy(update={"lora": None})
     try:
         ties = find_tied_weights(base, options.trust_remote_code)
@@ -214,15 +234,15 @@ def _read_headers(
         structure = ModelStructure.of(config, options.trust_remote_code)
         loader = AdaptedLoader(base, stored, LoraAdapter(files), structure, ties)
     except NotAProductError as refusal:
-        findings.note(
+        message = (
             f"Adapter {reference.lora} uses {refusal.what}, which is not an added product of two "
-            "matrices.",
-            key,
+            "matrices."
         )
-        return CheckedModel(reference, checkpoint, config, None, index, headers, files)
-    except RuntimeError as error:
-        raise MergeError(f"{reference}: {first_line(error)}.") from error
-    for oddity in find_oddities(loader, base):
-        findings.warning(oddity, key)
+        model = CheckedModel(reference, checkpoint, config, None, index, headers, files)
+        return model, [note(message, key)]
+    except RuntimeError as problem:
+        raise MergeError(f"{reference}: {first_line(problem)}.") from problem
+    findings = [warning(oddity, key) for oddity in find_oddities(loader, base)]
     headers = {name: loader.header(name) for name in loader.index.tensor_paths}
-    return CheckedModel(reference, checkpoint, config, loader.adapter, loader.index, headers, files)
+    index, adapter = loader.index, loader.adapter
+    return CheckedModel(reference, checkpoint, config, adapter, index, headers, files), findings

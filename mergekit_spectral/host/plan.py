@@ -26,8 +26,8 @@ from torch import Tensor
 
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.loaders import Loader, lend_loaders
-from mergekit_spectral.host.models import CheckedModel
-from mergekit_spectral.recipe.text import Key
+from mergekit_spectral.host.models import CheckedModel, copied_inputs, header_loaders
+from mergekit_spectral.recipe.reading import Recipe
 
 
 @dataclass(frozen=True)
@@ -64,27 +64,25 @@ class PlannedTensor:
 
 @dataclass(frozen=True)
 class PlannedMerge:
-    """A merge of models whose headers have been read and fit the recipe.
+    """A merge whose recipe and models have been read, as mergekit plans it.
 
     Attributes:
-        config: the recipe.
+        recipe: the recipe.
         method: the recipe's merge method.
         models: all models that the recipe names.
-        named: by model, the place where the recipe names it first.
-        copied: the adapters that mergekit merges into copies of their bases first.
+        options: mergekit's.
         tensors: the tensors of the merged model, in the order in which they are merged.
         read: by model, the names of the tensors that mergekit reads.
-        options: mergekit's.
+        copied: the LoRA inputs that are first merged into copies of their bases.
     """
 
-    config: MergeConfiguration
+    recipe: Recipe
     method: MergeMethod
     models: Mapping[ModelReference, CheckedModel]
-    named: Mapping[ModelReference, Key]
-    copied: Collection[ModelReference]
+    options: MergeOptions
     tensors: Sequence[PlannedTensor]
     read: Mapping[ModelReference, Collection[str]]
-    options: MergeOptions
+    copied: Collection[ModelReference]
 
 
 def chat_template_names() -> list[str]:
@@ -93,22 +91,17 @@ def chat_template_names() -> list[str]:
     return sorted(Path(file.name).stem for file in files if file.name.endswith(".jinja"))
 
 
-def find_architecture(
-    config: MergeConfiguration, loaders: Mapping[ModelReference, Loader], options: MergeOptions
+def read_architecture(
+    recipe: Recipe, models: Mapping[ModelReference, CheckedModel], options: MergeOptions
 ) -> ModelArchitecture:
-    """Return mergekit's definition of the recipe's architecture, or the one that it infers.
-
-    Args:
-        config: the recipe.
-        loaders: of all of its models, whose indexes mergekit infers it from.
-        options: mergekit's.
+    """Return the architecture that mergekit merges models by, known or inferred from their headers.
 
     Raises:
-        MergeError: mergekit refuses the models.
+        MergeError: mergekit has no architecture for the models.
     """
     try:
-        with lend_loaders(options, loaders):
-            return get_architecture_info(config, options)
+        with lend_loaders(options, header_loaders(models)):
+            return get_architecture_info(recipe.config, options)
     except MergeError:
         raise
     except (RuntimeError, ValueError) as error:
@@ -116,12 +109,31 @@ def find_architecture(
 
 
 def plan_merge(
+    recipe: Recipe,
+    method: MergeMethod,
+    models: Mapping[ModelReference, CheckedModel],
+    architecture: ModelArchitecture,
+    options: MergeOptions,
+) -> PlannedMerge:
+    """Have mergekit plan a merge, from the models' headers alone.
+
+    Raises:
+        MergeError: mergekit refuses the recipe.
+    """
+    loaders = header_loaders(models)
+    tensors = plan_tensors(recipe.config, architecture, loaders, options)
+    read = {model: loader.read_names for model, loader in loaders.items()}
+    copied = copied_inputs(method, models, recipe.base_models)
+    return PlannedMerge(recipe, method, models, options, tensors, read, copied)
+
+
+def plan_tensors(
     config: MergeConfiguration,
     architecture: ModelArchitecture,
     loaders: Mapping[ModelReference, Loader],
     options: MergeOptions,
 ) -> list[PlannedTensor]:
-    """Have mergekit plan a merge.
+    """Have mergekit plan the tensors of a merge.
 
     Args:
         config: the recipe.

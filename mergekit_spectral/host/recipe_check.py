@@ -11,8 +11,9 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge_methods.base import ParameterScope
 
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.mergeable import wrong_dtypes
 from mergekit_spectral.methods import SpectralMethod
-from mergekit_spectral.recipe.sections import scalars, sections, wrong_dtypes
+from mergekit_spectral.recipe.sections import scalars, sections
 
 
 def check_recipe(config: MergeConfiguration, method: SpectralMethod) -> None:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from mergekit_spectral import __version__
 from mergekit_spectral.adapters.files import CONFIG_NAME
-from mergekit_spectral.checking.check import examine
+from mergekit_spectral.checking.check import plan_inspection
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.models import lend_checked_files
 from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor
@@ -26,7 +26,6 @@ from mergekit_spectral.inspecting.inputs import (
     read_updates,
 )
 from mergekit_spectral.inspecting.weights import Values, WeightReport, inspect_weight
-from mergekit_spectral.recipe.sections import base_models
 from mergekit_spectral.spectral.gram import LinAlgError
 from mergekit_spectral.whole_files import errors_as_sentences, move_up, unfinished
 
@@ -113,10 +112,10 @@ def inspect(
         MergeError: the recipe has an error or no base, a model is not here, or the folder cannot be
             written to.
     """
-    merge = _planned(recipe, options)
-    config = merge.config
-    bases = sorted(base_models(config), key=str)
-    inputs = inputs_of(config)
+    merge = _plan(recipe, folder, options)
+    config = merge.recipe.config
+    bases = sorted(merge.recipe.base_models, key=str)
+    inputs = inputs_of(merge.recipe)
     tensors, left_out = chosen(merge.tensors, inputs, pattern, sample)
     if not tensors:
         called = f" and whose name is like {pattern}" if pattern else ""
@@ -145,15 +144,9 @@ def inspect(
     )
 
 
-def _planned(recipe: Path, options: MergeOptions) -> PlannedMerge:
-    report, merge = examine(recipe, options, None)
-    if merge is None:
-        absent = [finding for finding in report.findings if finding.absent]
-        first = (*report.errors, *absent)[0]
-        raise MergeError(
-            f"{first.place(recipe)}: {first.message} See `mergekit-spectral check {recipe}`."
-        )
-    if not base_models(merge.config):
+def _plan(recipe: Path, folder: Path, options: MergeOptions) -> PlannedMerge:
+    merge = plan_inspection(recipe, options, folder)
+    if not merge.recipe.base_models:
         raise MergeError(
             f"{recipe} names no base model, so there are no updates to look at; set `base_model` "
             "to the model that the inputs were fine-tuned from."

@@ -19,6 +19,12 @@ from mergekit.merge_methods.base import (
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.methods.costs import (
+    BLOCK_BYTES,
+    FACTORED_BYTES,
+    TensorInputs,
+    Work,
+)
 from mergekit_spectral.methods.deltas import (
     TaskDelta,
     is_finite,
@@ -43,9 +49,18 @@ class SpectralMethod(GroupMergeMethod):
     merged slice by slice over the first (fused experts), those of more as [out, rest]
     (convolutions).
 
+    A subclass also says what merging a matrix costs, for `mergekit-spectral check`.
+
     Attributes:
         summary: what it does, in a line.
+        reads_lazily: whether adapters are read in factors, and dense inputs are left in main
+            memory.
+        averages_all: whether an entry's result is the mean of all inputs, over the sum of their
+            weights.
     """
+
+    reads_lazily: bool = True
+    averages_all: bool = False
 
     def __init__(
         self,
@@ -71,6 +86,31 @@ class SpectralMethod(GroupMergeMethod):
     @abstractmethod
     def merge_elementwise(self, entries: Entries, settings: Settings, store: Store) -> None:
         """Merge the entries of T deltas place by place, before λ, and store what they become."""
+
+    @abstractmethod
+    def matrix_work(self, tensor: TensorInputs) -> Work:
+        """Count the operations of merging one of a tensor's matrices."""
+
+    @abstractmethod
+    def dense_memory(self, tensor: TensorInputs) -> float:
+        """Return the bytes for a tensor with dense inputs, besides blocks, inputs and result."""
+
+    def count_work(self, tensor: TensorInputs) -> Work:
+        """Count the operations of merging a tensor."""
+        entries = tensor.shape.numel()
+        if entries == 0:
+            return Work()
+        if self.is_elementwise(tensor.shape, tensor.vocabulary, tensor.settings):
+            return Work(entries=float(entries * tensor.count))
+        return self.matrix_work(tensor).times(tensor.matrices) + Work(entries=float(entries))
+
+    def peak_memory(self, tensor: TensorInputs) -> int:
+        """Return the bytes that merging a tensor takes besides the inputs and the result."""
+        if self.is_elementwise(tensor.shape, tensor.vocabulary, tensor.settings):
+            return BLOCK_BYTES
+        if tensor.in_factors:
+            return BLOCK_BYTES + FACTORED_BYTES * tensor.shape.numel()
+        return int(BLOCK_BYTES + self.dense_memory(tensor))
 
     def validate_inputs(
         self,

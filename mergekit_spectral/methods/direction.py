@@ -34,3 +34,11 @@ def shared_side(direction: str, shape: tuple[int, int]) -> str:
         return direction
     out_features, in_features = shape
     return "horizontal" if out_features <= in_features else "vertical"
+
+
+def shared_lengths(direction: str, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the lengths of the side that the inputs share, and of the other one."""
+    out_features, in_features = shape
+    if shared_side(direction, shape) == "horizontal":
+        return out_features, in_features
+    return in_features, out_features

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from mergekit_spectral.methods.base import Settings, SpectralMethod
-from mergekit_spectral.methods.direction import along_shared_side
+from mergekit_spectral.methods.costs import (
+    DENSE_BYTES,
+    TensorInputs,
+    Work,
+    gram_memory,
+    joint_work,
+)
+from mergekit_spectral.methods.direction import along_shared_side, shared_lengths
 from mergekit_spectral.methods.parameters import (
     DENSITY,
     DIRECTION,
@@ -72,6 +79,14 @@ class DRM(SpectralMethod):
 
     def merge_elementwise(self, entries: Entries, settings: Settings, store: Store) -> None:
         merge_entries(entries, self._elect_and_average(settings), store, votes=settings["weight"])
+
+    def matrix_work(self, tensor: TensorInputs) -> Work:
+        side, other = shared_lengths(tensor.settings["direction"], tensor.matrix_shape)
+        return joint_work(side, other, tensor.known_ranks, tensor.count)
+
+    def dense_memory(self, tensor: TensorInputs) -> float:
+        side, _ = shared_lengths(tensor.settings["direction"], tensor.matrix_shape)
+        return DENSE_BYTES * tensor.shape.numel() + gram_memory(side, tensor.count)
 
     def _elect_and_average(self, settings: Settings) -> Merge:
         return partial(disjoint_mean, weights=settings["weight"], normalize=settings["normalize"])

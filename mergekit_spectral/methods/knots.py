@@ -19,7 +19,14 @@ from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.methods.base import Settings, SpectralMethod
-from mergekit_spectral.methods.direction import along_shared_side
+from mergekit_spectral.methods.costs import (
+    DENSE_BYTES,
+    TensorInputs,
+    Work,
+    gram_memory,
+    joint_work,
+)
+from mergekit_spectral.methods.direction import along_shared_side, shared_lengths
 from mergekit_spectral.methods.parameters import (
     DIRECTION,
     EMBEDDINGS,
@@ -44,6 +51,8 @@ from mergekit_spectral.spectral import (
     stored_in,
 )
 
+SPARSIFIED_BYTES = 1.2
+"""Bytes for each entry and each input, for what the inner method leaves of it (fitted)."""
 DELLA = SparsificationMethod.della_magprune
 
 
@@ -107,6 +116,20 @@ class KnOTS(SpectralMethod):
             # What becomes of an entry depends on others of its input, so each is made whole.
             sparsified = [self._sparsified(entries, settings, t) for t in range(entries.count)]
             merge_entries(SparsifiedEntries(entries, sparsified), merge, store, votes=votes)
+
+    @property
+    def averages_all(self) -> bool:  # type: ignore[override]  # a constant there
+        """Whether the inner method adds all inputs, without electing signs."""
+        return self.inner.consensus_method is None
+
+    def matrix_work(self, tensor: TensorInputs) -> Work:
+        side, other = shared_lengths(tensor.settings["direction"], tensor.matrix_shape)
+        return joint_work(side, other, tensor.known_ranks, tensor.count)
+
+    def dense_memory(self, tensor: TensorInputs) -> float:
+        side, _ = shared_lengths(tensor.settings["direction"], tensor.matrix_shape)
+        per_entry = DENSE_BYTES + SPARSIFIED_BYTES * tensor.count
+        return per_entry * tensor.shape.numel() + gram_memory(side, tensor.count)
 
     def _inner(self, settings: Settings, **changes: Any) -> Merge:
         theirs = {spec.name: settings[spec.name] for spec in self.inner.spec.parameters}

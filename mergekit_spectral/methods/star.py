@@ -6,6 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from mergekit_spectral.methods.base import Settings, SpectralMethod
+from mergekit_spectral.methods.costs import (
+    DENSE_BYTES,
+    TensorInputs,
+    Work,
+    gram_memory,
+    separate_work,
+)
 from mergekit_spectral.methods.parameters import EMBEDDINGS, ETA, LAMBDA, NORMALIZE, WEIGHT
 from mergekit_spectral.spectral import (
     Delta,
@@ -21,6 +28,8 @@ from mergekit_spectral.spectral import (
 
 class STAR(SpectralMethod):
     """The weighted mean of the inputs, each cut to its leading directions at its nuclear norm."""
+
+    averages_all = True
 
     def __init__(self) -> None:
         super().__init__(
@@ -40,3 +49,11 @@ class STAR(SpectralMethod):
     def merge_elementwise(self, entries: Entries, settings: Settings, store: Store) -> None:
         mean = partial(weighted_mean, weights=settings["weight"], normalize=settings["normalize"])
         merge_entries(entries, mean, store)
+
+    def matrix_work(self, tensor: TensorInputs) -> Work:
+        side, other = sorted(tensor.matrix_shape)
+        return separate_work(side, other, tensor.known_ranks, tensor.count)
+
+    def dense_memory(self, tensor: TensorInputs) -> float:
+        side = min(tensor.matrix_shape)
+        return DENSE_BYTES * tensor.shape.numel() + gram_memory(side, tensor.count)

@@ -25,6 +25,7 @@ from support.stand_ins import StandIns
 from mergekit_spectral.checking.check import Report, check
 from mergekit_spectral.command_line.main import main
 from mergekit_spectral.recipe.findings import Finding
+from mergekit_spectral.recipe.text import dotted
 
 Recipe = dict[str, Any]
 ROOT = Path(__file__).parents[2]
@@ -238,14 +239,14 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
     "a null": (
         lambda w: w.recipe(density=None),
         "error",
-        "`parameters.density`: is of no form that mergekit reads, got nothing.",
+        "`parameters.density`: has no form that mergekit reads, got nothing.",
         "parameters.density",
     ),
     "not a mapping": (lambda w: "- drm\n", "error", "is not a mapping", ""),
     "a key twice": (
         lambda w: yaml.safe_dump(w.recipe()) + "merge_method: star\n",
         "warning",
-        "`merge_method` stands here for the second time",
+        "`merge_method` is listed here for the second time",
         "merge_method",
     ),
     "no method": (
@@ -317,13 +318,13 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
     "a shared parameter of a model": (
         lambda w: first_input(w.recipe(), **{"lambda": 0.5}),
         "warning",
-        "`lambda` counts for nothing here: it holds for all inputs together",
+        "`lambda` has no effect here: it holds for all inputs together",
         "models[0].parameters.lambda",
     ),
     "a parameter of the base": (
         lambda w: w.with_model(w.family.base, parameters={"weight": 2}),
         "warning",
-        "`weight` counts for nothing here: ",
+        "`weight` has no effect here: ",
         "models[3].parameters.weight",
     ),
     "a value out of range": (
@@ -390,7 +391,7 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
     "a model twice": (
         lambda w: w.with_model(w.family.tuned[0]),
         "error",
-        "stands twice among what is merged; name it once",
+        "is listed twice among the models to merge; list it once",
         "models[3].model",
     ),
     "too many models": (
@@ -462,7 +463,7 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
             "<s>", {"kind": "model_token", "model": str(w.family.base), "token_id": 99}
         ),
         "error",
-        "the token '<s>' is to be the one numbered 99 of ",
+        "the token '<s>' is to be token number 99 of ",
         "tokenizer.tokens.<s>",
     ),
     "quantized weights": (
@@ -474,7 +475,7 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
     "della's range": (
         lambda w: w.recipe("della", weight=1, density=0.9, epsilon=0.2),
         "error",
-        "density ± epsilon must lie between 0 and 1",
+        "density ± epsilon must be between 0 and 1",
         "parameters.density",
     ),
     "no base": (
@@ -570,7 +571,7 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
     "another architecture": (
         of_another_architecture,
         "error",
-        "of different architectures",
+        "have different architectures",
         "models[3].model",
     ),
     "more layers": (of_more_layers, "error", "must have one number of layers", "models"),
@@ -602,13 +603,13 @@ BROKEN: dict[str, tuple[Callable[[Workshop], Recipe | str], str, str, str]] = {
     "no layers": (
         lambda w: w.slices([0, 2], [2, 2]),
         "error",
-        "layer_range [2, 2] holds no layer",
+        "layer_range [2, 2] has no layers",
         "slices[0].sources[1].layer_range",
     ),
     "slices of two lengths": (
         lambda w: w.slices([0, 3], [0, 2]),
         "error",
-        "the sources of a slice must be of one length",
+        "the sources of a slice must have the same number of layers",
         "slices[0]",
     ),
     "an adapter of another model": (
@@ -679,7 +680,7 @@ def test_a_fault_is_found(fault: str, workshop: Workshop):
     report = checked(make(workshop), workshop.folder)
     told = [finding for finding in report.findings if message in finding.message]
     assert told, [finding.message for finding in report.findings]
-    assert {(finding.severity, finding.key) for finding in told} == {(severity, key)}
+    assert {(finding.severity, dotted(finding.key)) for finding in told} == {(severity, key)}
     # One fault is one finding, and no check stumbles over what another has found.
     assert report.findings == tuple(told)
     assert report.failed == (severity == "error")
@@ -688,7 +689,7 @@ def test_a_fault_is_found(fault: str, workshop: Workshop):
 
 
 def _assert_line(finding: Finding, recipe: Path) -> None:
-    name = finding.key.rsplit(".", 1)[-1].partition("[")[0]
+    name = dotted(finding.key).rsplit(".", 1)[-1].partition("[")[0]
     assert finding.line is not None
     lines = recipe.read_text().splitlines()
     near = lines[finding.line - 1]
@@ -816,7 +817,7 @@ def test_a_base_that_ties_what_others_do_not(workshop: Workshop):
     report = checked({**workshop.recipe(), "base_model": base}, workshop.folder)
     assert not report.failed
     told = [f for f in report.findings if "has an lm_head of its own" in f.message]
-    assert [finding.key for finding in told] == [f"models[{n}].model" for n in range(3)]
+    assert [dotted(finding.key) for finding in told] == [f"models[{n}].model" for n in range(3)]
 
 
 @pytest.mark.parametrize(
@@ -843,7 +844,7 @@ def test_slices_without_layers_run_as_mergekit_runs_them(workshop: Workshop):
     recipe["slices"] += whole
     report = checked(recipe, workshop.folder)
     assert [finding.severity for finding in report.findings] == ["warning", "warning"]
-    assert "layer_range [2, 0] holds no layer" in report.findings[0].message
+    assert "layer_range [2, 0] has no layers" in report.findings[0].message
     result = try_mergekit_yaml(recipe, workshop.folder / "out")
     assert result.exit_code == 0, result.output
 

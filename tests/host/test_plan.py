@@ -7,22 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import LoaderCache
+from mergekit.merge_methods import get
 from mergekit.options import MergeOptions
 from support import checkpoints
 
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.adapter_merge import AdapterMerge
-from mergekit_spectral.host.models import header_loaders, lend_checked_files, open_models
+from mergekit_spectral.host.models import lend_checked_files, open_models
 from mergekit_spectral.host.plan import (
-    PlannedTensor,
+    PlannedMerge,
     chat_template_names,
-    find_architecture,
     plan_merge,
+    read_architecture,
 )
-from mergekit_spectral.recipe.findings import Findings
+from mergekit_spectral.recipe.reading import Recipe
+from mergekit_spectral.recipe.text import RecipeText
 
 OPTIONS = MergeOptions()
 
@@ -44,36 +45,36 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
-def planned(config: MergeConfiguration) -> tuple[list[PlannedTensor], dict[Any, Any]]:
-    models = open_models(config, OPTIONS, Path(), Findings(None))
-    loaders = header_loaders(models)
-    architecture = find_architecture(config, loaders, OPTIONS)
-    tensors = plan_merge(config, architecture, loaders, OPTIONS)
-    assert not LoaderCache.loaders.keys() & loaders.keys()
-    assert {model: loader.read_names for model, loader in loaders.items()} == {
-        model: set(opened.headers) for model, opened in models.items()
-    }
-    return tensors, models
+def plan(config: MergeConfiguration) -> PlannedMerge:
+    recipe = Recipe.of(Path("recipe.yml"), RecipeText(config.to_yaml()), config)
+    models, findings = open_models(recipe, OPTIONS)
+    assert not findings
+    architecture = read_architecture(recipe, models, OPTIONS)
+    return plan_merge(recipe, get(config.merge_method), models, architecture, OPTIONS)
 
 
 def test_it_has_all_tensors_without_reading_one(recipe: dict[str, Any]):
     config = MergeConfiguration.model_validate(recipe)
-    tensors, models = planned(config)
+    planned = plan(config)
     assert config == MergeConfiguration.model_validate(recipe)
-    base, tuned, adapted = models
-    assert {tensor.name for tensor in tensors} == set(models[base].headers)
-    for tensor in tensors:
+    base, tuned, adapted = planned.models
+    assert {tensor.name for tensor in planned.tensors} == set(planned.models[base].headers)
+    for tensor in planned.tensors:
         assert all(value.device.type == "meta" for value in tensor.inputs.values())
         assert tensor.base_model == base
         assert tensor.shared["lambda"] == 0.8
         assert tensor.per_input[tuned]["weight"] == tensor.per_input[adapted]["weight"] == 0.5
         assert tensor.vocabulary == ("embed" in tensor.name or "lm_head" in tensor.name)
+    for model, opened in planned.models.items():
+        assert planned.read[model] == set(opened.headers)
+        assert model not in LoaderCache.loaders
 
 
 def test_its_tensors_are_read_from_the_files_that_were_checked(recipe: dict[str, Any]):
     config = MergeConfiguration.model_validate(recipe)
-    tensors, models = planned(config)
-    (query, *_) = [tensor for tensor in tensors if "q_proj" in tensor.name]
+    planned = plan(config)
+    models = planned.models
+    (query, *_) = [tensor for tensor in planned.tensors if "q_proj" in tensor.name]
     with lend_checked_files(config, models, OPTIONS):
         read = {model: load.execute() for model, load in query.loads.items()}
     base, tuned, adapted = models
@@ -84,21 +85,17 @@ def test_its_tensors_are_read_from_the_files_that_were_checked(recipe: dict[str,
 
 def test_the_adapter_command_has_the_same_plan(recipe: dict[str, Any]):
     adapter_only = recipe | {"models": recipe["models"][1:]}
-    tensors, _ = planned(MergeConfiguration.model_validate(adapter_only))
+    tensors = plan(MergeConfiguration.model_validate(adapter_only)).tensors
     merge = AdapterMerge(MergeConfiguration.model_validate(adapter_only), OPTIONS)
     assert len(merge) == sum("q_proj" in tensor.name for tensor in tensors)
-    assert not any(isinstance(m, ModelReference) and m.lora for m in LoaderCache.loaders)
+    assert not any(model.lora for model in LoaderCache.loaders)
 
 
 def test_what_mergekit_refuses_is_one_sentence(recipe: dict[str, Any]):
-    wrong = recipe | {"merge_method": "nearswap"}
-    config = MergeConfiguration.model_validate(wrong)
-    models = open_models(config, OPTIONS, Path(), Findings(None))
-    loaders = header_loaders(models)
-    architecture = find_architecture(config, loaders, OPTIONS)
+    config = MergeConfiguration.model_validate(recipe | {"merge_method": "nearswap"})
     with pytest.raises(MergeError, match=r"^mergekit cannot plan this merge: .*\.$"):
-        plan_merge(config, architecture, loaders, OPTIONS)
-    assert not LoaderCache.loaders.keys() & loaders.keys()
+        plan(config)
+    assert not any(model.model.path == recipe["base_model"] for model in LoaderCache.loaders)
 
 
 def test_chat_templates_are_mergekits():

@@ -35,17 +35,15 @@ ORDER = (
 """Rooms, and files beside them: each imports itself and those before it."""
 
 UPWARD = {
-    ("mergekit_spectral.recipe.reading", "checking"),
     ("mergekit_spectral.demo.run", "command_line"),
 }
 """Files that import a room above their own. There should be none."""
 
 METHODS = ("mergekit.merge_methods", "mergekit.sparsify")
-RECIPES = ("mergekit.common", "mergekit.config")
+RECIPES = ("mergekit.common", "mergekit.config", "mergekit.options")
 ABOVE_HOST = (
     *RECIPES,
     "mergekit.merge_methods",
-    "mergekit.options",
     "mergekit.tokenizer.config",
 )
 MERGEKIT = {
