@@ -1,4 +1,4 @@
-"""``mergekit-spectral check``: the findings and what the merge takes, printed."""
+"""``mergekit-spectral check``: run the check, and print findings and costs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def _print(recipe: Path, report: Report) -> None:
     if report.failed:
         click.echo(f"{recipe}: fails.")
     elif report.unchecked:
-        click.echo(f"{recipe}: no error so far; tensors and sizes wait {report.unchecked}.")
+        click.echo(
+            f"{recipe}: no errors so far; tensors and sizes are not checked {report.unchecked}."
+        )
     else:
         click.echo(f"{recipe}: runs.")
 
@@ -86,11 +88,11 @@ def _costs(method: str | None, costs: Costs) -> Iterator[str]:
         f"{gigabytes(costs.free_bytes)} that are free."
     )
     if costs.copy_bytes:
-        yield f"merged copies take {gigabytes(costs.copy_bytes)} of disk more."
+        yield f"merged copies take another {gigabytes(costs.copy_bytes)} of disk."
     memory = costs.memory
     device = f", {gigabytes(memory.device)} of device memory" if memory.device else ""
     yield (
-        f"takes up to {gigabytes(memory.host)} of memory, {gigabytes(memory.mapped)} of it pages "
+        f"takes up to {gigabytes(memory.host)} of memory, {gigabytes(memory.mapped)} of that pages "
         f"of the inputs' files that the system can take back{device}."
     )
 

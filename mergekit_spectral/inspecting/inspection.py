@@ -1,4 +1,4 @@
-"""All of a recipe's tensors, looked at one after the other, with a record to go on from."""
+"""Look at all tensors of a recipe one after the other, with a record to continue from."""
 
 from __future__ import annotations
 
@@ -102,15 +102,15 @@ def inspect(
 
     Args:
         recipe: the recipe's file.
-        folder: where the record goes, out of which an inspection that was stopped goes on.
+        folder: where the record goes, from which a stopped inspection continues.
         options: mergekit's.
         pattern: a glob of the tensors' names to look at; all if None.
         sample: how many of each kind of weight, evenly over the layers; all if None.
         progress: is called with the number of tensors that are done, and of all.
 
     Raises:
-        MergeError: the recipe has an error or no base, a model is not here, or the folder cannot be
-            written to.
+        MergeError: the recipe has an error or no base, a model is not on this machine, or the
+            folder cannot be written to.
     """
     merge = _plan(recipe, folder, options)
     config = merge.recipe.config
