@@ -20,9 +20,10 @@ import peft
 import torch
 from torch import Tensor
 
+from mergekit_spectral.adapters.base_weights import Shape
 from mergekit_spectral.adapters.files import CONFIG_NAME, AdapterFiles
 from mergekit_spectral.adapters.patterns import SECONDS, matched_patterns
-from mergekit_spectral.adapters.tensors import FLOATS, AdapterTensors, Shape
+from mergekit_spectral.adapters.tensors import FLOATS, AdapterTensors
 from mergekit_spectral.errors import MergeError, first_line
 
 _PREFIX = "base_model.model."

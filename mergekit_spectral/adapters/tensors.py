@@ -9,10 +9,8 @@ import safetensors
 import torch
 from torch import Tensor
 
-from mergekit_spectral.adapters.base_weights import DTYPES
+from mergekit_spectral.adapters.base_weights import DTYPES, Shape
 from mergekit_spectral.errors import MergeError, first_line
-
-Shape = tuple[int, ...]
 
 
 class AdapterTensors:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mergekit_spectral.adapters.base_weights import BaseWeights, Shape
+from mergekit_spectral.adapters.base_weights import CODES, BaseWeights, Shape
 from mergekit_spectral.adapters.lora import LoraAdapter, NotAProductError, Product
 from mergekit_spectral.adapters.structure import ModelStructure
 from mergekit_spectral.adapters.tensor_names import name_in
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.mergeable import CODES, dtype_name
+from mergekit_spectral.spectral import dtype_name
 
 
 @dataclass(frozen=True)

@@ -1,38 +1,30 @@
-"""What the merged model takes from a model's configuration, and should not."""
+"""What the merged model should not take from a model's configuration, but does."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 
-from mergekit.common import ModelReference
-from mergekit.config import MergeConfiguration
-
+from mergekit_spectral.checking.subject import Subject
 from mergekit_spectral.host.models import CheckedModel
-from mergekit_spectral.recipe.findings import Findings
-from mergekit_spectral.recipe.text import Key
+from mergekit_spectral.recipe.findings import Finding, warning
 
 
-def check_configs(
-    config: MergeConfiguration,
-    models: Mapping[ModelReference, CheckedModel],
-    named: Mapping[ModelReference, Key],
-    findings: Findings,
-) -> None:
+def check_configs(subject: Subject) -> Iterator[Finding]:
     """Check the configuration that the merged model gets: the base's, or else that of an input."""
-    donors = {config.base_model} if config.base_model else models.keys()
-    for donor in donors & models.keys():
+    models, named = subject.models, subject.recipe.references
+    base = subject.recipe.config.base_model
+    for donor in ({base} if base else models.keys()) & models.keys():
         if getattr(models[donor].config, "quantization_config", None):
-            findings.warning(
+            yield warning(
                 f"the config.json of {donor} has a `quantization_config`, which the merged model "
                 "gets, so that it does not load; remove it from the merged config.json.",
                 named[donor],
             )
-    base = config.base_model
-    if base is None or base not in models or not _ties(models[base]):
+    if base is None or base not in models or not _ties_head(models[base]):
         return
     for reference, model in models.items():
-        if reference.lora is None and not _ties(model):
-            findings.warning(
+        if reference.lora is None and not _ties_head(model):
+            yield warning(
                 f"{reference} has an lm_head of its own, and the base model ties its own to the "
                 "embeddings. The merged model gets the base's configuration, so its lm_head is "
                 "dropped when it is loaded; set `tie_word_embeddings` to false in the merged "
@@ -41,5 +33,5 @@ def check_configs(
             )
 
 
-def _ties(model: CheckedModel) -> bool:
+def _ties_head(model: CheckedModel) -> bool:
     return bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))

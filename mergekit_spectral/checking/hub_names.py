@@ -1,29 +1,26 @@
-"""Local folders whose names mergekit's model card takes for names on the hub."""
+"""Local folders that mergekit's model card takes for models of the Hub."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
 
-from mergekit.common import ModelReference
+from mergekit_spectral.checking.subject import Subject
+from mergekit_spectral.methods import SpectralMethod
+from mergekit_spectral.recipe.findings import Finding, warning
 
-from mergekit_spectral.recipe.findings import Findings
-from mergekit_spectral.recipe.text import Key
 
-
-def check_hub_names(named: Mapping[ModelReference, Key], findings: Findings) -> None:
+def check_hub_names(subject: Subject) -> Iterator[Finding]:
     """Warn of folders named ``name`` or ``org/name`` in a recipe of one of mergekit's own methods.
 
-    For our methods the card does not ask the hub; see `local_names`.
-
-    Args:
-        named: where each model of the recipe is named.
-        findings: gets what is wrong.
+    For our methods the card does not ask the Hub; see `local_names`.
     """
-    for reference, key in named.items():
+    if not subject.options.write_model_card or isinstance(subject.method, SpectralMethod):
+        return
+    for reference, key in subject.recipe.references.items():
         paths = [part.path for part in (reference.model, reference.lora) if part]
         for path in filter(_is_looked_up, paths):
-            findings.warning(
+            yield warning(
                 f"mergekit's model card asks the hub for a model named {path}, although it is a "
                 "local folder; without a network the merge then fails after the weights are "
                 f"written, and leaves no tokenizer. Write ./{path}, or give --no-write-model-card.",

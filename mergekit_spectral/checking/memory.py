@@ -1,8 +1,8 @@
 """How much memory a merge takes at its peak, by going through its plan.
 
 mergekit maps the files of its inputs and leaves a shard mapped until it comes to the next, and
-holds the merged tensors until a shard of the output is full. What a method needs on top of that is
-fitted to what `benchmarks/merge_speed.py` measures, in bytes for each entry of a tensor.
+holds the merged tensors until a shard of the output is full. What the method needs in addition, the
+method says itself.
 """
 
 from __future__ import annotations
@@ -13,25 +13,23 @@ from pathlib import Path
 
 import torch
 from mergekit.common import ModelReference, dtype_from_name
-from mergekit.merge_methods.base import MergeMethod
+from mergekit.merge_methods.base import BasePolicy
 
-from mergekit_spectral.host.models import CheckedModel
 from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor
-from mergekit_spectral.methods import KnOTS, SpectralMethod, shared_side
-
-BLOCKS = 48 * 2**20
-"""What our methods hold besides, in blocks of a fixed size."""
+from mergekit_spectral.methods.costs import MethodCosts, TensorInputs
+from mergekit_spectral.methods.mergekits_own import costs_of
 
 
 @dataclass(frozen=True)
 class MemoryPeak:
-    """The largest of what a merge holds at one time, in bytes.
+    """The largest amount that a merge holds at one time, in bytes.
 
     Attributes:
-        host: main memory, of the whole process.
-        mapped: of that, pages of the inputs' files, which the system can take back.
-        device: of a GPU, 0 if the merge does not run on one.
-        tensor: at which it is reached.
+        host: main memory of the whole process.
+        mapped: the part of `host` that is pages of the inputs' files, which the system can take
+            back.
+        device: memory of a GPU; 0 if the merge does not run on one.
+        tensor: the tensor at which `host` is reached.
     """
 
     host: int
@@ -45,12 +43,11 @@ class TensorMemory:
     """What one tensor takes, in bytes.
 
     Attributes:
-        inputs: of the copies in another dtype that mergekit makes of inputs.
-        moved: of what mergekit moves to the device, if there is one; under a method of ours what is
-            dense stays in main memory.
-        working: of what the method holds, on the device if there is one.
-        output: of the merged tensor.
-        mapped: of each file, what its inputs have there; an adapter's input has what the base has.
+        inputs: the copies in another dtype that mergekit makes of inputs.
+        moved: the inputs that mergekit moves to the device, if there is one.
+        working: what the method holds, on the device if there is one.
+        output: the merged tensor.
+        mapped: by file, what dense inputs and bases of adapters have in it.
     """
 
     inputs: int
@@ -60,7 +57,7 @@ class TensorMemory:
     mapped: Mapping[Path, int]
 
 
-def memory_peak(merge: PlannedMerge, process: int) -> MemoryPeak:
+def find_memory_peak(merge: PlannedMerge, process: int) -> MemoryPeak:
     """Go through a plan and return the peak.
 
     Args:
@@ -69,12 +66,13 @@ def memory_peak(merge: PlannedMerge, process: int) -> MemoryPeak:
     """
     on_device = torch.device(merge.options.device or "cpu").type != "cpu"
     mapped: dict[Path, int] = {}
+    costs = costs_of(merge.method)
     shard, peak = 0, MemoryPeak(process, 0, 0, "")
     for tensor in merge.tensors:
-        taken = _of_tensor(merge, tensor)
+        taken = _of_tensor(merge, costs, tensor)
         for file, size in taken.mapped.items():
             # mergekit closes the shard before.
-            mapped = {other: of for other, of in mapped.items() if _goes_on(other, file)}
+            mapped = {other: of for other, of in mapped.items() if _stays_mapped(other, file)}
             mapped[file] = mapped.get(file, 0) + size
         if shard and shard + taken.output > merge.options.out_shard_size:
             shard = 0
@@ -89,31 +87,66 @@ def memory_peak(merge: PlannedMerge, process: int) -> MemoryPeak:
     return peak
 
 
-def _of_tensor(merge: PlannedMerge, tensor: PlannedTensor) -> TensorMemory:
-    config, method, models = merge.config, merge.method, merge.models
-    there = {m: value for m, value in tensor.inputs.items() if value is not None}
-    if not there:
+def describe_inputs(
+    merge: PlannedMerge, costs: MethodCosts, tensor: PlannedTensor
+) -> TensorInputs | None:
+    """Return what costs depend on at a tensor, or None if no model has it.
+
+    Args:
+        merge: as planned.
+        costs: of the merge's method.
+        tensor: one of the plan's.
+    """
+    first = next((value for value in tensor.inputs.values() if value is not None), None)
+    if first is None:
+        return None
+    # Methods without a base merge it like the other inputs.
+    merges_base = merge.method.spec.contract.base == BasePolicy.IGNORED
+    inputs = [
+        model
+        for model, value in tensor.inputs.items()
+        if value is not None and (merges_base or model != tensor.base_model)
+    ]
+    dtype = dtype_from_name(merge.recipe.config.dtype) or first.dtype
+    factored = _factored_inputs(merge, costs, tensor)
+    return TensorInputs(
+        shape=first.shape,
+        ranks=tuple(factored.get(model) for model in inputs),
+        in_factors=factored.keys() >= set(inputs),
+        itemsize=dtype.itemsize,
+        vocabulary=tensor.vocabulary,
+        settings=dict(tensor.shared),
+    )
+
+
+def _of_tensor(merge: PlannedMerge, costs: MethodCosts, tensor: PlannedTensor) -> TensorMemory:
+    inputs = describe_inputs(merge, costs, tensor)
+    if inputs is None:
         return TensorMemory(0, 0, 0, 0, {})
-    first = next(iter(there.values()))
+    config, models = merge.recipe.config, merge.models
+    available = {m: value for m, value in tensor.inputs.items() if value is not None}
+    first = next(iter(available.values()))
     entries, wanted = first.numel(), dtype_from_name(config.dtype)
-    item = (wanted or first.dtype).itemsize
-    factored = [m for m in there if is_factored(models[m], tensor.names[m], method)]
+    dense = available.keys() - _factored_inputs(merge, costs, tensor).keys()
     converted = 0
     mapped = {}
-    for m in there.keys() - factored:
-        stored = _stored(merge, m, tensor.names[m], first.dtype)
-        converted += entries * item if wanted not in (None, stored) else 0
+    for m in dense:
+        stored = _stored_dtype(merge, m, tensor.names[m], first.dtype)
+        converted += entries * inputs.itemsize if wanted not in (None, stored) else 0
         folder = Path(f"copy of {m}") if m in merge.copied else models[m].checkpoint.folder
         file = folder / models[m].index.tensor_paths.get(tensor.names[m], "")
         mapped[file] = entries * stored.itemsize
-    inputs = sum(model != tensor.base_model for model in there)
-    working = _working(method, tensor, first.shape, inputs, item, len(factored) == inputs)
     out = dtype_from_name(config.out_dtype) or wanted or first.dtype
-    moved = 0 if isinstance(method, SpectralMethod) else entries * item * len(there)
-    return TensorMemory(converted, moved, working, entries * out.itemsize, mapped)
+    return TensorMemory(
+        inputs=converted,
+        moved=0 if costs.reads_lazily else entries * inputs.itemsize * len(available),
+        working=costs.peak_memory(inputs),
+        output=entries * out.itemsize,
+        mapped=mapped,
+    )
 
 
-def _stored(
+def _stored_dtype(
     merge: PlannedMerge, model: ModelReference, name: str, otherwise: torch.dtype
 ) -> torch.dtype:
     """Return the dtype of a tensor in its file, or in the copy that mergekit makes of that."""
@@ -123,40 +156,20 @@ def _stored(
     return in_copies or stored
 
 
-def is_factored(model: CheckedModel, name: str, method: MergeMethod) -> bool:
-    """Tell whether a method of ours reads an input's tensor as an adapter's factors."""
-    adapter = model.adapter
-    return isinstance(method, SpectralMethod) and adapter is not None and name in adapter.updates
+def _factored_inputs(
+    merge: PlannedMerge, costs: MethodCosts, tensor: PlannedTensor
+) -> dict[ModelReference, int | None]:
+    """Return the inputs that are read in an adapter's factors, with their ranks, if known."""
+    if not costs.reads_lazily:
+        return {}
+    found = {}
+    for model, name in tensor.names.items():
+        adapter = merge.models[model].adapter
+        if adapter is not None and name in adapter.updates:
+            found[model] = getattr(adapter.updates[name], "rank", None)
+    return found
 
 
-def _goes_on(one: Path, other: Path) -> bool:
-    """Tell whether a file stays mapped when another is."""
+def _stays_mapped(one: Path, other: Path) -> bool:
+    """Return whether a file stays mapped when another is."""
     return one == other or one.parent != other.parent
-
-
-def _working(
-    method: MergeMethod,
-    tensor: PlannedTensor,
-    shape: torch.Size,
-    inputs: int,
-    item: int,
-    thin: bool,
-) -> int:
-    entries = shape.numel()
-    if not isinstance(method, SpectralMethod):
-        # The stack of deltas, their signs and what is left of them, and one sort.
-        return entries * (3 * inputs * item + 12)
-    if method.is_elementwise(shape, tensor.vocabulary, dict(tensor.shared)):
-        return BLOCKS
-    if thin:
-        return BLOCKS + entries * 2
-    side = shared_length(shape, tensor.shared)
-    per_input = 1.2 * inputs if isinstance(method, KnOTS) else 0.0
-    return int(BLOCKS + entries * (4 + per_input) + side**2 * (8 + 2 * inputs))
-
-
-def shared_length(shape: torch.Size, shared: Mapping[str, object]) -> int:
-    """Return the length of the side whose basis the inputs share."""
-    out_features, in_features = shape[-2:] if len(shape) == 3 else (shape[0], shape[1:].numel())
-    direction = shared_side(str(shared.get("direction", "auto")), (out_features, in_features))
-    return out_features if direction == "horizontal" else in_features

@@ -21,6 +21,7 @@ from mergekit_spectral.adapters import NewLayer, check_folder, write_adapter
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.adapter_merge import AdapterMerge, MergedWeight
+from mergekit_spectral.recipe.findings import find_errors
 from mergekit_spectral.recipe.reading import read_recipe
 
 _WITH_HEAD = {peft.TaskType.SEQ_CLS, peft.TaskType.TOKEN_CLS, peft.TaskType.QUESTION_ANS}
@@ -121,11 +122,11 @@ def merge_into_adapter(
 
 
 def _read(recipe: Path) -> MergeConfiguration:
-    config, findings = read_recipe(recipe)
-    if config is None:
-        first = findings.errors[0]
+    reading = read_recipe(recipe)
+    if reading.recipe is None:
+        first = find_errors(reading.findings)[0]
         raise MergeError(f"{first.place(recipe)}: {first.message}")
-    return config
+    return reading.recipe.config
 
 
 def _common_task(merge: AdapterMerge) -> str | None:

@@ -16,14 +16,14 @@ from mergekit_spectral.command_line.command import Command
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("."),
-    help="Where the merged model would go, to look for room on that disk.  [default: here]",
+    help="Where the merged model would go, to look for room on that disk.  [default: .]",
 )
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="Where the merge would run, for what it holds there; the time is that of this CPU.",
+    help="Where the merge would run, for its memory; the time is always that of this CPU.",
 )
 @click.option("--lora-merge-cache", help="As it would be given to mergekit-yaml.")
 @click.option("--allow-crimes", is_flag=True, help="As it would be given to mergekit-yaml.")
@@ -40,10 +40,10 @@ def check(
     trust_remote_code: bool,
     as_json: bool,
 ) -> None:
-    """Tell what is wrong with RECIPE before it is run, for any of mergekit's methods.
+    """Report what is wrong with RECIPE before it is run, for any of mergekit's methods.
 
-    Reads configurations and the headers of files, of weights no more than samples to find equal
-    ones, and asks no hub. The exit status is 0 if the merge would run, with warnings or without,
+    Reads configurations and the headers of files, and samples of weights to find equal ones. It
+    does not ask the Hub. The exit status is 0 if the merge would run, with warnings or without,
     and 1 if it would fail.
 
     \b

@@ -1,4 +1,4 @@
-"""``mergekit-spectral check``: the findings and what the merge takes, printed."""
+"""``mergekit-spectral check``: run the check, and print findings and costs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 from mergekit.options import MergeOptions
 
 from mergekit_spectral.checking.check import Report, check
-from mergekit_spectral.checking.costs import Costs, gigabytes
+from mergekit_spectral.checking.estimate import Costs, gigabytes
 from mergekit_spectral.command_line.command import is_quiet
 from mergekit_spectral.command_line.transformers_output import silence_transformers
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.recipe.findings import Severity
+from mergekit_spectral.recipe.text import dotted
 
 COLORS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "blue"}
 
@@ -44,10 +46,15 @@ def check_and_print(
         what = f"{error.filename}: {error.strerror}" if error.filename else first_line(error)
         raise MergeError(f"The check cannot read or look at {what}.") from error
     if as_json:
-        click.echo(json.dumps({"runs": not report.failed, **asdict(report)}, indent=1))
+        click.echo(json.dumps(_as_json(report), indent=1))
     else:
         _print(recipe, report)
     return report.failed
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    findings = [{**asdict(each), "key": dotted(each.key)} for each in report.findings]
+    return {"runs": not report.failed, **asdict(report), "findings": findings}
 
 
 def _print(recipe: Path, report: Report) -> None:
@@ -64,7 +71,9 @@ def _print(recipe: Path, report: Report) -> None:
     if report.failed:
         click.echo(f"{recipe}: fails.")
     elif report.unchecked:
-        click.echo(f"{recipe}: no error so far; tensors and sizes wait {report.unchecked}.")
+        click.echo(
+            f"{recipe}: no errors so far; tensors and sizes are not checked {report.unchecked}."
+        )
     else:
         click.echo(f"{recipe}: runs.")
 
@@ -79,11 +88,11 @@ def _costs(method: str | None, costs: Costs) -> Iterator[str]:
         f"{gigabytes(costs.free_bytes)} that are free."
     )
     if costs.copy_bytes:
-        yield f"merged copies take {gigabytes(costs.copy_bytes)} of disk more."
+        yield f"merged copies take another {gigabytes(costs.copy_bytes)} of disk."
     memory = costs.memory
     device = f", {gigabytes(memory.device)} of device memory" if memory.device else ""
     yield (
-        f"takes up to {gigabytes(memory.host)} of memory, {gigabytes(memory.mapped)} of it pages "
+        f"takes up to {gigabytes(memory.host)} of memory, {gigabytes(memory.mapped)} of that pages "
         f"of the inputs' files that the system can take back{device}."
     )
 

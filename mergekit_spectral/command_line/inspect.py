@@ -21,7 +21,7 @@ MODULES = ("matplotlib", "jinja2")
     default=Path("report"),
     show_default=True,
     help="The folder for the report. An inspection of the same recipe and models that was stopped "
-    "goes on in it.",
+    "continues there.",
 )
 @click.option("--tensors", metavar="GLOB", help="Look at tensors with such names, as *.mlp.*")
 @click.option(

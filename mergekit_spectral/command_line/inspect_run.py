@@ -41,8 +41,8 @@ def inspect_and_write(
     """Look at a recipe's inputs, write the report, and print what to take away.
 
     Raises:
-        MergeError: the recipe has an error or no base, a model is not here, or the folder holds
-            other files of the report's names or cannot be written to.
+        MergeError: the recipe has an error or no base, a model is not on this machine, or the
+            folder has other files of the report's names or cannot be written to.
     """
     silence_transformers()
     _require_own(out)
@@ -67,19 +67,19 @@ def inspect_and_write(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     sentences = takeaways(inspection)
-    told = {
+    report = {
         **asdict(inspection),
         "takeaways": sentences,
         "suggestions": [asdict(suggestion) for suggestion in suggestions(inspection)],
     }
     with errors_as_sentences(out), unfinished(out) as new:
         plots = draw_inspection(inspection, new)
-        (new / REPORT).write_text(json.dumps(told, indent=1) + "\n")
+        (new / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         write_page(inspection, plots, new / PAGE)
         for name in PLOTS:
             if not (new / name).exists():
                 (out / name).unlink(missing_ok=True)
-        # The page last: where it is, everything is.
+        # The page is moved last, so that the report is complete once the page is there.
         move_up(new, [*(plot.path.name for plot in plots), REPORT, PAGE])
     for sentence in sentences:
         click.echo(f"- {sentence}")

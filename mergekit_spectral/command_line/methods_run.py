@@ -16,7 +16,7 @@ from mergekit_spectral.methods.description import (
     default_text,
     parameter_rows,
 )
-from mergekit_spectral.recipe.spelling import meant
+from mergekit_spectral.recipe.findings import suggest_name
 
 
 def print_all(as_json: bool) -> None:
@@ -61,7 +61,7 @@ def print_one(name: str, as_json: bool) -> None:
     """
     known = {method.spec.name: method for method in registered_methods()}
     if name not in known:
-        raise click.ClickException(f"there is no merge method {name}; {meant(name, known)}")
+        raise click.ClickException(f"there is no merge method {name}; {suggest_name(name, known)}")
     method = MethodDescription.of(known[name])
     if as_json:
         click.echo(json.dumps(asdict(method), indent=1))

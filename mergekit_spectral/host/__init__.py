@@ -1,5 +1,34 @@
-"""mergekit from outside: the names in it that we rely on, and what we change in it.
+"""Everything that touches mergekit's insides: look here when mergekit changes.
 
-These modules import the standard library only: they are loaded by every ``import torch`` and used
-while mergekit's modules are being imported.
+Three groups of files, each of which imports its own and those above it.
+
+What is changed in mergekit, and when. These files are loaded by every ``import torch``, and used
+while mergekit's modules are being imported, so they import the standard library only, as does this
+one:
+
+- `names`: every name of mergekit that this package relies on, and what happens if one is missing.
+- `import_hooks`: call a function at the end of a module's import.
+- `registration`: the table of merge methods in which ours appear.
+- `changes`: the table and the two functions that are changed, each when its module is imported.
+
+What mergekit reads, and what it plans:
+
+- `loaders`: what a loader is, and how loaders are lent to mergekit.
+- `mergeable`: which stored tensors are weights.
+- `checkpoints`: a whole model's files and their headers.
+- `dense_inputs`: loaders for models without an adapter.
+- `lora_inputs`: loaders for ``base+adapter``, which read adapters in factors.
+- `left_out`: the tensors of a model that a merge does not read.
+- `models`: the models that a recipe names, by their headers.
+- `plan`: the plan that mergekit makes of a merge, used by check, inspect and the adapter command.
+
+What is done with a recipe for one of our methods:
+
+- `recipe_check`: refuse a recipe before any model is touched.
+- `run_merge`: what happens around mergekit's `run_merge`.
+- `adapter_merge`: merge adapters into one adapter, without the base's weights.
+
+The room imports `spectral`, `adapters`, `methods` and `recipe`. `checking`, `inspecting` and
+`command_line` import it. They import from mergekit itself only what a recipe, its options and a
+merge method are; `tests/host/test_rooms.py` has the list.
 """

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from mergekit import merge_methods
@@ -18,15 +17,13 @@ from mergekit.architecture import arch_info_for_config
 from mergekit.common import ModelReference, get_auto_cls
 from mergekit.config import MergeConfiguration
 from mergekit.io.lazy_tensor_loader import ShardedTensorIndex
-from mergekit.io.tasks import GatherTensors, LoaderCache, SaveTensor
+from mergekit.io.tasks import GatherTensors
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.options import MergeOptions
-from mergekit.plan import MergePlanner
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from mergekit_spectral.adapters import (
-    AdaptedLoader,
     AdaptedTensor,
     LayerKind,
     LoraAdapter,
@@ -37,9 +34,13 @@ from mergekit_spectral.adapters.base_weights import Header
 from mergekit_spectral.adapters.files import AdapterFiles
 from mergekit_spectral.adapters.lora import Product
 from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.host.loaders import HeaderLoader
+from mergekit_spectral.host.lora_inputs import AdaptedLoader
+from mergekit_spectral.host.models import read_configuration
+from mergekit_spectral.host.plan import plan_tensors
+from mergekit_spectral.host.recipe_check import check_recipe
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.methods.task_deltas import adapter_delta
-from mergekit_spectral.recipe.sections import check_recipe
 from mergekit_spectral.spectral import (
     Compressed,
     Delta,
@@ -57,6 +58,7 @@ class ShapesOnly:
 
     Attributes:
         index: of the weights' names.
+        headers: their shapes, and float32, in which adapters are merged.
         config: the model's configuration.
         architecture: the name of its class.
         structure: its modules.
@@ -69,19 +71,20 @@ class ShapesOnly:
 
     def __init__(self, model: ModelReference, options: MergeOptions):
         self.model = model
-        self.config, self.architecture = _configuration(model, options)
-        skeleton = _skeleton(model, self.config, self.architecture, options)
+        self.config, self.architecture = read_configuration(model, options)
+        skeleton = _build_skeleton(model, self.config, self.architecture, options)
         self.structure = ModelStructure(lambda: skeleton)
-        self._shapes = {key: tuple(t.shape) for key, t in skeleton.state_dict().items()}
-        self.index = ShardedTensorIndex("", True, dict.fromkeys(self._shapes, ""), [])
+        state = skeleton.state_dict()
+        self.headers = {key: (tuple(t.shape), torch.float32) for key, t in state.items()}
+        self.index = ShardedTensorIndex("", True, dict.fromkeys(state, ""), [])
         modules = dict(skeleton.named_modules(remove_duplicate=False))
         self.modules = [name for name in modules if name]
         kinds = {name: LayerKind.of(module) for name, module in modules.items()}
         self.kinds = {name: kind for name, kind in kinds.items() if kind}
 
     def header(self, name: str) -> Header:
-        """Return a weight's shape, and float32, in which adapters are merged."""
-        return self._shapes[name], torch.float32
+        """Return a weight's shape and dtype."""
+        return self.headers[name]
 
     def read(self, name: str, device: torch.device) -> Tensor:
         """Refuse: there are no values here."""
@@ -131,8 +134,8 @@ class AdapterMerge:
             )
         check_recipe(config, method)
         self._method = method
-        base, references = _one_base(config)
-        files = {reference: _adapter(reference, options) for reference in references}
+        base, references = _find_base_and_inputs(config)
+        files = {reference: _find_files(reference, options) for reference in references}
         self.base = ShapesOnly(base, options)
         self.folders = {"the base model": Path(base.model.path)} | {
             f"the adapter {adapter.name}": adapter.weights.parent for adapter in files.values()
@@ -173,7 +176,7 @@ class AdapterMerge:
         for task in self._tasks:
             module = _module(task)
             try:
-                compressed = self._compressed(task, rank, energy)
+                compressed = self._compress(task, rank, energy)
             except LinAlgError as error:
                 raise MergeError(
                     f"{self._method.spec.name}: the updates of {module} cannot be decomposed: "
@@ -184,7 +187,7 @@ class AdapterMerge:
                 yield MergedWeight(module, compressed, self.base.kinds[module])
 
     @torch.no_grad()
-    def _compressed(
+    def _compress(
         self, task: ExecuteMergeMethodTask, rank: int | None, energy: float
     ) -> Compressed:
         merged = self._merged(task)
@@ -201,25 +204,14 @@ class AdapterMerge:
                 f"mergekit has no definition of the architecture {self.base.architecture}, so "
                 "adapters on it cannot be merged without its weights; run mergekit-yaml."
             )
-        cache = LoaderCache()
-        before = dict(cache.loaders)
-        stand_ins: dict[ModelReference, Any] = {self.base.model: self.base, **self._loaders}
-        cache.loaders.update(stand_ins)
-        try:
-            planner = MergePlanner(config, architecture, options, self.base.config)
-            # Planned only: nothing is written until tasks are executed.
-            planned = planner.plan_to_disk(out_path="")
-            tasks: list[Any] = [t.tensor_task for t in planned if isinstance(t, SaveTensor)]
-        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-            if isinstance(error, MergeError):
-                raise
-            raise MergeError(f"mergekit cannot plan this merge: {first_line(error)}.") from error
-        finally:
-            cache.loaders.clear()
-            cache.loaders.update(before)
-        return [task for task in tasks if self._changed(task)]
+        loaders = {self.base.model: HeaderLoader(self.base.index, self.base.headers)}
+        for reference, loader in self._loaders.items():
+            headers = {name: loader.header(name) for name in loader.index.tensor_paths}
+            loaders[reference] = HeaderLoader(loader.index, headers)
+        tasks = [tensor.task for tensor in plan_tensors(config, architecture, loaders, options)]
+        return [task for task in tasks if self._is_changed(task)]
 
-    def _changed(self, task: ExecuteMergeMethodTask) -> bool:
+    def _is_changed(self, task: ExecuteMergeMethodTask) -> bool:
         return _module(task) in self.base.kinds and any(
             isinstance(loader.adapter.updates.get(name), Product)
             for loader, name in self._inputs(task)
@@ -274,23 +266,7 @@ class _MergedDelta(TensorOutput):
         self.delta = merged
 
 
-def _configuration(model: ModelReference, options: MergeOptions) -> tuple[PretrainedConfig, str]:
-    """Return a model's configuration and the one architecture that it names."""
-    try:
-        config = model.config(trust_remote_code=options.trust_remote_code)
-    except Exception as error:  # transformers raises many
-        raise MergeError(
-            f"Model {model}: transformers cannot read its configuration ({first_line(error)})."
-        ) from error
-    if not isinstance(config.architectures, list) or len(config.architectures) != 1:
-        raise MergeError(
-            f"Model {model} names no single architecture in its config.json; `architectures` must "
-            f'be as in ["LlamaForCausalLM"], got {config.architectures!r}.'
-        )
-    return config, config.architectures[0]
-
-
-def _skeleton(
+def _build_skeleton(
     model: ModelReference, config: PretrainedConfig, architecture: str, options: MergeOptions
 ) -> PreTrainedModel:
     """Return a model without the values of its weights."""
@@ -310,7 +286,9 @@ def _module(task: ExecuteMergeMethodTask) -> str:
     return task.output_weight.name.removesuffix(".weight")
 
 
-def _one_base(config: MergeConfiguration) -> tuple[ModelReference, list[ModelReference]]:
+def _find_base_and_inputs(
+    config: MergeConfiguration,
+) -> tuple[ModelReference, list[ModelReference]]:
     """Return the recipe's one base and its inputs, in order."""
     if not config.models:
         raise MergeError(
@@ -340,7 +318,7 @@ def _one_base(config: MergeConfiguration) -> tuple[ModelReference, list[ModelRef
     return base, inputs
 
 
-def _adapter(reference: ModelReference, options: MergeOptions) -> AdapterFiles:
+def _find_files(reference: ModelReference, options: MergeOptions) -> AdapterFiles:
     assert reference.lora is not None
     path, revision = reference.lora.path, reference.lora.revision
     return find_adapter(path, revision, options.transformers_cache)

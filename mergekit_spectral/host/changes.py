@@ -20,9 +20,9 @@ Function = Callable[..., Any]
 
 
 def adapt(module: ModuleType) -> None:
-    """Check one of mergekit's modules and change it, if it is one that we change.
+    """Check one of mergekit's modules, and change it if it is in `CHANGES`.
 
-    Raises nothing: an error would be taken for a failed import of mergekit.
+    Raises nothing, because an error here would look like a failed import of mergekit.
     """
     try:
         if names.has_names(module) and names.fits() and module.__name__ in CHANGES:
@@ -57,6 +57,9 @@ def wrap_run_merge(merge: ModuleType) -> None:
 
 
 def _run_merge(run_merge: Function, *args: Any, **kwargs: Any) -> Any:
+    if not names.fits():
+        return run_merge(*args, **kwargs)
+
     from mergekit import merge_methods
 
     given = inspect.signature(run_merge).bind(*args, **kwargs).arguments
@@ -85,7 +88,7 @@ def wrap_tensor_names(auto: ModuleType) -> None:
 
 def _tensor_names(of_files: Function, *args: Any, **kwargs: Any) -> Any:
     tasks = sys.modules.get("mergekit.io.tasks")
-    loaders = {} if tasks is None else tasks.LoaderCache.loaders
+    loaders = tasks.LoaderCache.loaders if tasks is not None and names.fits() else {}
     model = args[0] if args else kwargs["model"]
     if model in loaders:
         return list(loaders[model].index.tensor_paths)

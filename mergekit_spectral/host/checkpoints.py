@@ -3,32 +3,72 @@
 from __future__ import annotations
 
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
+import safetensors
 import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from mergekit.common import ModelPath
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader, ShardedTensorIndex
 from safetensors import SafetensorError
+from torch import Tensor
 
-from mergekit_spectral.adapters import StoredWeights
+from mergekit_spectral.adapters.base_weights import DTYPES, Header
 from mergekit_spectral.adapters.files import CONFIG_NAME as ADAPTER_CONFIG
 from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.host.loaders import Loader
 from mergekit_spectral.host.mergeable import why_not_mergeable
-
-Header = tuple[tuple[int, ...], torch.dtype]
 
 _HUB = "; if the hub has it, the merge will download it first"
 
 
+class StoredWeights:
+    """The weights in a checkpoint's files.
+
+    No weight is read for its shape, except from pickles that hold more than tensors.
+
+    Args:
+        loader: of the checkpoint's tensors.
+
+    Raises:
+        MergeError: if the index names no file for a tensor.
+    """
+
+    def __init__(self, loader: Loader):
+        _check_index(loader.index)
+        self.index = loader.index
+        self._loader = loader
+        self._headers: dict[str, Header] = {}
+
+    def header(self, name: str) -> Header:
+        """Return a weight's shape and dtype."""
+        if name not in self._headers:
+            path = Path(self.index.base_path) / self.index.tensor_paths[name]
+            if path.suffix == ".safetensors":
+                self._headers |= _safetensors_headers(path)
+            else:
+                self._headers |= _pickled_headers(path)
+        if name not in self._headers:
+            tensor = self.read(name, torch.device("cpu"))
+            self._headers[name] = tuple(tensor.shape), tensor.dtype
+        return self._headers[name]
+
+    def read(self, name: str, device: torch.device) -> Tensor:
+        """Return a weight on `device`."""
+        tensor = self._loader.get_tensor(name, device=str(device))
+        assert tensor is not None  # the loader raises where there is none
+        return tensor
+
+
 class NotDownloadedError(MergeError):
-    """What is named is not on this machine, but may be on the hub."""
+    """A model or adapter is not on this machine, but may be on the hub."""
 
 
 class _IncompleteError(MergeError):
-    """A folder lacks files; of one in the hub's cache these are only not downloaded."""
+    """A folder lacks files. In the hub's cache, these have only not been downloaded."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +76,10 @@ class Checkpoint:
     """A whole model's files.
 
     Attributes:
-        folder: that they are in.
+        folder: the folder with the files.
         weights: the files that hold tensors.
         index: mergekit's index of the tensors.
-        headers: shape and dtype of every tensor.
+        headers: shape and dtype of every tensor, by name.
     """
 
     folder: Path
@@ -52,14 +92,18 @@ class Checkpoint:
         """The size of its weights."""
         return sum(path.stat().st_size for path in self.weights)
 
+    def read(self, name: str) -> Tensor:
+        """Return a tensor's values."""
+        return StoredWeights(LazyTensorLoader(self.index)).read(name, torch.device("cpu"))
+
 
 def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
     """Return the folder that mergekit would read, without asking the hub.
 
     Args:
         path: as the recipe has it.
-        what: it is, for messages: a model or an adapter.
-        recipe_folder: where the recipe is, which mergekit does not look in.
+        what: what messages call it, "Model" or "Adapter".
+        recipe_folder: the folder of the recipe, in which mergekit does not look.
 
     Raises:
         NotDownloadedError: it has the form of a hub id, and is not in the hub's cache.
@@ -97,7 +141,7 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
 
 
 def not_downloaded(path: ModelPath, what: str, beside: str = "") -> NotDownloadedError:
-    """Say that files are not here, though the hub may have them."""
+    """Return the error for files that are not on this machine, but may be on the hub."""
     at = f" at revision {path.revision}" if path.revision else ""
     return NotDownloadedError(
         f"{what} {path.path}{at} is neither a folder here nor downloaded{beside or _HUB}."
@@ -105,8 +149,8 @@ def not_downloaded(path: ModelPath, what: str, beside: str = "") -> NotDownloade
 
 
 def is_local(path: ModelPath) -> bool:
-    """Tell whether a model is a folder here, rather than the hub's."""
-    # Of a name that is too long for a file Path.exists raises.
+    """Tell whether a model is a local folder, and not on the hub."""
+    # Path.exists would raise for a name that is too long for a file.
     return os.path.exists(path.path)
 
 
@@ -125,14 +169,14 @@ def open_checkpoint(path: ModelPath, recipe_folder: Path, converted: bool) -> Ch
     """
     folder = find_folder(path, "Model", recipe_folder)
     try:
-        return _opened(path, folder, converted)
+        return _open(path, folder, converted)
     except _IncompleteError as error:
         if is_local(path):
             raise
         raise not_downloaded(path, "Model") from error
 
 
-def _opened(path: ModelPath, folder: Path, converted: bool) -> Checkpoint:
+def _open(path: ModelPath, folder: Path, converted: bool) -> Checkpoint:
     if not (folder / "config.json").is_file():
         if (folder / ADAPTER_CONFIG).is_file():
             raise _IncompleteError(
@@ -186,3 +230,41 @@ def _damaged(path: ModelPath, error: Exception) -> MergeError:
         f"Model {path}: the header of a file with its weights cannot be read "
         f"({first_line(error)}); copy or download it again."
     )
+
+
+def _check_index(index: ShardedTensorIndex) -> None:
+    files: dict[str, object] = dict(index.tensor_paths)
+    for name, file in files.items():
+        if not isinstance(file, str):
+            raise MergeError(
+                f"The index of the model in {index.base_path} maps tensor {name} to {file!r}, "
+                "which is no name of a file; copy or download the model again."
+            )
+
+
+def _safetensors_headers(path: Path) -> dict[str, Header]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        entries = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        return {
+            key: (tuple(entry.get_shape()), DTYPES[entry.get_dtype()])
+            for key, entry in entries.items()
+            if entry.get_dtype() in DTYPES
+        }
+
+
+def _pickled_headers(path: Path) -> dict[str, Header]:
+    try:
+        tensors = torch.load(path, map_location="meta", weights_only=True)
+    except pickle.UnpicklingError:
+        return {}
+    for key, tensor in tensors.items():
+        if isinstance(tensor, Tensor) and tensor.layout != torch.strided:
+            raise MergeError(
+                f"Tensor {key} in {path} is {str(tensor.layout).removeprefix('torch.')}; save it "
+                "as a dense tensor."
+            )
+    return {
+        key: (tuple(tensor.shape), tensor.dtype)
+        for key, tensor in tensors.items()
+        if isinstance(tensor, Tensor)
+    }

@@ -26,7 +26,7 @@ def when_imported(name: str, hook: Hook) -> None:
 
     Args:
         name: the module's full name. It has one hook at most.
-        hook: must raise nothing, and leave a module alone that it has seen before.
+        hook: must raise nothing, and must not change a module that it has changed before.
     """
     _hooks[name] = hook
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
@@ -67,7 +67,7 @@ class _Finder:
 
 
 class _Loader:
-    """A module's own loader, with a hook after it. Once the module is there, nobody sees it."""
+    """A module's own loader, which calls a hook after it. The module shows its own loader only."""
 
     def __init__(self, loader: Any, hook: Hook):
         self._loader = loader

@@ -6,18 +6,22 @@ that it infers, the plan may lack most of the model.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 import transformers
+from mergekit.common import ModelReference
 from transformers import PretrainedConfig
 
+from mergekit_spectral.adapters.base_weights import Header
 from mergekit_spectral.adapters.tensor_names import kind_of
+from mergekit_spectral.host.checkpoints import StoredWeights
+from mergekit_spectral.host.dense_inputs import WeightLoader
 from mergekit_spectral.host.mergeable import is_quantized
 
-Header = tuple[tuple[int, ...], torch.dtype]
+LOG = logging.getLogger(__name__)
 
 _RECOMPUTED = (".inv_freq", ".masked_bias")
 
@@ -28,7 +32,7 @@ class LeftOut:
 
     Attributes:
         needed: names of weights that the merged model would load with random values.
-        ignored: names of weights that transformers does not load either, as of extra layers.
+        ignored: names of weights that transformers does not load either, such as extra layers.
     """
 
     needed: Sequence[str]
@@ -58,14 +62,14 @@ def left_out(
 ) -> LeftOut:
     """Return the weights of a model that a merge does not read.
 
-    Buffers are passed over, and so are weights that are tied to others. Codes of quantized weights
-    count as weights.
+    Buffers and weights that are tied to others are not counted. Codes of quantized weights count as
+    weights.
 
     Args:
         headers: shapes and dtypes of the model's tensors.
-        read: the names of those that the merge reads.
-        config: the model's.
-        some_layers: whether the recipe chooses layers, and so leaves out others deliberately.
+        read: the names of the tensors that the merge reads.
+        config: the model's configuration.
+        some_layers: whether the recipe selects layers, and so leaves out others deliberately.
     """
     kinds = set(map(kind_of, read)) if some_layers else set()
     missing = sorted(
@@ -86,6 +90,27 @@ def left_out(
     unexpected = _patterns(model_class, "_keys_to_ignore_on_load_unexpected")
     ignored = [name for name in missing if _matches(name, unexpected)]
     return LeftOut([name for name in missing if name not in ignored], ignored)
+
+
+def warn_of_left_out(
+    model: ModelReference, loader: WeightLoader, some_layers: bool, trust_remote_code: bool
+) -> None:
+    """Log a warning if a merge that has ended did not read all weights of its base model.
+
+    Args:
+        model: the base.
+        loader: that mergekit has read it with.
+        some_layers: whether the recipe chooses layers.
+        trust_remote_code: mergekit's option.
+    """
+    names = loader.index.tensor_paths
+    read = loader.read_names
+    stored = StoredWeights(loader.loader)
+    unread = [name for name in names if isinstance(name, str) and name not in read]
+    headers = {name: stored.header(name) for name in unread}
+    lacking = left_out(headers, read, model.config(trust_remote_code), some_layers)
+    if lacking.needed:
+        LOG.warning("%s.", lacking.sentence(model, len(names)))
 
 
 def _patterns(model_class: object, attribute: str) -> list[str]:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
+from mergekit.common import dtype_from_name
+from mergekit.config import MergeConfiguration
 from torch import Tensor
 
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-CODES = (torch.int8, torch.uint8, torch.int32)
-"""Dtypes of quantized weights. Position ids, masks and counters are of others."""
+from mergekit_spectral.adapters.base_weights import CODES
+from mergekit_spectral.spectral import FLOATS, dtype_name
 
 _UNQUANTIZED = "take the model that it was made from, in float16 or bfloat16"
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return a dtype's name as a recipe has it."""
-    return str(dtype).removeprefix("torch.")
+def wrong_dtypes(config: MergeConfiguration) -> Iterator[tuple[str, str]]:
+    """Yield ``dtype`` and ``out_dtype`` if merged weights cannot have them, each with a sentence.
+
+    mergekit accepts int64 too, which rounds every weight to a whole number.
+    """
+    for key, name in (("dtype", config.dtype), ("out_dtype", config.out_dtype)):
+        try:
+            dtype = dtype_from_name(name)
+        except RuntimeError:
+            valid = False
+        else:
+            valid = dtype is None or dtype in FLOATS
+        if not valid:
+            yield key, f"`{key}` must be float32, bfloat16, float16 or float64, got {name}."
 
 
 def why_not_mergeable(
@@ -28,14 +40,14 @@ def why_not_mergeable(
 ) -> str | None:
     """Say why a stored tensor cannot be merged, or None if it can.
 
-    Whole numbers and truth values that are no quantized weights are buffers. Those are copied where
-    all models have the same, see `differs`.
+    Integers and booleans that are not quantized weights are buffers. A buffer is copied if all
+    models have the same.
 
     Args:
-        name: of the tensor.
-        shape: of it.
-        dtype: that it is stored in.
-        names: of all tensors of the checkpoint.
+        name: the tensor's name.
+        shape: the tensor's shape.
+        dtype: the dtype that it is stored in.
+        names: the names of all tensors of the checkpoint.
         converted: whether the recipe sets ``dtype``, so that mergekit converts what it loads.
 
     Returns:
@@ -45,7 +57,7 @@ def why_not_mergeable(
         return None
     if dtype.is_floating_point:
         # Plain casts to 8 bits, without scales, are weights like those of 16 bits.
-        if scale := _scale_of(name, names):
+        if scale := _find_scale(name, names):
             return f"is quantized to {dtype_name(dtype)}, with its scale in {scale}; {_UNQUANTIZED}"
         if converted:
             return None
@@ -67,19 +79,19 @@ def is_quantized(name: str, dtype: torch.dtype, names: Iterable[str]) -> bool:
     """Tell whether a tensor holds a weight's codes, whose scale is in a tensor beside it.
 
     Args:
-        name: of the tensor.
-        dtype: that it is stored in.
-        names: of all tensors of the checkpoint.
+        name: the tensor's name.
+        dtype: the dtype that it is stored in.
+        names: the names of all tensors of the checkpoint.
     """
-    return dtype in CODES and _scale_of(name, names) is not None
+    return dtype in CODES and _find_scale(name, names) is not None
 
 
 def differs(one: Tensor, other: Tensor) -> bool:
-    """Tell whether two tensors of any dtype, one of them a buffer, cannot stand for each other."""
+    """Tell whether two tensors have different dtypes or values."""
     return one.dtype != other.dtype or not torch.equal(one, other)
 
 
-def _scale_of(name: str, names: Iterable[str]) -> str | None:
+def _find_scale(name: str, names: Iterable[str]) -> str | None:
     """Return the tensor that holds the scale of a weight, as in ``up_proj.weight_scale``."""
     module = name.rpartition(".")[0] + "."
     others = (other for other in names if other != name and other.startswith(module))

@@ -1,65 +1,64 @@
-"""The models of a recipe, by their headers, in the place of mergekit's loaders."""
+"""The models that a recipe names: their configurations and headers, their adapters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
-import mergekit.merge
-import torch
+from mergekit.architecture import ModelArchitecture, arch_info_for_config
 from mergekit.common import ModelPath, ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader, ShardedTensorIndex
+from mergekit.merge_methods.base import MergeMethod
 from mergekit.options import MergeOptions
-from torch import Tensor
 from transformers import PretrainedConfig
 
 from mergekit_spectral.adapters import (
-    AdaptedLoader,
     LoraAdapter,
     ModelStructure,
     NotAProductError,
-    StoredWeights,
     find_adapter,
 )
+from mergekit_spectral.adapters.base_weights import Header
 from mergekit_spectral.adapters.files import CONFIG_NAME, WEIGHTS_NAMES, AdapterFiles
-from mergekit_spectral.adapters.loader import name_among
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.checkpoints import (
     Checkpoint,
-    Header,
     NotDownloadedError,
+    StoredWeights,
     find_folder,
     is_local,
     not_downloaded,
     open_checkpoint,
 )
-from mergekit_spectral.host.loader_cache import loader_cache
-from mergekit_spectral.host.lora_inputs import remarks, tied_weights
-from mergekit_spectral.recipe.findings import Findings
-from mergekit_spectral.recipe.sections import sections
+from mergekit_spectral.host.loaders import HeaderLoader, lend_loaders
+from mergekit_spectral.host.lora_inputs import (
+    AdaptedLoader,
+    find_oddities,
+    find_tied_weights,
+    read_adapters_in_factors,
+)
+from mergekit_spectral.methods import SpectralMethod
+from mergekit_spectral.recipe.findings import Finding, absent, error, note, warning
+from mergekit_spectral.recipe.reading import Recipe
 from mergekit_spectral.recipe.text import Key
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class CheckedModel:
-    """A model that a recipe names, as far as headers tell.
+    """A model that a recipe names, of which the configuration and the headers have been read.
 
     Attributes:
         reference: as the recipe has it.
-        checkpoint: of the model, or of the base that the adapter is on.
+        checkpoint: the model's files, or those of the base that the adapter is on.
         config: transformers' configuration.
         adapter: with the base's names for the weights that it changes; None without an adapter,
             or if that is not a product of factors.
-        index: of the tensors that it has, an adapter's included.
-        headers: their shapes and dtypes.
-        adapter_files: of the adapter, if there is one.
+        index: mergekit's index of its tensors, including those that an adapter brings.
+        headers: the tensors' shapes and dtypes, by name.
+        adapter_files: the adapter's files, if there is one.
     """
 
     reference: ModelReference
@@ -76,104 +75,136 @@ class CheckedModel:
         own = self.checkpoint.weights
         return (*own, self.adapter_files.weights) if self.adapter_files else own
 
-
-class HeaderLoader:
-    """Stands in for mergekit's loader; its tensors have a shape and a dtype, and no entries.
-
-    Args:
-        model: whose tensors they are.
-
-    Attributes:
-        index: mergekit's index of them.
-        read: the names of those that mergekit has asked for.
-    """
-
-    def __init__(self, model: CheckedModel):
-        self.index = model.index
-        self.read: set[str] = set()
-        self._headers = model.headers
-
-    def get_tensor(
-        self,
-        key: str,
-        device: str = "cpu",
-        aliases: list[str] | None = None,
-        raise_on_missing: bool = True,
-    ) -> Tensor | None:
-        """Return a tensor on the meta device.
-
-        Raises:
-            KeyError: if there is no such tensor and `raise_on_missing`.
-        """
-        name = name_among(self._headers, key, aliases, raise_on_missing)
-        if name is None:
-            return None
-        self.read.add(name)
-        shape, dtype = self._headers[name]
-        return torch.empty(shape, dtype=dtype, device="meta")
-
-    def flush(self) -> None:
-        """Do nothing: no file is open."""
+    @property
+    def architecture(self) -> ModelArchitecture | None:
+        """Its architecture as mergekit defines it; None if mergekit has to infer it."""
+        return arch_info_for_config(self.config)
 
 
 def open_models(
-    config: MergeConfiguration, options: MergeOptions, recipe_folder: Path, findings: Findings
-) -> dict[ModelReference, CheckedModel]:
-    """Read the headers of all models of a recipe that are here, and say which are not or wrong."""
+    recipe: Recipe, options: MergeOptions
+) -> tuple[dict[ModelReference, CheckedModel], list[Finding]]:
+    """Read the headers of a recipe's models.
+
+    Args:
+        recipe: the recipe.
+        options: mergekit's.
+
+    Returns:
+        The models that are on this machine and can be read, and findings about the others.
+    """
     models: dict[ModelReference, CheckedModel] = {}
+    findings: list[Finding] = []
     checkpoints: dict[ModelPath, Checkpoint | None] = {}
-    for reference, key in references(config).items():
-        path = reference.model
-        if path not in checkpoints:
-            read_files = partial(open_checkpoint, path, recipe_folder, config.dtype is not None)
-            checkpoints[path] = found(read_files, findings, key)
-        checkpoint, lora = checkpoints[path], reference.lora
-        find = partial(_adapter_files, lora, recipe_folder) if lora else None
-        files = found(find, findings, key) if find else None
-        if checkpoint and bool(files) == bool(lora):
-            read = partial(_read, reference, checkpoint, files, options, findings, key)
-            model = found(read, findings, key)
-            models |= {reference: model} if model else {}
-    return models
+    folder, converted = recipe.path.parent, recipe.config.dtype is not None
+    for reference, key in recipe.references.items():
+        path, lora, files = reference.model, reference.lora, None
+        try:
+            if path not in checkpoints:
+                checkpoints[path] = None
+                checkpoints[path] = open_checkpoint(path, folder, converted)
+        except MergeError as problem:
+            findings.append(describe_refusal(problem, key))
+        try:
+            files = _find_adapter_files(lora, folder) if lora else None
+            checkpoint = checkpoints[path]
+            if checkpoint and bool(files) == bool(lora):
+                models[reference], more = _read_headers(reference, checkpoint, files, options, key)
+                findings += more
+        except MergeError as problem:
+            findings.append(describe_refusal(problem, key))
+    return models, findings
 
 
-def found(read: Callable[[], T], findings: Findings, key: Key) -> T | None:
-    """Return what is read, or None with a finding if it is not here or wrong."""
-    try:
-        return read()
-    except NotDownloadedError as error:
-        findings.absent(error.message, key)
-    except MergeError as error:
-        findings.error(error.message, key)
-    return None
+def describe_refusal(problem: MergeError, key: Key) -> Finding:
+    """Return the finding that a model cannot be read: a warning if it may still be downloaded."""
+    kind = absent if isinstance(problem, NotDownloadedError) else error
+    return kind(problem.message, key)
 
 
-def references(config: MergeConfiguration) -> dict[ModelReference, Key]:
-    """Return the models that a recipe names, each with the place where it does so first."""
-    named: dict[ModelReference, Key] = {}
-    for section in sections(config):
-        place = section.key[:-1]
-        if section.model is not None:
-            named.setdefault(section.model, (*place, "model"))
-        elif section.base_model is not None:
-            named.setdefault(section.base_model, (*place, "base_model"))
-    return named
+def copied_inputs(
+    method: MergeMethod | None,
+    models: Mapping[ModelReference, CheckedModel],
+    bases: Collection[ModelReference],
+) -> list[ModelReference]:
+    """Return the LoRA inputs that a merge first merges into copies of their bases.
+
+    Args:
+        method: the recipe's. mergekit's own methods read all LoRA inputs from copies.
+        models: the recipe's.
+        bases: the models that inputs are compared to.
+    """
+    if isinstance(method, SpectralMethod):
+        return whole_inputs(models, bases)
+    return [reference for reference in models if reference.lora is not None]
+
+
+def whole_inputs(
+    models: Mapping[ModelReference, CheckedModel], bases: Collection[ModelReference]
+) -> list[ModelReference]:
+    """Return the LoRA inputs that cannot be read in factors, because they are no products or bases.
+
+    Args:
+        models: the recipe's.
+        bases: the models that inputs are compared to.
+    """
+    return [
+        reference
+        for reference, model in models.items()
+        if reference.lora is not None and (model.adapter is None or reference in bases)
+    ]
+
+
+def header_loaders(
+    models: Mapping[ModelReference, CheckedModel],
+) -> dict[ModelReference, HeaderLoader]:
+    """Return loaders that give mergekit the headers of models and nothing else."""
+    return {r: HeaderLoader(model.index, model.headers) for r, model in models.items()}
 
 
 @contextmanager
-def by_headers(
-    models: dict[ModelReference, CheckedModel], options: MergeOptions
-) -> Iterator[dict[ModelReference, HeaderLoader]]:
-    """Have mergekit see nothing but headers within this context, and give their loaders."""
-    # To ask for it has mergekit ask loaders for names of tensors, where it was not wrapped yet.
-    _ = mergekit.merge.run_merge
-    with loader_cache(options) as cache:
-        stand_ins: dict[ModelReference, Any] = {r: HeaderLoader(m) for r, m in models.items()}
-        cache.loaders.update(stand_ins)
-        yield stand_ins
+def lend_checked_files(
+    config: MergeConfiguration,
+    models: Mapping[ModelReference, CheckedModel],
+    options: MergeOptions,
+) -> Iterator[None]:
+    """Have mergekit read the files of models that were checked, without asking the hub for them.
+
+    Adapters are read in factors.
+    """
+    files: dict[ModelReference, LazyTensorLoader] = {
+        reference.model_copy(update={"lora": None}): LazyTensorLoader(model.checkpoint.index)
+        for reference, model in models.items()
+    }
+    with lend_loaders(options, files) as table:
+        read_adapters_in_factors(config, options, table)
+        yield
 
 
-def _adapter_files(path: ModelPath, recipe_folder: Path) -> AdapterFiles:
+def read_configuration(
+    model: ModelReference, options: MergeOptions
+) -> tuple[PretrainedConfig, str]:
+    """Return a model's configuration and the one architecture that it names.
+
+    Raises:
+        MergeError: transformers cannot read it, or it names no or several architectures.
+    """
+    try:
+        config = model.config(options.trust_remote_code)
+    except Exception as error:  # transformers raises many
+        raise MergeError(
+            f"Model {model.model}: transformers cannot read its config.json ({first_line(error)})."
+        ) from error
+    if not isinstance(config.architectures, list) or len(config.architectures) != 1:
+        raise MergeError(
+            f"Model {model.model} names no single architecture in its config.json, which "
+            'mergekit goes by; `architectures` must be as in ["LlamaForCausalLM"], got '
+            f"{config.architectures!r}."
+        )
+    return config, config.architectures[0]
+
+
+def _find_adapter_files(path: ModelPath, recipe_folder: Path) -> AdapterFiles:
     folder = find_folder(path, "Adapter", recipe_folder)
     if not is_local(path) and not all(any(map(Path.is_file, some)) for some in _needed(folder)):
         raise not_downloaded(path, "Adapter")
@@ -181,50 +212,37 @@ def _adapter_files(path: ModelPath, recipe_folder: Path) -> AdapterFiles:
 
 
 def _needed(folder: Path) -> list[list[Path]]:
-    """Return the files of an adapter, each as those of which one will do."""
+    """Return the files of an adapter, as lists of which one file each is needed."""
     return [[folder / CONFIG_NAME], [folder / name for name in WEIGHTS_NAMES]]
 
 
-def _read(
+def _read_headers(
     reference: ModelReference,
     checkpoint: Checkpoint,
     files: AdapterFiles | None,
     options: MergeOptions,
-    findings: Findings,
     key: Key,
-) -> CheckedModel:
-    try:
-        config = reference.config(options.trust_remote_code)
-    except Exception as error:  # transformers raises many
-        raise MergeError(
-            f"Model {reference.model}: transformers cannot read its config.json "
-            f"({first_line(error)})."
-        ) from error
-    if not isinstance(config.architectures, list) or len(config.architectures) != 1:
-        raise MergeError(
-            f"Model {reference.model} names no single architecture in its config.json, which "
-            'mergekit goes by; `architectures` must be as in ["LlamaForCausalLM"], got '
-            f"{config.architectures!r}."
-        )
+) -> tuple[CheckedModel, list[Finding]]:
+    config, _ = read_configuration(reference, options)
     index, headers = checkpoint.index, checkpoint.headers
     if files is None:
-        return CheckedModel(reference, checkpoint, config, None, index, headers)
+        return CheckedModel(reference, checkpoint, config, None, index, headers), []
     base = reference.model_copy(update={"lora": None})
     try:
-        ties = tied_weights(base, options.trust_remote_code)
+        ties = find_tied_weights(base, options.trust_remote_code)
         stored = StoredWeights(LazyTensorLoader(index))
         structure = ModelStructure.of(config, options.trust_remote_code)
         loader = AdaptedLoader(base, stored, LoraAdapter(files), structure, ties)
     except NotAProductError as refusal:
-        findings.note(
+        message = (
             f"Adapter {reference.lora} uses {refusal.what}, which is not an added product of two "
-            "matrices.",
-            key,
+            "matrices."
         )
-        return CheckedModel(reference, checkpoint, config, None, index, headers, files)
-    except RuntimeError as error:
-        raise MergeError(f"{reference}: {first_line(error)}.") from error
-    for remark in remarks(loader, base):
-        findings.warning(remark, key)
+        model = CheckedModel(reference, checkpoint, config, None, index, headers, files)
+        return model, [note(message, key)]
+    except RuntimeError as problem:
+        raise MergeError(f"{reference}: {first_line(problem)}.") from problem
+    findings = [warning(oddity, key) for oddity in find_oddities(loader, base)]
     headers = {name: loader.header(name) for name in loader.index.tensor_paths}
-    return CheckedModel(reference, checkpoint, config, loader.adapter, loader.index, headers, files)
+    index, adapter = loader.index, loader.adapter
+    return CheckedModel(reference, checkpoint, config, adapter, index, headers, files), findings

@@ -1,4 +1,7 @@
-"""The names of mergekit that a merge with our methods relies on."""
+"""The names of mergekit that this package relies on.
+
+This module imports the standard library only; see `mergekit_spectral.host`.
+"""
 
 from __future__ import annotations
 
@@ -8,55 +11,128 @@ from types import ModuleType
 LOG = logging.getLogger(__name__)
 
 NAMES: dict[str, tuple[str, ...]] = {
-    "mergekit.architecture": ("arch_info_for_config",),
+    "mergekit.architecture": (
+        "ModelArchitecture.all_weights",
+        "ModelArchitecture.modules",
+        "WeightInfo.name",
+        "WeightInfo.optional",
+        "WeightInfo.tied_names",
+        "WeightInfo.vocabulary_axis",
+        "arch_info_for_config",
+        "get_architecture_info",
+    ),
     "mergekit.architecture.auto": ("get_model_tensor_names",),
     "mergekit.architecture.conversion": (
         "can_convert_checkpoint_keys",
         "convert_checkpoint_tensors",
     ),
     "mergekit.card": ("is_hf",),
-    "mergekit.common": ("ModelReference", "dtype_from_name", "get_auto_cls"),
+    "mergekit.common": (
+        "ModelPath.path",
+        "ModelPath.revision",
+        "ModelReference.config",
+        "ModelReference.lora",
+        "ModelReference.model",
+        "dtype_from_name",
+        "get_auto_cls",
+    ),
     "mergekit.config": (
         "ConditionalParameter",
         "InputModelDefinition",
         "InputSliceDefinition",
-        "MergeConfiguration",
+        "MergeConfiguration.referenced_models",
         "OutputSliceDefinition",
         "ParameterSetting",
         "ScalarParameter",
     ),
-    "mergekit.io.lazy_tensor_loader": ("LazyTensorLoader", "ShardedTensorIndex"),
-    "mergekit.io.tasks": ("LoaderCache", "SaveTensor"),
-    "mergekit.merge": ("run_merge",),
+    "mergekit.io.lazy_tensor_loader": (
+        "LazyTensorLoader.flush",
+        "LazyTensorLoader.get_tensor",
+        "ShardedTensorIndex.base_path",
+        "ShardedTensorIndex.from_disk",
+        "ShardedTensorIndex.tensor_paths",
+    ),
+    "mergekit.io.tasks": (
+        "GatherTensors.arguments",
+        "GatherTensors.weight_info",
+        "LoadTensor.device",
+        "LoadTensor.execute",
+        "LoadTensor.group_label",
+        "LoaderCache.get",
+        "LoaderCache.loaders",
+        "LoaderCache.setup",
+        "SaveTensor.dtype",
+        "SaveTensor.execute",
+        "SaveTensor.tensor_name",
+        "SaveTensor.tensor_task",
+    ),
+    "mergekit.merge": ("_model_out_config", "run_merge"),
+    "mergekit.merge_methods": ("get", "registered_methods"),
     "mergekit.merge_methods.base": (
         "BasePolicy",
         "BatchOptions",
         "GroupMergeMethod",
         "InputContract",
-        "MergeMethod",
+        "MISSING",
+        "MergeMethod.validate_inputs",
         "MergeMethodSpec",
+        "OptionalTensorPolicy",
         "ParameterScope",
         "ParameterSpec",
         "PerInputValues",
+        "TensorEntry",
         "TensorGroup",
+        "TensorMetadata",
     ),
     "mergekit.merge_methods.generalized_task_arithmetic": ("GeneralizedTaskArithmeticMerge",),
     "mergekit.merge_methods.registry": ("_METHODS", "get", "registered_methods"),
-    "mergekit.merge_methods.task_adapter": ("ExecuteMergeMethodTask",),
-    "mergekit.options": ("MergeOptions",),
+    "mergekit.merge_methods.task_adapter": (
+        "ExecuteMergeMethodTask.base_model",
+        "ExecuteMergeMethodTask.gather_tensors",
+        "ExecuteMergeMethodTask.input_parameters",
+        "ExecuteMergeMethodTask.method_name",
+        "ExecuteMergeMethodTask.model_order",
+        "ExecuteMergeMethodTask.output_weight",
+        "ExecuteMergeMethodTask.parameters",
+    ),
+    "mergekit.options": (
+        "MergeOptions.device",
+        "MergeOptions.lora_merge_cache",
+        "MergeOptions.multi_gpu",
+        "MergeOptions.transformers_cache",
+        "MergeOptions.trust_remote_code",
+    ),
+    "mergekit.plan": ("MergePlanner.plan_to_disk",),
     "mergekit.sparsify": ("SparsificationMethod", "sparsify"),
+    "mergekit.tokenizer": ("PermutedVocabulary.gather_tensors",),
+    "mergekit.tokenizer.config": ("ModelTokenEmbedding", "TokenEmbeddingConfig"),
+    "mergekit.tokenizer.truncate": ("TruncatedVocabulary.gather_tensors",),
 }
-"""For each module, what it must have once it is imported."""
+"""For each of mergekit's modules, what it must have once it is imported.
+
+These are all names that this package imports or replaces, and those attributes of its classes that
+a merge or a plan cannot do without. mergekit's documentation promises few of them.
+"""
 
 _misfits: list[str] = []
 
 
 def has_names(module: ModuleType) -> bool:
     """Whether a module has all that we rely on; if not, `refuse` with the names."""
-    missing = [name for name in NAMES[module.__name__] if not hasattr(module, name)]
+    missing = [name for name in NAMES[module.__name__] if not _has(module, name)]
     if missing:
         refuse(f"{module.__name__} has no {', '.join(missing)}")
     return not missing
+
+
+def _has(module: ModuleType, name: str) -> bool:
+    top, _, attribute = name.partition(".")
+    if not attribute or not hasattr(module, top):
+        return hasattr(module, top)
+    owner = getattr(module, top)
+    # The fields of pydantic's models and of dataclasses need not be attributes of the class.
+    fields = (getattr(owner, kind, {}) for kind in ("model_fields", "__dataclass_fields__"))
+    return hasattr(owner, attribute) or any(attribute in names for names in fields)
 
 
 def refuse(misfit: str) -> None:

@@ -1,13 +1,17 @@
-"""mergekit's own plan of a merge, made from headers alone."""
+"""What mergekit would do with a recipe: its own plan of a merge, made from headers alone."""
 
 from __future__ import annotations
 
+import importlib.resources
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from mergekit.architecture import ModelArchitecture, WeightInfo
+from mergekit._data import chat_templates
+from mergekit.architecture import ModelArchitecture as ModelArchitecture
+from mergekit.architecture import WeightInfo, get_architecture_info
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import GatherTensors, LoadTensor, SaveTensor
@@ -21,8 +25,9 @@ from mergekit.tokenizer.truncate import TruncatedVocabulary
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError, first_line
-from mergekit_spectral.host.models import CheckedModel
-from mergekit_spectral.recipe.text import Key
+from mergekit_spectral.host.loaders import Loader, lend_loaders
+from mergekit_spectral.host.models import CheckedModel, copied_inputs, header_loaders
+from mergekit_spectral.recipe.reading import Recipe
 
 
 @dataclass(frozen=True)
@@ -32,15 +37,16 @@ class PlannedTensor:
     Attributes:
         name: in the merged model.
         optional: whether models may lack it.
-        vocabulary: whether it has an axis of tokens.
-        remade: whether mergekit makes the inputs anew first, for a tokenizer of the recipe's own.
+        vocabulary: whether it has a vocabulary axis.
+        remade: whether mergekit first recomputes the inputs' rows for another tokenizer.
         inputs: by model, in the recipe's order, the tensor without entries, or None where the
             model has none.
         names: by model, what the tensor is called there, which may be an alias.
         loads: by model, mergekit's task that reads it.
-        base_model: that the inputs are compared to, if any.
-        shared: the method's parameters.
-        per_input: those that each input has its own of.
+        base_model: the model that the inputs are compared to, if any.
+        shared: values of the parameters that all inputs share.
+        per_input: by model, values of the parameters that are set for each input.
+        task: mergekit's task that merges it.
     """
 
     name: str
@@ -53,55 +59,107 @@ class PlannedTensor:
     base_model: ModelReference | None
     shared: Mapping[str, Any]
     per_input: Mapping[ModelReference, Mapping[str, Any]]
+    task: ExecuteMergeMethodTask
 
 
 @dataclass(frozen=True)
 class PlannedMerge:
-    """A merge that has everything it needs, as far as headers tell.
+    """A merge whose recipe and models have been read, as mergekit plans it.
 
     Attributes:
-        config: the recipe.
-        method: of it.
-        models: all that the recipe names.
-        named: where it names each first.
-        copied: those that mergekit merges into copies of their bases first.
-        tensors: of the merged model, in the order in which they are merged.
-        read: by model, the names of the tensors that mergekit reads.
+        recipe: the recipe.
+        method: the recipe's merge method.
+        models: all models that the recipe names.
         options: mergekit's.
+        tensors: the tensors of the merged model, in the order in which they are merged.
+        read: by model, the names of the tensors that mergekit reads.
+        copied: the LoRA inputs that are first merged into copies of their bases.
     """
 
-    config: MergeConfiguration
+    recipe: Recipe
     method: MergeMethod
     models: Mapping[ModelReference, CheckedModel]
-    named: Mapping[ModelReference, Key]
-    copied: Collection[ModelReference]
+    options: MergeOptions
     tensors: Sequence[PlannedTensor]
     read: Mapping[ModelReference, Collection[str]]
-    options: MergeOptions
+    copied: Collection[ModelReference]
 
 
-def planned(
-    config: MergeConfiguration, architecture: ModelArchitecture, options: MergeOptions
+def chat_template_names() -> list[str]:
+    """Return the names of the chat templates that come with mergekit."""
+    files = importlib.resources.files(chat_templates).iterdir()
+    return sorted(Path(file.name).stem for file in files if file.name.endswith(".jinja"))
+
+
+def read_architecture(
+    recipe: Recipe, models: Mapping[ModelReference, CheckedModel], options: MergeOptions
+) -> ModelArchitecture:
+    """Return the architecture that mergekit merges models by, known or inferred from their headers.
+
+    Raises:
+        MergeError: mergekit has no architecture for the models.
+    """
+    try:
+        with lend_loaders(options, header_loaders(models)):
+            return get_architecture_info(recipe.config, options)
+    except MergeError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise MergeError(f"mergekit refuses these models: {first_line(error)}.") from error
+
+
+def plan_merge(
+    recipe: Recipe,
+    method: MergeMethod,
+    models: Mapping[ModelReference, CheckedModel],
+    architecture: ModelArchitecture,
+    options: MergeOptions,
+) -> PlannedMerge:
+    """Have mergekit plan a merge, from the models' headers alone.
+
+    Raises:
+        MergeError: mergekit refuses the recipe.
+    """
+    loaders = header_loaders(models)
+    tensors = plan_tensors(recipe.config, architecture, loaders, options)
+    read = {model: loader.read_names for model, loader in loaders.items()}
+    copied = copied_inputs(method, models, recipe.base_models)
+    return PlannedMerge(recipe, method, models, options, tensors, read, copied)
+
+
+def plan_tensors(
+    config: MergeConfiguration,
+    architecture: ModelArchitecture,
+    loaders: Mapping[ModelReference, Loader],
+    options: MergeOptions,
 ) -> list[PlannedTensor]:
-    """Plan a merge of models of which mergekit sees the headers alone.
+    """Have mergekit plan the tensors of a merge.
+
+    Args:
+        config: the recipe.
+        architecture: of the merged model.
+        loaders: of all of its models. mergekit asks for each tensor once, on the meta device.
+        options: mergekit's.
 
     Raises:
         MergeError: mergekit refuses the recipe.
     """
     config = config.model_copy(deep=True)  # the planner changes it
     try:
-        out_config = _model_out_config(config, architecture, options.trust_remote_code)
-        planner = MergePlanner(config, architecture, options, out_config)
-        saved = [task for task in planner.plan_to_disk("") if isinstance(task, SaveTensor)]
-        tasks = [task.tensor_task for task in saved]
-        return [_planned(task) for task in tasks if isinstance(task, ExecuteMergeMethodTask)]
+        with lend_loaders(options, loaders):
+            out_config = _model_out_config(config, architecture, options.trust_remote_code)
+            planner = MergePlanner(config, architecture, options, out_config)
+            # Planned only: nothing is written until tasks are executed.
+            saved = [task for task in planner.plan_to_disk("") if isinstance(task, SaveTensor)]
+            tasks = [task.tensor_task for task in saved]
+            return [_read_task(task) for task in tasks if isinstance(task, ExecuteMergeMethodTask)]
     except MergeError:
         raise
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise MergeError(f"mergekit cannot plan this merge: {first_line(error)}.") from error
 
 
-def _planned(task: ExecuteMergeMethodTask) -> PlannedTensor:
+def _read_task(task: ExecuteMergeMethodTask) -> PlannedTensor:
     gather = task.gather_tensors
     if isinstance(gather, PermutedVocabulary | TruncatedVocabulary):
         gather = gather.gather_tensors
@@ -113,17 +171,18 @@ def _planned(task: ExecuteMergeMethodTask) -> PlannedTensor:
         optional=task.output_weight.optional,
         vocabulary=task.output_weight.vocabulary_axis is not None,
         remade=gather is not task.gather_tensors,
-        inputs={model: _loaded(loads[model]) for model in task.model_order},
+        inputs={model: _load_header(loads[model]) for model in task.model_order},
         names={model: loads[model].group_label() or weights[model].name for model in weights},
         loads=loads,
         base_model=task.base_model,
         shared=dict(task.parameters.items()),
         per_input={m: dict(values.items()) for m, values in task.input_parameters.items()},
+        task=task,
     )
 
 
-def _loaded(load: LoadTensor) -> Tensor | None:
-    # There it stays also where mergekit puts it together of others, as experts.
+def _load_header(load: LoadTensor) -> Tensor | None:
+    # On this device, tensors that mergekit puts together, such as experts, have no entries either.
     on_meta: Any = load.model_copy(update={"device": "meta"})
     with torch.device("meta"):
         try:

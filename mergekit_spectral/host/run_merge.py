@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
+from mergekit import card, merge_methods
+from mergekit.common import dtype_from_name
 from mergekit.config import MergeConfiguration
+from mergekit.io.tasks import SaveTensor
+from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.options import MergeOptions
+from torch import Tensor
 
-from mergekit_spectral.host.dense_inputs import dense_inputs_in_main_memory, weights_only
-from mergekit_spectral.host.local_names import local_folders_are_no_hub_ids
-from mergekit_spectral.host.lora_inputs import factored_lora_inputs
-from mergekit_spectral.host.output_range import check_range_of_saved_tensors
+from mergekit_spectral.host.dense_inputs import keep_in_main_memory, refuse_other_than_weights
+from mergekit_spectral.host.left_out import warn_of_left_out
+from mergekit_spectral.host.loaders import lend_loaders
+from mergekit_spectral.host.lora_inputs import read_adapters_in_factors
+from mergekit_spectral.host.recipe_check import check_recipe
 from mergekit_spectral.methods import MergeError, SpectralMethod
-from mergekit_spectral.recipe.sections import check_recipe
+
+Save = Callable[[Any, Any, Tensor | None], None]
 
 
 @contextmanager
@@ -34,21 +45,43 @@ def spectral_merge(
     check_recipe(config, method)
     check_range_of_saved_tensors()
     try:
-        with (
-            local_folders_are_no_hub_ids(),
-            weights_only(config, options),
-            factored_lora_inputs(config, options),
-            dense_inputs_in_main_memory(config, options),
-        ):
+        with local_folders_are_no_hub_ids(), lend_merge_loaders(config, options):
             yield
     except ValueError as error:
-        if told := _shapes_told_by_model(str(error), config):
+        if told := _name_models_of_shapes(str(error), config):
             raise MergeError(f"{config.merge_method}: {told}") from None
         raise
 
 
-def _shapes_told_by_model(message: str, config: MergeConfiguration) -> str | None:
-    """Say whose shapes differ where mergekit's message only lists them in the recipe's order."""
+@contextmanager
+def lend_merge_loaders(config: MergeConfiguration, options: MergeOptions) -> Iterator[None]:
+    """Have mergekit read a recipe's models through our loaders within this context.
+
+    They refuse tensors that are not weights, read adapters in factors and, if the merge runs on a
+    GPU, leave dense inputs in main memory. At the end, a warning is logged if the merge has not
+    read all weights of the base.
+
+    Raises:
+        MergeError: an input is wrong.
+    """
+    with lend_loaders(options) as table:
+        weights = refuse_other_than_weights(config, table)
+        read_adapters_in_factors(config, options, table)
+        keep_in_main_memory(config, options, table)
+        # mergekit changes the recipe's object while it plans.
+        base = config.base_model
+        some_layers, some_modules = bool(config.slices), bool(config.modules)
+        yield
+        if base is not None and base in weights and not some_modules:
+            warn_of_left_out(base, weights[base], some_layers, options.trust_remote_code)
+
+
+def _name_models_of_shapes(message: str, config: MergeConfiguration) -> str | None:
+    """Return mergekit's message on shapes with the models' names, which it lacks.
+
+    Returns:
+        None if the message is another, or the recipe does not tell which model has which shape.
+    """
     mismatch = re.match(r"Tensor size mismatch for (\S+): \[(.*?)\]\.(.*)", message)
     if mismatch is None:
         return None
@@ -65,3 +98,57 @@ def _shapes_told_by_model(message: str, config: MergeConfiguration) -> str | Non
     pairs = ", ".join(f"{s} in {m}" for s, m in zip(shapes, *orders, strict=True))
     advice = hint.strip() or "Merge only models of one architecture and size."
     return f"tensor {tensor} must have one shape in all inputs, but has {pairs}. {advice}"
+
+
+def check_range_of_saved_tensors() -> None:
+    """Refuse tensors of our methods that ``out_dtype`` has no range for, when they are saved.
+
+    A method does not see ``out_dtype``. mergekit casts to it later, and writes values that became
+    infinite. Calling this again does nothing. It is not undone after a merge, because another
+    thread may be merging.
+    """
+    if not hasattr(SaveTensor.execute, "checks_range"):
+        SaveTensor.execute = _check_range(SaveTensor.execute)  # type: ignore[method-assign, assignment]
+
+
+def _check_range(save: Save) -> Save:
+    @functools.wraps(save)
+    def execute(self: Any, writer: Any, tensor: Tensor | None) -> None:
+        dtype = dtype_from_name(self.dtype)
+        task = self.tensor_task
+        if tensor is not None and dtype and isinstance(task, ExecuteMergeMethodTask):
+            method = merge_methods.get(task.method_name)
+            if isinstance(method, SpectralMethod):
+                tensor = method.rounded(tensor, dtype, self.tensor_name)
+        save(self, writer, tensor)
+
+    execute.checks_range = True  # type: ignore[attr-defined]
+    return execute
+
+
+_local = ContextVar("_local", default=False)
+
+
+@contextmanager
+def local_folders_are_no_hub_ids() -> Iterator[None]:
+    """Keep mergekit's card writer from asking the hub for names of local folders.
+
+    For a folder named ``name`` or ``org/name`` mergekit asks the hub whether it has a model of that
+    name, after the weights are written. Without a network that is an error, and the merged model
+    is left without a tokenizer and a card. Only code within this context is affected.
+    """
+    if not hasattr(card.is_hf, "__wrapped__"):
+        setattr(card, "is_hf", _except_folders(card.is_hf))  # noqa: B010, typed as it is
+    token = _local.set(True)
+    try:
+        yield
+    finally:
+        _local.reset(token)
+
+
+def _except_folders(is_hf: Callable[[str], bool]) -> Callable[[str], bool]:
+    @functools.wraps(is_hf)
+    def wrapped(path: str) -> bool:
+        return not (_local.get() and os.path.exists(path)) and is_hf(path)
+
+    return wrapped

@@ -8,7 +8,6 @@ from fnmatch import fnmatch
 
 import torch
 from mergekit.common import ModelReference
-from mergekit.config import MergeConfiguration
 from mergekit.merge_methods.base import TensorEntry, TensorGroup, TensorMetadata
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from mergekit_spectral.adapters import AdaptedTensor
 from mergekit_spectral.adapters.tensor_names import kind_of
 from mergekit_spectral.host.plan import PlannedTensor
 from mergekit_spectral.methods.task_deltas import TaskDelta, adapter_delta, task_deltas
-from mergekit_spectral.recipe.sections import base_models, sections
+from mergekit_spectral.recipe.reading import Recipe
 from mergekit_spectral.spectral import Delta
 
 
@@ -54,11 +53,10 @@ class LeftOut:
     why: str
 
 
-def inputs_of(config: MergeConfiguration) -> list[ModelReference]:
+def inputs_of(recipe: Recipe) -> list[ModelReference]:
     """Return the models that a recipe merges, without those that they are compared to."""
-    bases = base_models(config)
-    models = dict.fromkeys(section.model for section in sections(config))
-    return [model for model in models if model is not None and model not in bases]
+    models = dict.fromkeys(model for group in recipe.groups for model in group.models)
+    return [model for model in models if model not in recipe.base_models]
 
 
 def chosen(

@@ -1,24 +1,21 @@
-"""All of a recipe's tensors, looked at one after the other, with a record to go on from."""
+"""Look at all tensors of a recipe one after the other, with a record to continue from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mergekit.io.lazy_tensor_loader import LazyTensorLoader
 from mergekit.options import MergeOptions
 from pydantic import TypeAdapter
 
 from mergekit_spectral import __version__
 from mergekit_spectral.adapters.files import CONFIG_NAME
-from mergekit_spectral.checking.check import examine
+from mergekit_spectral.checking.check import plan_inspection
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.loader_cache import loader_cache
-from mergekit_spectral.host.lora_inputs import factored_lora_inputs
+from mergekit_spectral.host.models import lend_checked_files
 from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.inspecting.inputs import (
     LeftOut,
@@ -29,7 +26,6 @@ from mergekit_spectral.inspecting.inputs import (
     read_updates,
 )
 from mergekit_spectral.inspecting.weights import Values, WeightReport, inspect_weight
-from mergekit_spectral.recipe.sections import base_models
 from mergekit_spectral.spectral import LinAlgError
 from mergekit_spectral.whole_files import errors_as_sentences, move_up, unfinished
 
@@ -106,20 +102,20 @@ def inspect(
 
     Args:
         recipe: the recipe's file.
-        folder: where the record goes, out of which an inspection that was stopped goes on.
+        folder: where the record goes, from which a stopped inspection continues.
         options: mergekit's.
         pattern: a glob of the tensors' names to look at; all if None.
         sample: how many of each kind of weight, evenly over the layers; all if None.
         progress: is called with the number of tensors that are done, and of all.
 
     Raises:
-        MergeError: the recipe has an error or no base, a model is not here, or the folder cannot be
-            written to.
+        MergeError: the recipe has an error or no base, a model is not on this machine, or the
+            folder cannot be written to.
     """
-    merge = _planned(recipe, options)
-    config = merge.config
-    bases = sorted(base_models(config), key=str)
-    inputs = inputs_of(config)
+    merge = _plan(recipe, folder, options)
+    config = merge.recipe.config
+    bases = sorted(merge.recipe.base_models, key=str)
+    inputs = inputs_of(merge.recipe)
     tensors, left_out = chosen(merge.tensors, inputs, pattern, sample)
     if not tensors:
         called = f" and whose name is like {pattern}" if pattern else ""
@@ -128,7 +124,7 @@ def inspect(
             f"{recipe}: there is no tensor that the base and an input have{called}{why}."
         )
     done = _Record(folder / RECORD, _fingerprint(recipe, merge))
-    with from_files(merge), factored_lora_inputs(config, options):
+    with lend_checked_files(config, merge.models, options):
         for number, tensor in enumerate(tensors):
             progress(number, len(tensors))
             if tensor.name not in done.reports:
@@ -148,25 +144,9 @@ def inspect(
     )
 
 
-@contextmanager
-def from_files(merge: PlannedMerge) -> Iterator[None]:
-    """Have mergekit read the files that were checked, without asking the hub for them."""
-    with loader_cache(merge.options) as cache:
-        for reference, model in merge.models.items():
-            whole = reference.model_copy(update={"lora": None})
-            cache.loaders[whole] = LazyTensorLoader(model.checkpoint.index)
-        yield
-
-
-def _planned(recipe: Path, options: MergeOptions) -> PlannedMerge:
-    report, merge = examine(recipe, options, None)
-    if merge is None:
-        absent = [finding for finding in report.findings if finding.absent]
-        first = (*report.errors, *absent)[0]
-        raise MergeError(
-            f"{first.place(recipe)}: {first.message} See `mergekit-spectral check {recipe}`."
-        )
-    if not base_models(merge.config):
+def _plan(recipe: Path, folder: Path, options: MergeOptions) -> PlannedMerge:
+    merge = plan_inspection(recipe, options, folder)
+    if not merge.recipe.base_models:
         raise MergeError(
             f"{recipe} names no base model, so there are no updates to look at; set `base_model` "
             "to the model that the inputs were fine-tuned from."

@@ -22,7 +22,15 @@ from mergekit.merge_methods.base import (
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.mergeable import FLOATS, dtype_name
+from mergekit_spectral.methods.costs import (
+    BLOCK_BYTES,
+    DENSE_BYTES,
+    FACTORED_BYTES,
+    TensorInputs,
+    Work,
+    gram_memory,
+    joint_work,
+)
 from mergekit_spectral.methods.parameters import Parameter, for_method
 from mergekit_spectral.methods.task_deltas import (
     TaskDelta,
@@ -32,11 +40,13 @@ from mergekit_spectral.methods.task_deltas import (
     task_deltas,
 )
 from mergekit_spectral.spectral import (
+    FLOATS,
     Delta,
     DeltaEntries,
     Entries,
     LinAlgError,
     Output,
+    dtype_name,
     exact_matmul,
     smaller_blocks,
 )
@@ -67,9 +77,18 @@ class SpectralMethod(GroupMergeMethod):
     merged slice by slice over the first (fused experts), those of more as [out, rest]
     (convolutions).
 
+    A subclass also says what merging a matrix costs, for `mergekit-spectral check`.
+
     Attributes:
         summary: what it does, in a line.
+        reads_lazily: whether adapters are read in factors, and dense inputs are left in main
+            memory.
+        averages_all: whether an entry's result is the mean of all inputs, over the sum of their
+            weights.
     """
+
+    reads_lazily: bool = True
+    averages_all: bool = False
 
     def __init__(
         self,
@@ -132,6 +151,39 @@ class SpectralMethod(GroupMergeMethod):
             return
         for number, own in enumerate(zip(*(delta.matrices() for delta in deltas), strict=True)):
             output.write_matrix(number, self.merge_matrices(own, settings))
+
+    def matrix_work(self, tensor: TensorInputs) -> Work:
+        """Count the operations of merging one of a tensor's matrices.
+
+        By default they are those of a merge in the joint basis.
+        """
+        side, other = _shared_lengths(tensor)
+        return joint_work(side, other, tensor.known_ranks, tensor.count)
+
+    def dense_memory(self, tensor: TensorInputs) -> float:
+        """Return the bytes for a tensor with dense inputs, besides blocks, inputs and result.
+
+        By default they are those of a joint decomposition.
+        """
+        side, _ = _shared_lengths(tensor)
+        return DENSE_BYTES * tensor.shape.numel() + gram_memory(side, tensor.count)
+
+    def count_work(self, tensor: TensorInputs) -> Work:
+        """Count the operations of merging a tensor."""
+        entries = tensor.shape.numel()
+        if entries == 0:
+            return Work()
+        if self.is_elementwise(tensor.shape, tensor.vocabulary, tensor.settings):
+            return Work(entries=float(entries * tensor.count))
+        return self.matrix_work(tensor).times(tensor.matrices) + Work(entries=float(entries))
+
+    def peak_memory(self, tensor: TensorInputs) -> int:
+        """Return the bytes that merging a tensor takes besides the inputs and the result."""
+        if self.is_elementwise(tensor.shape, tensor.vocabulary, tensor.settings):
+            return BLOCK_BYTES
+        if tensor.in_factors:
+            return BLOCK_BYTES + FACTORED_BYTES * tensor.shape.numel()
+        return int(BLOCK_BYTES + self.dense_memory(tensor))
 
     def validate_inputs(
         self,
@@ -354,6 +406,15 @@ def shared_side(direction: str, shape: tuple[int, int]) -> str:
         return direction
     out_features, in_features = shape
     return "horizontal" if out_features <= in_features else "vertical"
+
+
+def _shared_lengths(tensor: TensorInputs) -> tuple[int, int]:
+    """Return the lengths of the side that the inputs share, and of the other one."""
+    out_features, in_features = tensor.matrix_shape
+    direction = tensor.settings.get("direction", "horizontal")
+    if shared_side(direction, tensor.matrix_shape) == "horizontal":
+        return out_features, in_features
+    return in_features, out_features
 
 
 _DIVISORS = (1, 8, 64)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.methods.base import SpectralMethod, along_shared_side
+from mergekit_spectral.methods.costs import TensorInputs
 from mergekit_spectral.methods.parameters import (
     DIRECTION,
     EMBEDDINGS,
@@ -44,6 +45,8 @@ from mergekit_spectral.spectral import (
     merge_entries,
 )
 
+SPARSIFIED_BYTES = 1.2
+"""Bytes for each entry and each input, for what the inner method leaves of it (fitted)."""
 DELLA = SparsificationMethod.della_magprune
 
 
@@ -119,6 +122,15 @@ class KnOTS(SpectralMethod):
             # whole.
             sparsified = [self._sparsified(entries, settings, t) for t in range(entries.count)]
             merge_entries(SparsifiedEntries(entries, sparsified), merge, output, votes=votes)
+
+    @property
+    def averages_all(self) -> bool:  # type: ignore[override]  # a constant there
+        """Whether the inner method adds all inputs, without electing signs."""
+        return self.inner.consensus_method is None
+
+    def dense_memory(self, tensor: TensorInputs) -> float:
+        sparsified = SPARSIFIED_BYTES * tensor.count * tensor.shape.numel()
+        return super().dense_memory(tensor) + sparsified
 
     def _inner(self, settings: KnOTSSettings, **changes: Any) -> MergeFunction:
         """Return the inner method's merge.

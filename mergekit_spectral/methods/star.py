@@ -7,6 +7,13 @@ from functools import partial
 from typing import TypedDict
 
 from mergekit_spectral.methods.base import SpectralMethod
+from mergekit_spectral.methods.costs import (
+    DENSE_BYTES,
+    TensorInputs,
+    Work,
+    gram_memory,
+    separate_work,
+)
 from mergekit_spectral.methods.parameters import EMBEDDINGS, ETA, LAMBDA, NORMALIZE, WEIGHT
 from mergekit_spectral.spectral import (
     Delta,
@@ -31,6 +38,8 @@ class STARSettings(TypedDict):
 class STAR(SpectralMethod):
     """The weighted mean of the inputs, each cut to its leading directions at its nuclear norm."""
 
+    averages_all = True
+
     def __init__(self) -> None:
         super().__init__(
             name="star",
@@ -49,3 +58,11 @@ class STAR(SpectralMethod):
     def merge_elementwise(self, entries: Entries, settings: STARSettings, output: Output) -> None:
         mean = partial(weighted_mean, weights=settings["weight"], normalize=settings["normalize"])
         merge_entries(entries, mean, output)
+
+    def matrix_work(self, tensor: TensorInputs) -> Work:
+        side, other = sorted(tensor.matrix_shape)
+        return separate_work(side, other, tensor.known_ranks, tensor.count)
+
+    def dense_memory(self, tensor: TensorInputs) -> float:
+        side = min(tensor.matrix_shape)
+        return DENSE_BYTES * tensor.shape.numel() + gram_memory(side, tensor.count)

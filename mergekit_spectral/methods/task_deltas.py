@@ -14,8 +14,13 @@ from torch import Tensor
 from mergekit_spectral.adapters import AdaptedTensor
 from mergekit_spectral.adapters.deferred import DeferredTensor, HostTensor
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.mergeable import dtype_name
-from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta, working_dtype
+from mergekit_spectral.spectral import (
+    Delta,
+    DenseDelta,
+    FactoredDelta,
+    dtype_name,
+    working_dtype,
+)
 
 _INPUTS_SHARE = 4
 """Inputs may fill this part of a device's free memory: decompositions need the most."""

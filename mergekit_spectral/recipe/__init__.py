@@ -1,1 +1,5 @@
-"""Recipes as text with lines, as sections, and what is found in them."""
+"""Recipes as text with lines and as sections, and findings about them.
+
+This room needs mergekit's configuration and nothing else of the package but `errors`: it knows no
+method, opens no model, and may be imported by every other room.
+"""

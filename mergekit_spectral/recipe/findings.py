@@ -1,12 +1,14 @@
-"""What a check has to say, each in a sentence."""
+"""Findings: sentences about a recipe, each with its severity and the key that it is about."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from mergekit_spectral.recipe.text import Key, RecipeText, dotted
+from mergekit_spectral.recipe.text import Key, RecipeText
 
 Severity = Literal["error", "warning", "note"]
 
@@ -16,69 +18,76 @@ class Finding:
     """One thing that is wrong with a recipe, or worth knowing.
 
     Attributes:
-        severity: whether the merge fails, or does not do what the recipe seems to ask for, or
-            neither.
+        severity: an error if the merge fails, a warning if it does not do what the recipe seems to
+            ask for, a note if it is only worth knowing.
         message: a sentence.
-        key: what it is about, as in ``models[0].parameters.weight``; empty if the whole recipe.
-        line: of the key, from 1.
-        absent: whether it is that a model is not on this machine, so that nothing is known of it.
+        key: what it is about, as ("models", 0, "parameters", "weight"); empty for the whole recipe.
+        line: the line of the key, from 1; None until `locate` has found it, or if there is none.
+        absent: whether it reports a model that is not on this machine, so that nothing is known
+            about it.
     """
 
     severity: Severity
     message: str
-    key: str = ""
+    key: Key = ()
     line: int | None = None
     absent: bool = False
 
     def place(self, recipe: Path) -> str:
-        """Return where it is, as in ``recipe.yml:8``."""
+        """Return the file and the line, as in ``recipe.yml:8``."""
         return f"{recipe}:{self.line}" if self.line else str(recipe)
 
 
-@dataclass
-class Findings:
-    """The findings of one check, in the order in which they are made.
+def error(message: str, key: Key = ()) -> Finding:
+    """Return why the merge would fail."""
+    return Finding("error", message, key)
 
-    Attributes:
-        text: the recipe's, for the lines; None if it cannot be read.
-        all: the findings.
+
+def warning(message: str, key: Key = ()) -> Finding:
+    """Return what the merge would do other than what the recipe seems to ask for."""
+    return Finding("warning", message, key)
+
+
+def note(message: str, key: Key = ()) -> Finding:
+    """Return what is worth knowing."""
+    return Finding("note", message, key)
+
+
+def absent(message: str, key: Key = ()) -> Finding:
+    """Return a warning that a model is not on this machine."""
+    return Finding("warning", message, key, absent=True)
+
+
+def find_errors(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the errors alone."""
+    return [finding for finding in findings if finding.severity == "error"]
+
+
+def locate(findings: Iterable[Finding], text: RecipeText | None) -> list[Finding]:
+    """Give findings the lines of their keys, and keep a finding that was made twice once.
+
+    Args:
+        findings: in the order in which they were made.
+        text: the recipe's, or None if it cannot be read.
     """
+    if text is None:
+        return list(findings)
+    located = (
+        finding if finding.line else replace(finding, line=text.line(finding.key))
+        for finding in findings
+    )
+    return list(dict.fromkeys(located))
 
-    text: RecipeText | None
-    all: list[Finding] = field(default_factory=list)
 
-    def error(self, message: str, key: Key = ()) -> None:
-        """Say why the merge would fail."""
-        self._add("error", message, key)
+def sort_by_line(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Sort findings by their lines; those about the whole recipe are last."""
+    return tuple(sorted(findings, key=lambda one: (one.line is None, one.line or 0)))
 
-    def warning(self, message: str, key: Key = ()) -> None:
-        """Say what would go otherwise than the recipe seems to ask for."""
-        self._add("warning", message, key)
 
-    def absent(self, message: str, key: Key = ()) -> None:
-        """Warn that a model is not on this machine."""
-        self._add("warning", message, key, absent=True)
-
-    def note(self, message: str, key: Key = ()) -> None:
-        """Say what is worth knowing."""
-        self._add("note", message, key)
-
-    @property
-    def errors(self) -> list[Finding]:
-        """The errors alone."""
-        return [finding for finding in self.all if finding.severity == "error"]
-
-    @property
-    def failed(self) -> bool:
-        """Whether there is an error."""
-        return bool(self.errors)
-
-    def by_line(self) -> tuple[Finding, ...]:
-        """Return them in the order of their lines, those about the whole recipe last."""
-        return tuple(sorted(self.all, key=lambda one: (one.line is None, one.line)))
-
-    def _add(self, severity: Severity, message: str, key: Key, absent: bool = False) -> None:
-        line = self.text.line(key) if self.text else None
-        finding = Finding(severity, message, dotted(key), line, absent)
-        if finding not in self.all:
-            self.all.append(finding)
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean …?" with the known name that is most like `name`, or list the names."""
+    known = sorted(known)
+    nearest = get_close_matches(name, known, n=1)
+    if nearest:
+        return f"did you mean {nearest[0]}?"
+    return f"there are {', '.join(known)}." if known else "there are none."

@@ -1,83 +1,153 @@
-"""A recipe's file, read as mergekit reads it, with what is wrong in it by line."""
+"""Read a recipe's file as mergekit reads it, and find what is wrong in its text."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from mergekit_spectral.checking.keys import check_keys
 from mergekit_spectral.errors import first_line
-from mergekit_spectral.recipe.findings import Finding, Findings
-from mergekit_spectral.recipe.text import NOTHING, Key, RecipeText, dotted
+from mergekit_spectral.recipe.findings import Finding, error, locate
+from mergekit_spectral.recipe.keys import find_unknown_keys
+from mergekit_spectral.recipe.sections import (
+    Group,
+    Section,
+    base_models,
+    groups,
+    references,
+    sections,
+)
+from mergekit_spectral.recipe.text import MISSING, Key, RecipeText, dotted
 
 _NESTED = "the file is nested too deeply, or in itself."
 
 
-def read_recipe(recipe: Path) -> tuple[MergeConfiguration | None, Findings]:
-    """Return a recipe, or None if mergekit would not read it, with what is wrong in it."""
-    text, findings = _text(recipe)
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe: its text, and what mergekit reads in it.
+
+    Attributes:
+        path: the file.
+        text: the file's text, with lines.
+        config: the recipe as mergekit has it.
+        sections: all sections of parameters that it may have.
+        groups: the lists of models that are merged with one another.
+        references: the models that it names, each with the place where it is named first.
+        base_models: the models that inputs are compared to.
+    """
+
+    path: Path
+    text: RecipeText
+    config: MergeConfiguration
+    sections: tuple[Section, ...]
+    groups: tuple[Group, ...]
+    references: dict[ModelReference, Key]
+    base_models: set[ModelReference]
+
+    @classmethod
+    def of(cls, path: Path, text: RecipeText, config: MergeConfiguration) -> Recipe:
+        """Go through a recipe that mergekit has read."""
+        return cls(
+            path=path,
+            text=text,
+            config=config,
+            sections=tuple(sections(config)),
+            groups=tuple(groups(config)),
+            references=references(config),
+            base_models=base_models(config),
+        )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came of reading a file.
+
+    Attributes:
+        recipe: the recipe; None if mergekit would not read the file.
+        findings: about the text, with their lines.
+    """
+
+    recipe: Recipe | None
+    findings: tuple[Finding, ...]
+
+
+def read_recipe(path: Path) -> Reading:
+    """Read a recipe's file."""
+    text, failure = _read_text(path)
     if text is None:
-        return None, findings
-    for key, line in text.repeated():
-        told = f"`{dotted(key)}` stands here for the second time, and only the last counts."
-        findings.all.append(Finding("warning", told, dotted(key), line))
-    if not isinstance(text.values, dict):
-        findings.error("the recipe is not a mapping of keys to values.")
-        return None, findings
-    try:
-        check_keys(text.values, findings)
-    except RecursionError:
-        findings.error(_NESTED)
-        return None, findings
-    return _parsed(text, findings), findings
+        return Reading(None, (failure,) if failure else ())
+    findings = [
+        Finding(
+            "warning",
+            f"`{dotted(key)}` is listed here for the second time, and only the last one counts.",
+            key,
+            line,
+        )
+        for key, line in text.repeated()
+    ]
+    config, more = _parse(text)
+    findings += more
+    recipe = Recipe.of(path, text, config) if config else None
+    return Reading(recipe, tuple(locate(findings, text)))
 
 
-def _text(recipe: Path) -> tuple[RecipeText | None, Findings]:
-    findings = Findings(None)
+def _read_text(path: Path) -> tuple[RecipeText | None, Finding | None]:
     try:
-        findings.text = RecipeText(recipe.read_text(encoding="utf-8"))
+        return RecipeText(path.read_text(encoding="utf-8")), None
     except UnicodeDecodeError:
-        findings.error("the file is not text in UTF-8.")
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
+        return None, error("the file is not text in UTF-8.")
+    except yaml.MarkedYAMLError as problem:
+        mark = problem.problem_mark
         line = mark.line + 1 if mark else None
-        what = " ".join(filter(None, (error.context, error.problem)))
-        findings.all.append(Finding("error", f"the file is not YAML: {what}.", "", line))
-    except (yaml.YAMLError, ValueError) as error:
-        findings.error(f"the file is not YAML: {first_line(error)}.")
+        what = " ".join(filter(None, (problem.context, problem.problem)))
+        return None, Finding("error", f"the file is not YAML: {what}.", line=line)
+    except (yaml.YAMLError, ValueError) as problem:
+        return None, error(f"the file is not YAML: {first_line(problem)}.")
     except RecursionError:
-        findings.error(_NESTED)
-    return findings.text, findings
+        return None, error(_NESTED)
 
 
-def _parsed(text: RecipeText, findings: Findings) -> MergeConfiguration | None:
+def _parse(text: RecipeText) -> tuple[MergeConfiguration | None, list[Finding]]:
+    if not isinstance(text.values, dict):
+        return None, [error("the recipe is not a mapping of keys to values.")]
     try:
-        return MergeConfiguration.model_validate(text.values)
-    except ValidationError as error:
-        found: dict[Key, list[str]] = defaultdict(list)
-        for one in error.errors():
-            found[_there(text, one)].append(one["msg"])
-        for key, messages in found.items():
-            value = text.at(key)
-            told = messages[0] if len(messages) == 1 else "is of no form that mergekit reads"
-            got = "" if value is NOTHING else f", got {'nothing' if value is None else repr(value)}"
-            findings.error(f"`{dotted(key) or 'the recipe'}`: {told}{got}.", key)
-    except RuntimeError as error:
-        findings.error(f"{first_line(error)}.")
-    return None
+        findings = list(find_unknown_keys(text.values))
+    except RecursionError:
+        return None, [error(_NESTED)]
+    try:
+        return MergeConfiguration.model_validate(text.values), findings
+    except ValidationError as refusal:
+        return None, [*findings, *_explain(refusal, text)]
+    except RuntimeError as refusal:
+        return None, [*findings, error(f"{first_line(refusal)}.")]
 
 
-def _there(text: RecipeText, error: ErrorDetails) -> Key:
-    """Return where pydantic found an error, without the names of types that it tried."""
+def _explain(refusal: ValidationError, text: RecipeText) -> Iterator[Finding]:
+    """Yield one finding for each place at which pydantic refuses a recipe."""
+    found: dict[Key, list[str]] = defaultdict(list)
+    for one in refusal.errors():
+        found[_place(text, one)].append(one["msg"])
+    for key, messages in found.items():
+        value = text.at(key)
+        what = messages[0] if len(messages) == 1 else "has no form that mergekit reads"
+        got = "" if value is MISSING else f", got {'nothing' if value is None else repr(value)}"
+        yield error(f"`{dotted(key) or 'the recipe'}`: {what}{got}.", key)
+
+
+def _place(text: RecipeText, problem: ErrorDetails) -> Key:
+    """Return where pydantic found an error, without the names of the types that it tried."""
     key: Key = ()
-    for part in error["loc"]:
-        if text.at((*key, part)) is NOTHING:
-            # What is missing has no place but its own.
-            return (*key, part) if error["type"] == "missing" and part == error["loc"][-1] else key
+    for part in problem["loc"]:
+        if text.at((*key, part)) is MISSING:
+            # A key that is missing is named itself, as the text has no other place for it.
+            missing = problem["type"] == "missing" and part == problem["loc"][-1]
+            return (*key, part) if missing else key
         key = (*key, part)
     return key

@@ -1,16 +1,15 @@
-"""Check a whole recipe before any model is touched.
+"""A recipe's structure: its ``parameters:`` sections, and the models that are merged together.
 
-mergekit resolves parameters tensor by tensor, after it has opened the models and, for LoRA inputs,
-written merged copies of them. A value that is out of range is better refused before that, also
-where a filter or a gradient hides it from the first tensors.
+`_walk` is the only traversal of a recipe in the package; everything else here filters what it
+yields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mergekit.common import ModelReference, dtype_from_name
+from mergekit.common import ModelReference
 from mergekit.config import (
     ConditionalParameter,
     InputModelDefinition,
@@ -20,118 +19,118 @@ from mergekit.config import (
     ParameterSetting,
     ScalarParameter,
 )
-from mergekit.merge_methods.base import ParameterScope
 
-from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.mergeable import FLOATS
-from mergekit_spectral.methods import SpectralMethod
+from mergekit_spectral.recipe.text import Key
 
 Settings = dict[str, ParameterSetting] | None
 
 
 @dataclass(frozen=True)
 class Section:
-    """One ``parameters:`` section of a recipe.
+    """One ``parameters:`` section that a recipe has or may have.
 
     Attributes:
-        settings: what it says, if it is there.
-        base_model: that the section's inputs are compared to, if any.
-        model: the input that it belongs to, if it is one's own.
-        key: where it stands, as in ("models", 0, "parameters").
+        settings: its parameters; None if the recipe does not have the section.
+        base_model: the model that the section's inputs are compared to, if any.
+        model: the input that the section belongs to; None for that of the whole recipe, a module
+            or a slice.
+        key: its place, as ("models", 0, "parameters").
+        layers: the ``layer_range`` of an input of a slice.
     """
 
     settings: Settings
     base_model: ModelReference | None
     model: ModelReference | None = None
-    key: tuple[str | int, ...] = ("parameters",)
+    key: Key = ("parameters",)
+    layers: tuple[int, int] | None = None
 
     @property
     def of_base(self) -> bool:
-        """Whether it belongs to the base model, as one of the inputs."""
+        """Whether the section belongs to the base model, as one of the inputs."""
         return self.model is not None and self.model == self.base_model
 
-    def is_around(self, place: tuple[str | int, ...]) -> bool:
-        """Whether it holds for what stands at a place, as all do of the whole recipe."""
+    def contains(self, place: Key) -> bool:
+        """Whether the section's parameters hold for what is at a place."""
         return place[: len(self.key) - 1] == self.key[:-1]
 
 
-def check_recipe(config: MergeConfiguration, method: SpectralMethod) -> None:
-    """Check a recipe's dtypes, that every merge has a base and every parameter a valid value.
+@dataclass(frozen=True)
+class Group:
+    """Models that are merged with one another: a list of models, or the sources of a slice.
 
-    Args:
-        config: the recipe as written, or as mergekit's planner normalized it.
-        method: the recipe's merge method.
-
-    Raises:
-        MergeError: naming the method, the key and, for a value, the valid range.
+    Attributes:
+        key: the list's place, as ("models",) or ("slices", 0, "sources").
+        base_model: the model that they are compared to, if any.
+        module: the module of the models that the list is for; None for all.
+        models: the models, in the recipe's order.
+        inputs: each model's own section.
+        is_slice: whether it is a slice, whose sources have a range of layers each.
     """
-    for _, message in wrong_dtypes(config):
-        raise MergeError(message)
-    for section in sections(config):
-        if section.model is not None:
-            method.require_base(section.base_model)
-        for parameter in method.spec.parameters:
-            unused = section.of_base and parameter.scope == ParameterScope.NON_BASE
-            if section.settings and parameter.name in section.settings and not unused:
-                for value in scalars(section.settings[parameter.name]):
-                    parameter.validate(value)
 
-
-def wrong_dtypes(config: MergeConfiguration) -> Iterator[tuple[str, str]]:
-    """Yield ``dtype`` and ``out_dtype`` where weights cannot be of them, each with a sentence.
-
-    mergekit takes int64 too, which rounds every weight to a whole number.
-    """
-    for key, name in (("dtype", config.dtype), ("out_dtype", config.out_dtype)):
-        try:
-            dtype = dtype_from_name(name)
-        except RuntimeError:
-            valid = False
-        else:
-            valid = dtype is None or dtype in FLOATS
-        if not valid:
-            yield key, f"`{key}` must be float32, bfloat16, float16 or float64, got {name}."
-
-
-def base_models(config: MergeConfiguration) -> set[ModelReference]:
-    """Return the models that inputs of a recipe are compared to."""
-    return {section.base_model for section in sections(config) if section.base_model is not None}
+    key: Key
+    base_model: ModelReference | None
+    module: str | None
+    models: tuple[ModelReference, ...]
+    inputs: tuple[Section, ...]
+    is_slice: bool
 
 
 def sections(config: MergeConfiguration) -> Iterator[Section]:
-    """Yield all sections of parameters that a recipe may have, whether or not they are there."""
-    yield Section(config.parameters, config.base_model)
-    yield from _of_models(config.models, config.base_model, ("models",))
-    yield from _of_slices(config.slices, config.base_model, ("slices",))
-    for name, module in (config.modules or {}).items():
-        key = ("modules", name)
-        yield Section(module.parameters, config.base_model, key=(*key, "parameters"))
-        yield from _of_models(module.models, config.base_model, (*key, "models"))
-        yield from _of_slices(module.slices, config.base_model, (*key, "slices"))
+    """Yield all sections that a recipe may have, whether or not it has them."""
+    for part in _walk(config):
+        if isinstance(part, Group):
+            yield from part.inputs
+        else:
+            yield part
 
 
-def _of_models(
-    models: Sequence[InputModelDefinition | InputSliceDefinition] | None,
-    base_model: ModelReference | None,
-    key: tuple[str | int, ...],
-) -> Iterator[Section]:
-    for number, model in enumerate(models or []):
-        yield Section(model.parameters, base_model, model.model, (*key, number, "parameters"))
+def groups(config: MergeConfiguration) -> Iterator[Group]:
+    """Yield all lists of models that are merged with one another."""
+    return (part for part in _walk(config) if isinstance(part, Group))
 
 
-def _of_slices(
-    slices: list[OutputSliceDefinition] | None,
-    base_model: ModelReference | None,
-    key: tuple[str | int, ...],
-) -> Iterator[Section]:
-    for number, output_slice in enumerate(slices or []):
-        base = output_slice.base_model or base_model
-        yield Section(output_slice.parameters, base, key=(*key, number, "parameters"))
-        yield from _of_models(output_slice.sources, base, (*key, number, "sources"))
+def references(config: MergeConfiguration) -> dict[ModelReference, Key]:
+    """Return the models that a recipe names, each with the place where it is named first."""
+    named: dict[ModelReference, Key] = {}
+    for section in sections(config):
+        place = section.key[:-1]
+        if section.model is not None:
+            named.setdefault(section.model, (*place, "model"))
+        elif section.base_model is not None:
+            named.setdefault(section.base_model, (*place, "base_model"))
+    return named
+
+
+def base_models(config: MergeConfiguration) -> set[ModelReference]:
+    """Return the models that a recipe's inputs are compared to."""
+    return {section.base_model for section in sections(config) if section.base_model is not None}
+
+
+def filters(sections: Iterable[Section]) -> Iterator[tuple[Key, str]]:
+    """Yield the text of every filter in parameters, with its place."""
+    for section in sections:
+        for name, setting in (section.settings or {}).items():
+            several = isinstance(setting, list)
+            for number, part in enumerate(setting if isinstance(setting, list) else [setting]):
+                if isinstance(part, ConditionalParameter) and part.filter not in (None, "*"):
+                    own = (number,) if several else ()
+                    yield (*section.key, name, *own), part.filter or ""
+
+
+def find_setting(sections: Iterable[Section], name: str, model: ModelReference) -> Key:
+    """Return the place that sets a parameter of a model, its own before shared ones.
+
+    Returns:
+        The place, or () if the parameter is not set.
+    """
+    settings = [section for section in sections if name in (section.settings or {})]
+    own = [section for section in settings if section.model == model]
+    shared = [section for section in reversed(settings) if section.model is None]
+    return next(((*section.key, name) for section in (*own, *shared)), ())
 
 
 def scalars(setting: ParameterSetting) -> Iterator[ScalarParameter]:
-    """Yield every scalar in a setting: of filters, of gradients, or itself."""
+    """Yield every scalar in a setting, which may be one, or made of filters or gradients."""
     if isinstance(setting, ConditionalParameter):
         yield from scalars(setting.value)
     elif isinstance(setting, list):
@@ -139,3 +138,65 @@ def scalars(setting: ParameterSetting) -> Iterator[ScalarParameter]:
             yield from scalars(part)
     else:
         yield setting
+
+
+def _walk(config: MergeConfiguration) -> Iterator[Section | Group]:
+    """Yield a recipe's parts from outside in: the sections around a group before the group."""
+    base = config.base_model
+    yield Section(config.parameters, base)
+    yield from _walk_models(config.models, base, (), None)
+    yield from _walk_slices(config.slices, base, (), None)
+    for name, module in (config.modules or {}).items():
+        key = ("modules", name)
+        yield Section(module.parameters, base, key=(*key, "parameters"))
+        yield from _walk_models(module.models, base, key, name)
+        yield from _walk_slices(module.slices, base, key, name)
+
+
+def _walk_models(
+    models: Sequence[InputModelDefinition] | None,
+    base_model: ModelReference | None,
+    key: Key,
+    module: str | None,
+) -> Iterator[Group]:
+    if models:
+        yield _group(models, base_model, (*key, "models"), module)
+
+
+def _walk_slices(
+    slices: Sequence[OutputSliceDefinition] | None,
+    base_model: ModelReference | None,
+    key: Key,
+    module: str | None,
+) -> Iterator[Section | Group]:
+    for number, part in enumerate(slices or []):
+        base = part.base_model or base_model
+        own = (*key, "slices", number)
+        yield Section(part.parameters, base, key=(*own, "parameters"))
+        yield _group(part.sources, base, (*own, "sources"), module)
+
+
+def _group(
+    inputs: Sequence[InputModelDefinition | InputSliceDefinition],
+    base_model: ModelReference | None,
+    key: Key,
+    module: str | None,
+) -> Group:
+    own = [
+        Section(
+            settings=one.parameters,
+            base_model=base_model,
+            model=one.model,
+            key=(*key, number, "parameters"),
+            layers=one.layer_range if isinstance(one, InputSliceDefinition) else None,
+        )
+        for number, one in enumerate(inputs)
+    ]
+    return Group(
+        key=key,
+        base_model=base_model,
+        module=module,
+        models=tuple(one.model for one in inputs),
+        inputs=tuple(own),
+        is_slice=key[-1] == "sources",
+    )

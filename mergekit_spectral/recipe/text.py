@@ -1,4 +1,4 @@
-"""A recipe's text: its values, and the lines that they stand on."""
+"""A recipe's text: its values, and the line of each."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import yaml
 from yaml import MappingNode, Node, SequenceNode
 
 Key = tuple[str | int, ...]
-"""Where something stands in a recipe, as in ("models", 0, "parameters", "weight")."""
+"""A place in a recipe, as ("models", 0, "parameters", "weight")."""
 
-NOTHING = object()
-"""What stands where there is nothing."""
+MISSING = object()
+"""The value at a place that a recipe does not have."""
 
 
 class RecipeText:
     """A recipe as it is written.
 
     Args:
-        text: in YAML.
+        text: YAML.
 
     Attributes:
-        values: what YAML makes of it.
+        values: the text as Python's mappings, lists and scalars.
 
     Raises:
-        yaml.YAMLError: it is not YAML, or more than one document.
-        ValueError: it holds a value that is none, such as a date without that day.
+        yaml.YAMLError: the text is not YAML, or more than one document.
+        ValueError: it has an impossible value, as a date with a thirteenth month.
     """
 
     def __init__(self, text: str):
@@ -34,17 +34,17 @@ class RecipeText:
         self._root = yaml.compose(text, Loader=yaml.SafeLoader)
 
     def at(self, key: Key) -> Any:
-        """Return what stands at a key, or `NOTHING`."""
+        """Return the value at a place, or `MISSING`."""
         value = self.values
         for part in key:
             try:
                 value = value[part]
             except (KeyError, IndexError, TypeError):
-                return NOTHING
+                return MISSING
         return value
 
     def line(self, key: Key) -> int | None:
-        """Return the line, from 1, of a key or list entry, or of the closest that is there."""
+        """Return the line, from 1, of a key or list entry, or of the closest one around it."""
         if self._root is None:
             return None
         node, line = self._root, None
@@ -57,7 +57,7 @@ class RecipeText:
         return line
 
     def repeated(self) -> Iterator[tuple[Key, int]]:
-        """Yield keys that stand twice in one mapping, of which YAML takes the last, with lines."""
+        """Yield keys that are twice in one mapping, where YAML takes the last, and their lines."""
         if self._root is not None:
             yield from _repeated(self._root, (), set())
 
@@ -69,7 +69,7 @@ def dotted(key: Key) -> str:
 
 
 def _parts(node: Node) -> Iterator[tuple[str | int, Node, Node]]:
-    """Yield the parts of a mapping or a list: the key, the node that it stands at, the value."""
+    """Yield the parts of a mapping or a list: the key, the node with its line, the value."""
     if isinstance(node, MappingNode):
         for key, value in node.value:
             yield key.value, key, value
@@ -79,7 +79,7 @@ def _parts(node: Node) -> Iterator[tuple[str | int, Node, Node]]:
 
 
 def _repeated(node: Node, key: Key, visited: set[int]) -> Iterator[tuple[Key, int]]:
-    if id(node) in visited:  # an alias, which may be of what it is in
+    if id(node) in visited:  # an alias, which may contain itself
         return
     visited.add(id(node))
     seen = set()

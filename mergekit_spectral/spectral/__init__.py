@@ -53,7 +53,9 @@ from mergekit_spectral.spectral.merging.merge_entries import (
 )
 from mergekit_spectral.spectral.merging.thresholds import Ranks
 from mergekit_spectral.spectral.numerics import (
+    FLOATS,
     TIE,
+    dtype_name,
     exact_matmul,
     in_float64,
     smaller_blocks,
@@ -67,6 +69,7 @@ from mergekit_spectral.spectral.svd.joint import (
 )
 
 __all__ = [
+    "FLOATS",
     "TIE",
     "Compressed",
     "Coordinates",
@@ -91,6 +94,7 @@ __all__ = [
     "above_tolerance",
     "compress",
     "disjoint_mean",
+    "dtype_name",
     "exact_matmul",
     "in_float64",
     "joint_decomposition",

@@ -29,6 +29,14 @@ kept; votes that cancel to this share of their sum elect no sign; a coordinate b
 its column's length is zero; a singular value that exceeds a limit by less does not exceed it.
 """
 
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Dtypes of the weights that can be merged."""
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return a dtype's name as a recipe has it, such as ``bfloat16``."""
+    return str(dtype).removeprefix("torch.")
+
 
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype in which singular vectors made from inputs of `dtype` are used."""

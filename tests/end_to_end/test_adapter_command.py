@@ -214,9 +214,9 @@ def test_another_tokenizer_makes_no_adapter(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (None, "transformers cannot read its configuration"),
-        ({"model_type": None}, "transformers cannot read its configuration"),
-        ({"model_type": "llamma"}, "transformers cannot read its configuration"),
+        (None, "transformers cannot read its config.json"),
+        ({"model_type": None}, "transformers cannot read its config.json"),
+        ({"model_type": "llamma"}, "transformers cannot read its config.json"),
         ({"architectures": None}, "names no single architecture in its config.json"),
         ({"architectures": ["LlamaForCausalLM"] * 2}, "names no single architecture"),
         ({"architectures": ["OPTForCausalLM"]}, "mergekit has no definition of the architecture"),

@@ -385,10 +385,10 @@ def test_a_full_disk(limit: int, reported: Path, llama: Family, tmp_path: Path):
         shutil.copytree(reported / "report", out)
     before = finished(out)
     recipe = write(plain_recipe("drm", llama), tmp_path)
-    status, told = command_on_a_full_disk(limit, "inspect", str(recipe), "--out", str(out))
+    status, printed = command_on_a_full_disk(limit, "inspect", str(recipe), "--out", str(out))
     assert status == 1
-    assert f"Error: {out} cannot be written to (File too large)" in told
-    assert "Traceback" not in told
+    assert f"Error: {out} cannot be written to (File too large)" in printed
+    assert "Traceback" not in printed
     assert finished(out) == before
     assert {path.name for path in out.glob("*")} <= {"tensors.jsonl", *before}
 
@@ -525,18 +525,18 @@ def test_inputs_that_change_nothing(llama: Family, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"merge_method": "drn"}, "there is no merge method drn; did you mean drm?"),
         ({"merge_method": "linear", "base_model": None}, "names no base model"),
     ],
 )
 def test_recipes_that_cannot_be_inspected(
-    change: dict[str, Any], told: str, llama: Family, tmp_path: Path
+    change: dict[str, Any], message: str, llama: Family, tmp_path: Path
 ):
     recipe = {**plain_recipe("drm", llama, weight=1.0), **change}
     result = run(write(recipe, tmp_path), "--out", tmp_path / "report")
     assert result.exit_code == 1
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.output
     assert not (tmp_path / "report").exists()

@@ -15,8 +15,7 @@ from support import peft_adapters
 
 from mergekit_spectral.adapters import AdaptedTensor
 from mergekit_spectral.adapters.deferred import HostTensor
-from mergekit_spectral.host.dense_inputs import dense_inputs_in_main_memory
-from mergekit_spectral.host.lora_inputs import factored_lora_inputs
+from mergekit_spectral.host.run_merge import lend_merge_loaders
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def config(model: ModelReference) -> MergeConfiguration:
 
 def test_on_a_gpu_they_stay_in_main_memory(model: ModelReference, config: MergeConfiguration):
     task = LoadTensor(model=model, tensor="weight", dtype="bfloat16", device="meta")
-    with dense_inputs_in_main_memory(config, MergeOptions(cuda=True)):
+    with lend_merge_loaders(config, MergeOptions(cuda=True)):
         tensor = task.execute()
         assert type(tensor) is HostTensor
         assert (tensor.device.type, tensor.dtype) == ("meta", torch.bfloat16)
@@ -51,7 +50,7 @@ def test_on_a_gpu_they_stay_in_main_memory(model: ModelReference, config: MergeC
 
 def test_a_loader_that_was_there_before_is_again(model: ModelReference, config: MergeConfiguration):
     before = LoaderCache().get(model)
-    with dense_inputs_in_main_memory(config, MergeOptions(cuda=True)):
+    with lend_merge_loaders(config, MergeOptions(cuda=True)):
         assert LoaderCache().get(model) is not before
     assert LoaderCache().loaders.pop(model) is before
 
@@ -72,7 +71,7 @@ def test_adapters_stay_in_factors(tmp_path: Path):
         }
     )
     options = MergeOptions(cuda=True)
-    with factored_lora_inputs(config, options), dense_inputs_in_main_memory(config, options):
+    with lend_merge_loaders(config, options):
         tuned, before = (
             LoadTensor(model=model, tensor="square.weight").execute()
             for model in (config.models[0].model, config.base_model)
@@ -85,15 +84,15 @@ def test_adapters_stay_in_factors(tmp_path: Path):
 
 
 def test_on_the_cpu_nothing_changes(model: ModelReference, config: MergeConfiguration):
-    with dense_inputs_in_main_memory(config, MergeOptions()):
+    with lend_merge_loaders(config, MergeOptions()):
         tensor = LoadTensor(model=model, tensor="weight").execute()
     assert type(tensor) is torch.Tensor
-    LoaderCache().loaders.pop(model)
+    assert model not in LoaderCache().loaders
 
 
 def test_on_several_gpus_they_stay_in_main_memory_too(
     model: ModelReference, config: MergeConfiguration, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with dense_inputs_in_main_memory(config, MergeOptions(multi_gpu=True)):
+    with lend_merge_loaders(config, MergeOptions(multi_gpu=True)):
         assert type(LoadTensor(model=model, tensor="weight").execute()) is HostTensor

@@ -2,64 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from mergekit.common import ModelReference
 
-from mergekit_spectral.host.models import CheckedModel
-from mergekit_spectral.recipe.findings import Findings
-from mergekit_spectral.recipe.text import Key
+from mergekit_spectral.checking.subject import Subject
+from mergekit_spectral.recipe.findings import Finding, warning
 
-SAMPLE = 512
+SAMPLE_BYTES = 512
 SAMPLES = 1 << 13
 
 
-def check_identity(
-    models: Mapping[ModelReference, CheckedModel],
-    bases: set[ModelReference],
-    keys: Mapping[ModelReference, Key],
-    findings: Findings,
-) -> None:
+def check_duplicates(subject: Subject) -> Iterator[Finding]:
     """Warn of inputs whose files are those of the base or of another input.
 
     Files of one size are compared at `SAMPLES` places evenly apart, and whole if they are small.
     """
+    models, named = subject.models, subject.recipe.references
+    bases = subject.recipe.base_models
     seen: dict[ModelReference, tuple[Path, ...]] = {}
-    # The base first, so that it is the input that is named.
+    # The base first, so that the input is named and not the base.
     for reference in sorted(models, key=lambda reference: reference not in bases):
         files = models[reference].files
-        twin = next((other for other, own in seen.items() if _alike(files, own)), None)
+        twin = next((other for other, own in seen.items() if _are_equal(files, own)), None)
         if twin is None:
             seen[reference] = files
         elif twin in bases:
-            findings.warning(
+            yield warning(
                 f"{reference} seems to have the same weights as the base model {twin}, so it adds "
                 "nothing to the merge.",
-                keys[reference],
+                named[reference],
             )
         else:
-            findings.warning(
+            yield warning(
                 f"{reference} seems to have the same weights as {twin}, so these count twice.",
-                keys[reference],
+                named[reference],
             )
 
 
-def _alike(some: tuple[Path, ...], others: tuple[Path, ...]) -> bool:
-    return len(some) == len(others) and all(map(_same, some, others))
+def _are_equal(some: tuple[Path, ...], others: tuple[Path, ...]) -> bool:
+    return len(some) == len(others) and all(map(_have_equal_bytes, some, others))
 
 
-def _same(one: Path, other: Path) -> bool:
+def _have_equal_bytes(one: Path, other: Path) -> bool:
     if one.resolve() == other.resolve():
         return True
     size = one.stat().st_size
     if size != other.stat().st_size:
         return False
-    step = max(SAMPLE, size // SAMPLES)
+    step = max(SAMPLE_BYTES, size // SAMPLES)
     with one.open("rb") as first, other.open("rb") as second:
-        for start in (*range(0, size, step), max(0, size - SAMPLE)):
+        for start in (*range(0, size, step), max(0, size - SAMPLE_BYTES)):
             first.seek(start)
             second.seek(start)
-            if first.read(SAMPLE) != second.read(SAMPLE):
+            if first.read(SAMPLE_BYTES) != second.read(SAMPLE_BYTES):
                 return False
     return True

@@ -1,4 +1,4 @@
-"""Keys that mergekit does not know, and so ignores in silence."""
+"""Keys that mergekit does not have, and so ignores silently."""
 
 from __future__ import annotations
 
@@ -10,35 +10,40 @@ from mergekit.config import MergeConfiguration
 from mergekit.options import MergeOptions
 from pydantic import BaseModel
 
-from mergekit_spectral.recipe.findings import Findings
-from mergekit_spectral.recipe.spelling import meant
+from mergekit_spectral.recipe.findings import Finding, note, suggest_name, warning
 from mergekit_spectral.recipe.text import Key, dotted
 
 
-def check_keys(values: Any, findings: Findings) -> None:
-    """Warn of keys in a recipe that stand for nothing, except among ``parameters``."""
+def find_unknown_keys(values: Any) -> Iterator[Finding]:
+    """Yield a finding for each key that has no effect, except among ``parameters``.
+
+    Args:
+        values: a recipe, as YAML reads it.
+
+    Raises:
+        RecursionError: the values contain themselves.
+    """
     for key, known in _unknown(values, MergeConfiguration, ()):
         if key == ("name",):
-            findings.note("`mergekit-yaml` ignores `name`; `mergekit-multi` goes by it.", key)
-            continue
-        if len(key) == 1 and key[0] in MergeOptions.model_fields:
+            yield note("`mergekit-yaml` ignores `name`; `mergekit-multi` goes by it.", key)
+        elif len(key) == 1 and key[0] in MergeOptions.model_fields:
             option = f"--{key[0]}".replace("_", "-")
-            findings.warning(
+            yield warning(
                 f"`{key[0]}` is no key of a recipe, and mergekit ignores it; give {option} to "
                 "`mergekit-yaml`.",
                 key,
             )
-            continue
-        where = f" in {dotted(key[:-1])}" if len(key) > 1 else ""
-        findings.warning(
-            f"mergekit knows no key `{key[-1]}`{where} and ignores it; "
-            f"{meant(str(key[-1]), known)}",
-            key,
-        )
+        else:
+            where = f" in {dotted(key[:-1])}" if len(key) > 1 else ""
+            yield warning(
+                f"mergekit has no key `{key[-1]}`{where} and ignores it; "
+                f"{suggest_name(str(key[-1]), known)}",
+                key,
+            )
 
 
 def _unknown(values: Any, annotation: Any, key: Key) -> Iterator[tuple[Key, list[str]]]:
-    """Yield the keys that none of the types at their place has, with those that there are."""
+    """Yield the keys that no type allowed at their place has, with the keys that these have."""
     if isinstance(values, list):
         inner = [argument for a in _options(annotation) for argument in _items(a, (list, tuple))]
         for number, value in enumerate(values):
@@ -57,7 +62,7 @@ def _unknown(values: Any, annotation: Any, key: Key) -> Iterator[tuple[Key, list
 
 
 def _options(annotation: Any) -> list[Any]:
-    """Return the types that a union is made of."""
+    """Return the types that a union consists of."""
     if get_origin(annotation) is Annotated:
         return _options(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):

@@ -7,8 +7,8 @@ import yaml
 from mergekit.config import MergeConfiguration
 from mergekit.merge_methods import get
 
-from mergekit_spectral.methods import MergeError
-from mergekit_spectral.recipe.sections import check_recipe
+from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.recipe_check import check_recipe
 
 MODELS = "models: [{model: base}, {model: a, parameters: {weight: 1}}, {model: b}]"
 # Where a parameter may stand, with {} for its value.

@@ -1,25 +1,20 @@
-"""Installed, editable, uninstalled; every import order; and mergekits that we do not know."""
+"""Installed, editable, uninstalled; every import order; threads, reloads and pickles."""
 
 from __future__ import annotations
 
-import ast
 import os
-import re
 import subprocess
 import sys
 import sysconfig
 import venv
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mergekit.merge_methods import registered_methods
 
-from mergekit_spectral.host.names import NAMES
-from mergekit_spectral.host.registration import MethodTable
 from mergekit_spectral.methods import SpectralMethod
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OURS = {m.spec.name for m in registered_methods() if isinstance(m, SpectralMethod)}
 
 KNOWN = """
@@ -96,23 +91,19 @@ def test_import_orders(first: str):
 
 
 def test_without_autoload_importing_the_package_registers():
-    off = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
-    here = Path(sys.prefix)
-    assert run(here, f"import mergekit.merge\n{KNOWN}", **off) == "unknown"
+    off, here = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}, Path(sys.prefix)
+    after = f"import mergekit.merge\n{KNOWN}import mergekit_spectral\n{KNOWN}"
+    assert run(here, after, **off).split() == ["unknown", "known"]
     assert run(here, f"import mergekit_spectral\n{KNOWN}", **off) == "known"
-    assert run(here, f"import mergekit.merge, mergekit_spectral\n{KNOWN}", **off) == "known"
 
 
-def test_import_torch_loads_next_to_nothing():
+def test_import_torch_and_a_look_up_load_next_to_nothing():
     code = "import sys, torch; print(*sorted(m for m in sys.modules if m.startswith('mergekit')))"
+    code += f"\n{KNOWN}print({{'transformers', 'peft'}} & sys.modules.keys())"
     light = ["", ".autoload", ".host", ".host.changes", ".host.import_hooks", ".host.names"]
     light.append(".host.registration")
-    assert run(Path(sys.prefix), code).split() == [f"mergekit_spectral{name}" for name in light]
-
-
-def test_a_look_up_imports_neither_transformers_nor_peft():
-    code = KNOWN + "import sys; print({'transformers', 'peft'} & sys.modules.keys())"
-    assert run(Path(sys.prefix), code).split("\n") == ["known", "set()"]
+    modules = " ".join(f"mergekit_spectral{name}" for name in light)
+    assert run(Path(sys.prefix), code).split("\n") == [modules, "known", "set()"]
 
 
 @pytest.mark.parametrize("options", ["-OO", "-Werror"])
@@ -215,127 +206,3 @@ def test_threads_import_mergekit_at_once(slow: str, modules: list[str]):
         [sys.executable, "-c", THREADS, slow, *modules], capture_output=True, text=True
     )
     assert done.stdout.split() == ["drm"] * len(modules) + ["True"], done.stderr
-
-
-def imported_names() -> dict[str, set[str]]:
-    """What the modules that a merge needs import from mergekit, read from their source."""
-    code = "import mergekit_spectral.host.run_merge, sys; print(*[m.__file__ for n, m in "
-    code += "sys.modules.items() if n.startswith('mergekit_spectral')], sep='\\n')"
-    names: dict[str, set[str]] = {}
-    for file in run(Path(sys.prefix), code).splitlines():
-        for node in ast.walk(ast.parse(Path(file).read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mergekit."):
-                names.setdefault(node.module or "", set()).update(a.name for a in node.names)
-    return names
-
-
-def test_every_name_that_a_merge_imports_is_listed():
-    imported = imported_names()
-    assert imported["mergekit.io.tasks"] == {"LoaderCache", "SaveTensor"}
-    for module, names in imported.items():
-        assert names <= set(NAMES.get(module, ())), module
-
-
-def source_of(module: str, folder: Path) -> Path:
-    """Make a package of a module, in packages, and return its file."""
-    for part in module.split("."):
-        folder = folder / part
-        folder.mkdir(exist_ok=True)
-        (folder / "__init__.py").touch()
-    return folder / "__init__.py"
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path) -> Path:
-    """A mergekit that has the modules and the names that we rely on, and nothing else."""
-    for module, names in NAMES.items():
-        code = "def run_merge(merge_config, options): ...\n" if "run_merge" in names else ""
-        code += "".join(f"{name} = {{}}\n" for name in names if name != "run_merge")
-        source_of(module, tmp_path).write_text(code)
-    return tmp_path
-
-
-def import_all_of(mergekit: Path) -> subprocess.CompletedProcess[str]:
-    code = f"import sys; sys.path.insert(0, {str(mergekit)!r}); import mergekit_spectral\n"
-    code += f"import {', '.join(NAMES)}\n"
-    code += "print(mergekit.__path__, type(mergekit.merge_methods.registry._METHODS).__name__)"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-
-
-def test_a_mergekit_that_has_all_names(stand_in: Path):
-    done = import_all_of(stand_in)
-    assert "MethodTable" in done.stdout
-    assert str(stand_in) in done.stdout
-    assert done.stderr == ""
-
-
-@pytest.mark.parametrize(("module", "name"), [(m, names[-1]) for m, names in NAMES.items()])
-def test_a_mergekit_that_lacks_a_name_is_left_alone(module: str, name: str, stand_in: Path):
-    file = source_of(module, stand_in)
-    file.write_text(re.sub(rf"\b{name}\b", "another", file.read_text()))
-    done = import_all_of(stand_in)
-    assert done.returncode == 0
-    (warning,) = done.stderr.splitlines()
-    assert (
-        f"does not fit this version of mergekit, which continues without it: {module} has no "
-        in (warning)
-    )
-    assert warning.endswith(f"{name}.")
-
-
-def test_a_run_merge_of_another_signature_is_left_alone(stand_in: Path):
-    source_of("mergekit.merge", stand_in).write_text("def run_merge(recipe, out_path): ...\n")
-    done = import_all_of(stand_in)
-    (warning,) = done.stderr.splitlines()
-    assert warning.endswith("run_merge has no parameter merge_config, options.")
-
-
-def test_a_mergekit_that_we_do_not_know_imports_where_warnings_are_errors(stand_in: Path):
-    source_of("mergekit.merge_methods.registry", stand_in).write_text("methods = {}\n")
-    code = f"import sys; sys.path.insert(0, {str(stand_in)!r}); import torch\n"
-    code += "import mergekit.merge_methods.registry as r; print(r.methods)"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "{}"
-    assert done.stderr.count("mergekit-spectral does not fit this version of mergekit") == 1
-
-
-@pytest.fixture
-def table() -> MethodTable:
-    """mergekit's own methods, as they are before anybody has asked for ours."""
-    own = {m.spec.name: m for m in registered_methods() if m.spec.name not in OURS}
-    return MethodTable(own)
-
-
-def test_ours_join_when_somebody_asks(table: MethodTable):
-    before = set(table)
-    assert table["ties"].spec.name == "ties"
-    with pytest.raises(KeyError, match="drn"):
-        table["drn"]
-    assert set(table) - before == OURS
-    assert {method.spec.name for method in table.values()} == set(table)
-
-
-def test_a_name_that_is_taken_stays_theirs(table: MethodTable, caplog: pytest.LogCaptureFixture):
-    theirs = replace(table["ties"], method_name="star")
-    table["star"] = theirs
-    assert table["drm"].spec.name == "drm"
-    assert table["star"] is theirs
-    (record,) = caplog.records
-    assert record.levelname == "WARNING"
-    assert "a merge method named 'star' is registered already" in record.getMessage()
-
-
-def test_methods_that_cannot_be_imported_are_tried_again(
-    table: MethodTable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    with monkeypatch.context() as broken:
-        broken.setitem(sys.modules, "mergekit_spectral.methods.catalog", None)
-        for _ in range(2):
-            with pytest.raises(KeyError):
-                table["drm"]
-            assert len(table.values()) == len(table)
-    (record,) = caplog.records
-    assert "mergekit-spectral's methods cannot be imported" in record.getMessage()
-    assert table["drm"].spec.name == "drm"

@@ -13,14 +13,10 @@ from safetensors.torch import load, save_file
 from support import peft_adapters
 from torch import Tensor
 
-from mergekit_spectral.adapters import (
-    AdaptedLoader,
-    AdaptedTensor,
-    LoraAdapter,
-    StoredWeights,
-    find_adapter,
-)
+from mergekit_spectral.adapters import AdaptedTensor, LoraAdapter, find_adapter
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.checkpoints import StoredWeights
+from mergekit_spectral.host.lora_inputs import AdaptedLoader
 
 BASE = ModelReference.model_validate("some/base")
 

@@ -1,0 +1,11 @@
+"""The names that `mergekit_spectral.adapters` has, with what they import."""
+
+from mergekit_spectral.adapters.base_weights import BaseWeights as BaseWeights
+from mergekit_spectral.adapters.files import find_adapter as find_adapter
+from mergekit_spectral.adapters.lora import LoraAdapter as LoraAdapter
+from mergekit_spectral.adapters.lora import NotAProductError as NotAProductError
+from mergekit_spectral.adapters.structure import ModelStructure as ModelStructure
+from mergekit_spectral.adapters.writing import LayerKind as LayerKind
+from mergekit_spectral.adapters.writing import NewLayer as NewLayer
+from mergekit_spectral.adapters.writing import check_folder as check_folder
+from mergekit_spectral.adapters.writing import write_adapter as write_adapter

@@ -1,0 +1,37 @@
+"""LoRA inputs that mergekit merges into copies of their bases before the merge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mergekit.common import ModelReference
+
+from mergekit_spectral.checking.estimate import gigabytes
+from mergekit_spectral.checking.subject import Subject
+from mergekit_spectral.host.models import copied_inputs, whole_inputs
+from mergekit_spectral.recipe.findings import Finding, error, note
+
+
+def check_copies(subject: Subject) -> Iterator[Finding]:
+    """Check that there is a folder for the copies that a merge makes."""
+    bases = subject.recipe.base_models
+    yield from _check(subject, copied_inputs(subject.method, subject.models, bases))
+
+
+def check_inputs_in_factors(subject: Subject) -> Iterator[Finding]:
+    """Check that there is a folder for copies of inputs that cannot be read in factors."""
+    yield from _check(subject, whole_inputs(subject.models, subject.recipe.base_models))
+
+
+def _check(subject: Subject, copied: Sequence[ModelReference]) -> Iterator[Finding]:
+    for reference in copied:
+        key = subject.recipe.references[reference]
+        size = gigabytes(subject.models[reference].checkpoint.bytes)
+        message = f"mergekit merges {reference} into a copy of its base first, of {size}"
+        if subject.options.lora_merge_cache is None:
+            yield error(
+                f"{message}, and needs --lora-merge-cache FOLDER for it, also for this command.",
+                key,
+            )
+        else:
+            yield note(f"{message}, in {subject.options.lora_merge_cache}.", key)

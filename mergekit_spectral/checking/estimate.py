@@ -1,0 +1,122 @@
+"""What a merge takes: parameters, bytes of disk, memory and time."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mergekit.common import dtype_from_name
+from mergekit.config import MergeConfiguration
+
+from mergekit_spectral.checking.memory import MemoryPeak, describe_inputs, find_memory_peak
+from mergekit_spectral.checking.out_folder import closest_existing
+from mergekit_spectral.checking.subject import Subject
+from mergekit_spectral.checking.timing import estimate_seconds, measure_speeds
+from mergekit_spectral.host.plan import PlannedMerge
+from mergekit_spectral.methods.costs import Work
+from mergekit_spectral.methods.mergekits_own import costs_of
+from mergekit_spectral.recipe.findings import Finding, error
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a merge takes.
+
+    Attributes:
+        parameters: number of parameters of the merged model.
+        tensors: number of its tensors.
+        input_bytes: bytes of all files that are read, each counted once.
+        output_bytes: bytes of the merged model's weights.
+        copy_bytes: bytes of the copies that mergekit first merges LoRA inputs into.
+        free_bytes: free bytes on the disk that the merged model goes to.
+        memory: memory at its peak.
+        decompositions: number of matrices that are decomposed.
+        seconds: estimated duration.
+    """
+
+    parameters: int
+    tensors: int
+    input_bytes: int
+    output_bytes: int
+    copy_bytes: int
+    free_bytes: int
+    memory: MemoryPeak
+    decompositions: int
+    seconds: float
+
+
+def estimate_costs(merge: PlannedMerge, out: Path) -> Costs:
+    """Estimate what a merge takes.
+
+    Args:
+        merge: as planned.
+        out: where the merged model goes; it need not exist.
+    """
+    config, method = merge.recipe.config, costs_of(merge.method)
+    merged = [
+        (value.shape.numel(), _out_dtype(config, value.dtype))
+        for tensor in merge.tensors
+        if (value := next((v for v in tensor.inputs.values() if v is not None), None)) is not None
+    ]
+    files = {file for model in merge.models.values() for file in model.files}
+    read = sum(file.stat().st_size for file in files)
+    written = sum(count * dtype.itemsize for count, dtype in merged)
+    tensors = [each for t in merge.tensors if (each := describe_inputs(merge, method, t))]
+    work = sum((method.count_work(each) for each in tensors), Work())
+    speeds = measure_speeds(merge.method, max((each.count for each in tensors), default=0) or 1)
+    startup = time.process_time()  # of a process that has imported what a merge imports
+    seconds = startup + estimate_seconds(work, speeds, read + written, len(merge.copied))
+    return Costs(
+        parameters=sum(count for count, _ in merged),
+        tensors=len(merged),
+        input_bytes=read,
+        output_bytes=written,
+        copy_bytes=sum(merge.models[reference].checkpoint.bytes for reference in merge.copied),
+        free_bytes=shutil.disk_usage(closest_existing(out)).free,
+        memory=find_memory_peak(merge, resident_bytes()),
+        decompositions=int(work.decompositions),
+        seconds=round(seconds, 1),
+    )
+
+
+def check_room(costs: Costs, subject: Subject) -> Iterator[Finding]:
+    """Check that the disk has room for the merged model and for copies of LoRA inputs."""
+    out, copies = closest_existing(subject.out), subject.options.lora_merge_cache
+    need = {"the merged model takes": (costs.output_bytes, out)}
+    if copies is not None and costs.copy_bytes:
+        folder = closest_existing(Path(copies))
+        if folder.stat().st_dev == out.stat().st_dev:
+            both = costs.output_bytes + costs.copy_bytes
+            need = {"the merged model and copies of LoRA inputs take": (both, folder)}
+        else:
+            need["copies of LoRA inputs take"] = (costs.copy_bytes, folder)
+    for what, (size, folder) in need.items():
+        free = shutil.disk_usage(folder).free
+        if size > free:
+            yield error(
+                f"{what} {gigabytes(size)}, but the disk of {folder} has {gigabytes(free)} left; "
+                "make room, or write elsewhere."
+            )
+
+
+def resident_bytes() -> int:
+    """Return the main memory that this process takes."""
+    state = Path("/proc/self/statm")
+    if state.exists():
+        return int(state.read_text().split()[1]) * resource.getpagesize()
+    # The largest so far, which macOS gives in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def gigabytes(count: int) -> str:
+    """Return a number of bytes in words."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _out_dtype(config: MergeConfiguration, stored: torch.dtype) -> torch.dtype:
+    return dtype_from_name(config.out_dtype or config.dtype) or stored

@@ -1,0 +1,182 @@
+"""What merging one tensor costs: the units, and the arithmetic that methods share.
+
+Each method's file says what the method itself costs. Operations are counted from the algorithms.
+Bytes are fitted to the peak memory that `benchmarks/merge_speed.py` measures on 2048×2048 tensors
+of four inputs; `benchmarks/check_estimates.py` compares both to whole merges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+BLOCK_BYTES = 48 * 2**20
+"""Bytes that our methods hold in blocks of a fixed size."""
+DENSE_BYTES = 4.0
+"""Bytes for each entry of a tensor with dense inputs (fitted)."""
+FACTORED_BYTES = 2
+"""Bytes for each entry of a tensor whose inputs are all adapters (fitted)."""
+GRAM_BYTES = 8
+"""Bytes for each entry of a Gram matrix: float64."""
+GRAM_INPUT_BYTES = 2
+"""Bytes for each entry of a Gram matrix and each input (fitted)."""
+PASSES = 2
+"""Passes over an entry that is pruned and merged, where merging alone takes one."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Numbers of operations.
+
+    Attributes:
+        decompositions: matrices that are decomposed.
+        products: multiplications in matrix products.
+        cubes: the sum of n³ over eigendecompositions of order n.
+        entries: entries of all inputs that are merged one by one.
+    """
+
+    decompositions: float = 0.0
+    products: float = 0.0
+    cubes: float = 0.0
+    entries: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        """Return the sum, for work that is done one after the other."""
+        return Work(
+            self.decompositions + other.decompositions,
+            self.products + other.products,
+            self.cubes + other.cubes,
+            self.entries + other.entries,
+        )
+
+    def times(self, count: float) -> Work:
+        """Return the work of doing this `count` times."""
+        return Work(
+            count * self.decompositions,
+            count * self.products,
+            count * self.cubes,
+            count * self.entries,
+        )
+
+
+@dataclass(frozen=True)
+class TensorInputs:
+    """One tensor and its inputs, as far as costs depend on them.
+
+    Attributes:
+        shape: of the tensor.
+        ranks: by input, without the base, the rank of an adapter's update; None for a dense input.
+        in_factors: whether all inputs are read in an adapter's factors, of a known rank or not.
+        itemsize: bytes of an entry in the dtype that is merged.
+        vocabulary: whether the tensor has a vocabulary axis.
+        settings: the method's shared parameters.
+    """
+
+    shape: torch.Size
+    ranks: tuple[int | None, ...]
+    in_factors: bool
+    itemsize: int
+    vocabulary: bool
+    settings: Mapping[str, Any]
+
+    @property
+    def count(self) -> int:
+        """The number of inputs, T."""
+        return len(self.ranks)
+
+    @property
+    def matrices(self) -> int:
+        """The number of matrices that are merged one after the other."""
+        return self.shape[0] if len(self.shape) == 3 else 1
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """The shape of one of the matrices, [out, in]."""
+        if len(self.shape) == 3:
+            return self.shape[1], self.shape[2]
+        return self.shape[0], self.shape[1:].numel()
+
+    @property
+    def known_ranks(self) -> list[int] | None:
+        """The ranks if all inputs have one, else None: then all are merged as dense ones."""
+        ranks = [rank for rank in self.ranks if rank]
+        return ranks if len(ranks) == self.count else None
+
+
+class MethodCosts(Protocol):
+    """What a merge method says about itself; see `SpectralMethod`."""
+
+    @property
+    def reads_lazily(self) -> bool:
+        """Whether adapters are read in factors, and dense inputs are left in main memory."""
+
+    @property
+    def averages_all(self) -> bool:
+        """Whether an entry's result is the mean of all inputs, over the sum of their weights."""
+
+    def count_work(self, tensor: TensorInputs) -> Work:
+        """Count the operations of merging a tensor."""
+
+    def peak_memory(self, tensor: TensorInputs) -> int:
+        """Return the bytes that merging a tensor takes besides the inputs and the result."""
+
+
+def joint_work(side: int, other: int, ranks: Sequence[int] | None, count: int) -> Work:
+    """Count the operations of a merge in the joint basis of T inputs.
+
+    A Gram matrix of all inputs is decomposed; each input is projected on the basis, its coordinates
+    are pruned and merged, and the result is multiplied out.
+
+    Args:
+        side: length of the side that the inputs share.
+        other: length of the other side.
+        ranks: of the inputs' factors, or None if they are dense.
+        count: T.
+    """
+    if ranks is not None:
+        directions = sum(ranks)
+        # Two Gram matrices, one of each side's factors.
+        gram, cubes = (side + other) * directions**2, 2.0 * directions**3
+        projections = side * other * directions
+        coordinates = directions * other * count
+    else:
+        directions = side
+        # A float64 product runs at half the speed, but a Gram matrix is symmetric.
+        gram, cubes = side * side * other * count, float(side**3)
+        projections = side * other * directions * count
+        coordinates = side * other * count
+    result = side * other * min(directions, side)
+    return Work(1.0, float(gram + projections + result), cubes, float(PASSES * coordinates))
+
+
+def separate_work(side: int, other: int, ranks: Sequence[int] | None, count: int) -> Work:
+    """Count the operations of decomposing T inputs one by one, and adding what is kept of them.
+
+    Args:
+        side: length of the shorter side.
+        other: length of the longer side.
+        ranks: of the inputs' factors, or None if they are dense.
+        count: T.
+    """
+    if ranks is not None:
+        directions = sum(ranks)
+        gram = (side + other) * sum(rank**2 for rank in ranks)
+        cubes = float(sum(rank**3 for rank in ranks))
+        projections = side * other * directions
+        coordinates = directions * other
+    else:
+        directions = side
+        gram, cubes = side * side * other * count, float(side**3 * count)
+        projections = side * other * directions * count
+        coordinates = side * other * count
+    result = side * other * min(directions, side)
+    products = float(gram + projections + result)
+    return Work(float(count), products, cubes, float(PASSES * coordinates))
+
+
+def gram_memory(side: int, count: int) -> int:
+    """Return the bytes of decomposing T inputs through a Gram matrix, [side, side]."""
+    return side**2 * (GRAM_BYTES + GRAM_INPUT_BYTES * count)

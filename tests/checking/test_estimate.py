@@ -1,0 +1,64 @@
+"""What a merge takes."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from support import checkpoints
+from support.planted_faults import Workshop, checked
+from support.recipe_builders import recipe as plain_recipe
+
+
+def test_memory_is_what_is_mapped_and_held(workshop: Workshop):
+    costs = {
+        method: checked(workshop.recipe(method, weight=1.0), workshop.folder).costs
+        for method in ("ties", "drm", "star")
+    }
+    tensors = checkpoints.tensors(workshop.family.base)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    for found in costs.values():
+        assert found is not None
+        # All but what comes after the last matrix.
+        assert 3.8 * size < found.memory.mapped <= 4 * size
+        assert found.memory.device == 0
+    on_device = checked(workshop.recipe(), workshop.folder, device="cuda").costs
+    assert on_device is not None
+    assert 0 < on_device.memory.device < on_device.memory.host
+
+
+def test_inputs_of_mergekits_own_methods_go_to_the_device(workshop: Workshop):
+    recipe = workshop.recipe("ties", weight=1.0)
+    costs = checked(recipe, workshop.folder, device="cuda").costs
+    assert costs is not None
+    largest = max(t.nbytes for t in checkpoints.tensors(workshop.family.base).values())
+    # Base, three inputs and result, besides what the method holds.
+    assert costs.memory.device > 5 * largest
+    assert costs.memory.device == (5 + 3 * 3) * largest + 12 * largest // 4
+
+
+def test_shards_are_mapped_one_at_a_time(workshop: Workshop):
+    model = checkpoints.llama()
+    family = checkpoints.write_family(workshop.folder, model, max_shard_size="20KB")
+    shards = sorted(path.stat().st_size for path in family.base.glob("*.safetensors"))
+    assert len(shards) > 3
+    costs = checked(plain_recipe("drm", family), workshop.folder).costs
+    assert costs is not None
+    assert costs.memory.mapped <= 4 * shards[-1]
+
+
+@pytest.mark.parametrize(("method", "times"), [("ties", 0), ("knots_ties", 1), ("star", 3)])
+def test_decompositions_are_counted(method: str, times: int, workshop: Workshop):
+    costs = checked(workshop.recipe(method, weight=1.0), workshop.folder).costs
+    assert costs is not None
+    matrices = [n for n in checkpoints.tensors(workshop.family.base) if n.endswith("_proj.weight")]
+    assert costs.decompositions == times * len(matrices)
+    assert costs.seconds > 0
+
+
+def test_a_full_disk(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
+    usage = shutil.disk_usage(workshop.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1000))
+    (full,) = checked(workshop.recipe(), workshop.folder).findings
+    assert full.severity == "error"
+    assert "has 0.0 MB left" in full.message

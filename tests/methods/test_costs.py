@@ -1,0 +1,90 @@
+"""What methods say about their own costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from mergekit.merge_methods import get
+
+from mergekit_spectral.methods.costs import BLOCK_BYTES, TensorInputs, Work
+from mergekit_spectral.methods.mergekits_own import costs_of
+
+METHODS = ("drm", "star", "knots_ties")
+SETTINGS = {"direction": "auto", "embeddings": "elementwise"}
+DENSE = TensorInputs(torch.Size((64, 256)), (None,) * 3, False, 2, False, SETTINGS)
+LORA = replace(DENSE, ranks=(4, 4, 8), in_factors=True)
+
+
+@pytest.mark.parametrize(("method", "count"), [("drm", 1), ("knots_ties", 1), ("star", 3)])
+@pytest.mark.parametrize("tensor", [DENSE, LORA], ids=["dense", "factors"])
+def test_decompositions_of_a_matrix(method: str, count: int, tensor: TensorInputs):
+    assert get(method).count_work(tensor).decompositions == count
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_factors_are_less_work_and_memory(method: str):
+    costs = costs_of(get(method))
+    dense, lora = costs.count_work(DENSE), costs.count_work(LORA)
+    assert lora.products < dense.products
+    assert lora.cubes < dense.cubes
+    assert costs.peak_memory(LORA) < costs.peak_memory(DENSE)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_dense_input_among_factors_makes_all_dense(method: str):
+    mixed = replace(LORA, ranks=(4, None, 8), in_factors=False)
+    assert get(method).count_work(mixed) == get(method).count_work(DENSE)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_experts_are_decomposed_one_by_one(method: str):
+    one = get(method).count_work(DENSE)
+    experts = get(method).count_work(replace(DENSE, shape=torch.Size((5, 64, 256))))
+    assert experts == one.times(5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("shape", "vocabulary"), [((64,), False), ((64, 256), True)])
+def test_vectors_and_embeddings_are_passes_over_entries(
+    method: str, shape: tuple[int, ...], vocabulary: bool
+):
+    tensor = replace(DENSE, shape=torch.Size(shape), vocabulary=vocabulary)
+    assert get(method).count_work(tensor) == Work(entries=3.0 * torch.Size(shape).numel())
+    assert get(method).peak_memory(tensor) == BLOCK_BYTES
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_tensor_without_entries_is_no_work(method: str):
+    assert get(method).count_work(replace(DENSE, shape=torch.Size((0, 256)))) == Work()
+
+
+def test_the_shared_side_decides():
+    vertical = replace(DENSE, settings={**SETTINGS, "direction": "vertical"})
+    assert get("drm").count_work(DENSE).cubes == 64**3
+    assert get("drm").count_work(vertical).cubes == 256**3
+    assert get("star").count_work(vertical).cubes == 3 * 64**3
+
+
+def test_mergekits_own_methods_are_passes_over_stacked_entries():
+    costs = costs_of(get("ties"))
+    assert costs.count_work(DENSE) == Work(entries=3.0 * 64 * 256)
+    assert costs.peak_memory(DENSE) == (3 * 3 * 2 + 12) * 64 * 256
+
+
+@pytest.mark.parametrize(
+    ("method", "averages"),
+    [
+        ("drm", False),
+        ("star", True),
+        ("knots_ties", False),
+        ("knots_task_arithmetic", True),
+        ("ties", False),
+        ("task_arithmetic", True),
+        ("linear", True),
+        ("slerp", False),
+    ],
+)
+def test_methods_that_divide_by_the_sum_of_all_weights(method: str, averages: bool):
+    assert costs_of(get(method)).averages_all == averages
