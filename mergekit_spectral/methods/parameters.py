@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from mergekit.merge_methods.base import ParameterScope, ParameterSpec
-from pydantic import Field, ValidationError
+from pydantic import AllowInfNan, Field, ValidationError
 
 from mergekit_spectral.errors import MergeError
 
@@ -43,7 +43,7 @@ class Parameter(ParameterSpec):
 LARGEST = 3.4e38
 """What float32, in which weights are multiplied, can hold."""
 
-Number = Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
+Number = Annotated[float, AllowInfNan(False), Field(ge=-LARGEST, le=LARGEST)]
 Density = Annotated[float, Field(gt=0, le=1)]
 Percentage = Annotated[float, Field(gt=0, le=100)]
 Tolerance = Annotated[float, Field(ge=0, lt=1)]

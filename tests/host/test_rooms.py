@@ -152,3 +152,11 @@ def test_host_says_what_each_file_holds_in_the_order_of_their_imports():
             if room_of(other) == "host":
                 there = other.split(".")[2]
                 assert there in listed[:number], f"{name} imports {there}, listed below it"
+
+
+def test_nothing_reaches_past_the_public_names_of_spectral():
+    for module, path in FILES.items():
+        if room_of(module) != "spectral":
+            for other, name in ours(path):
+                past = other.startswith("mergekit_spectral.spectral.")
+                assert not past, f"{module} imports {name} of {other}"
