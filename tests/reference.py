@@ -153,10 +153,10 @@ def prune(rows: Sequence[Tensor], density: float | Sequence[float]) -> list[Tens
         density = [density] * len(rows)
     if len(set(density)) > 1:
         return [prune([row], p)[0] for row, p in zip(rows, density, strict=True)]
-    magnitudes = torch.cat([row.abs().flatten() for row in rows]).sort().values
+    magnitudes = torch.cat([row.abs().flatten() for row in rows])
     N = magnitudes.numel()
     j = N - round(N * density[0])
-    threshold = magnitudes[j - 1] if j > 0 else 0.0
+    threshold = magnitudes.kthvalue(j).values if j > 0 else 0.0
     return [torch.where(row.abs() < (1 - tie(row.dtype)) * threshold, 0, row) for row in rows]
 
 
