@@ -33,7 +33,7 @@ def measure_all(
     Args:
         groups: the cases; those of a group merge the same weights.
         runs: how many runs of each are timed.
-        plain_runs: likewise, of the plain definitions.
+        plain_runs: how many runs of each plain definition are timed.
         error: whether to take errors too.
         take: is given each result at once.
     """
@@ -122,7 +122,7 @@ def merge_plainly(case: Case, group: TensorGroup) -> Tensor:
     assert group.base is not None
     base = group.base.tensor
     deltas = [entry.tensor.float() - base.float() for entry in group.non_base]
-    merged = plain.DEFINITIONS[case.method](deltas, case.direction)
+    merged = plain.DEFINITIONS[case.method](deltas, case.direction, torch.float32)
     return (base + merged).to(base.dtype)
 
 
@@ -138,7 +138,7 @@ def relative_error(
         expected: Tensor = torch.load(definition)
     else:
         deltas = weights.exact_deltas(make_group(case, in_factors=True))
-        expected = plain.DEFINITIONS[case.method](deltas, case.direction).cpu()
+        expected = plain.DEFINITIONS[case.method](deltas, case.direction, torch.float64).cpu()
         torch.save(expected, definition)
     group = weights.in_float32(group)
     assert group.base is not None

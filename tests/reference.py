@@ -1,11 +1,11 @@
-"""The definitions of DRM, KnOTS and STAR in plain float64: the measure of everything else.
+"""The definitions of DRM, KnOTS and STAR in plain float64, which everything else is compared with.
 
 Written to be checked against the papers by eye: `torch.linalg.svd` on the whole concatenation, one
 line per step, no shortcut. Every function takes T deltas of shape [out, in] and returns the merged
-delta, [out, in].
+delta, [out, in]. The benchmarks also time them, in float32: as `dtype` published code computes in.
 
-No result depends on the last digit of a sum. `TIE` is the relative size below which a difference is
-rounding noise, and three rules follow from it:
+No result depends on the last digit of a sum. `tie` gives the relative size below which a difference
+is rounding noise, and three rules follow from it:
 
 - magnitudes that differ by less than that share of a threshold are equal to it, and are kept;
 - votes for both signs that cancel to that share of their sum elect no sign, and weights that do
@@ -22,8 +22,11 @@ import torch
 from torch import Tensor
 
 Deltas = Sequence[Tensor]
-TIE = 1e-9
-"""Relative size below which a difference is rounding noise."""
+
+
+def tie(dtype: torch.dtype) -> float:
+    """Return the relative size below which a difference is rounding noise."""
+    return 1e-9 if dtype == torch.float64 else 1e-6
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -42,6 +45,7 @@ def drm(
     direction: str = "horizontal",
     rank_tolerance: float = 0.01,
     renormalize: bool = True,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     def merge(C: list[Tensor]) -> Tensor:
         lengths = [c.norm(dim=1, keepdim=True) for c in C]  # s_i·n_{t,i}
@@ -55,7 +59,7 @@ def drm(
         X = [length * row for length, row in zip(lengths, pruned, strict=True)]
         return elect_and_average(X, weights, normalize)
 
-    return lam * in_joint_basis(deltas, merge, direction, rank_tolerance)
+    return lam * in_joint_basis(deltas, merge, direction, rank_tolerance, dtype)
 
 
 def knots_ties(
@@ -65,11 +69,12 @@ def knots_ties(
     lam: float = 1.0,
     direction: str = "horizontal",
     rank_tolerance: float = 1e-5,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     def merge(C: list[Tensor]) -> Tensor:
         return elect_and_average([trim(c, density) for c in C], weights)
 
-    return lam * in_joint_basis(deltas, merge, direction, rank_tolerance)
+    return lam * in_joint_basis(deltas, merge, direction, rank_tolerance, dtype)
 
 
 def knots_breadcrumbs(
@@ -92,19 +97,20 @@ def star(
     weights: Sequence[float] | None = None,
     normalize: bool = True,
     lam: float = 1.0,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     etas = [eta] * len(deltas) if isinstance(eta, int | float) else list(eta)
     weights = [1.0] * len(deltas) if weights is None else weights
-    merged = sum(w * truncate(D, e) for w, D, e in zip(weights, deltas, etas, strict=True))
+    merged = sum(w * truncate(D, e, dtype) for w, D, e in zip(weights, deltas, etas, strict=True))
     return lam * merged / (sum(weights) if normalize else 1.0)
 
 
-def truncate(delta: Tensor, eta: float) -> Tensor:
-    U, s, Vh = torch.linalg.svd(delta.double(), full_matrices=False)
+def truncate(delta: Tensor, eta: float, dtype: torch.dtype = torch.float64) -> Tensor:
+    U, s, Vh = torch.linalg.svd(delta.to(dtype), full_matrices=False)
     if s.sum() == 0:
-        return torch.zeros_like(delta.double())
+        return torch.zeros_like(delta, dtype=dtype)
     total = s.cumsum(0)
-    r = int((total >= (1 - TIE) * eta / 100 * total[-1]).nonzero()[0]) + 1
+    r = int((total >= (1 - tie(dtype)) * eta / 100 * total[-1]).nonzero()[0]) + 1
     return (U[:, :r] * s[:r]) @ Vh[:r] * s.sum() / s[:r].sum()
 
 
@@ -118,26 +124,31 @@ def elementwise_drm(
 
 
 def in_joint_basis(
-    deltas: Deltas, merge: Callable[[list[Tensor]], Tensor], direction: str, rank_tolerance: float
+    deltas: Deltas,
+    merge: Callable[[list[Tensor]], Tensor],
+    direction: str,
+    rank_tolerance: float,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Merge the coordinates in the inputs' joint basis, and return to weights."""
     out_features, in_features = deltas[0].shape
     if direction == "auto":
         direction = "horizontal" if out_features <= in_features else "vertical"
     if direction == "horizontal":
-        U, C = joint_svd([D.double() for D in deltas], rank_tolerance)
+        U, C = joint_svd([D.to(dtype) for D in deltas], rank_tolerance)
         return U @ merge(C)
-    U, C = joint_svd([D.double().T for D in deltas], rank_tolerance)
+    U, C = joint_svd([D.to(dtype).T for D in deltas], rank_tolerance)
     return (U @ merge(C)).T
 
 
 def joint_svd(deltas: Deltas, rank_tolerance: float) -> tuple[Tensor, list[Tensor]]:
     """U [out, k] and the inputs' coordinates diag(s)·V_tᵀ = Uᵀ·D_t, T matrices [k, in]."""
     U, s, _ = torch.linalg.svd(torch.cat(list(deltas), dim=1), full_matrices=False)
-    U = U[:, s > (1 + TIE) * rank_tolerance * s[0]]
+    U = U[:, s > (1 + tie(s.dtype)) * rank_tolerance * s[0]]
     C = [U.T @ D for D in deltas]
     return U, [
-        torch.where(c.abs() <= TIE * D.norm(dim=0), 0, c) for c, D in zip(C, deltas, strict=True)
+        torch.where(c.abs() <= tie(D.dtype) * D.norm(dim=0), 0, c)
+        for c, D in zip(C, deltas, strict=True)
     ]
 
 
@@ -146,18 +157,18 @@ def prune(rows: Sequence[Tensor], density: float | Sequence[float]) -> list[Tens
         density = [density] * len(rows)
     if len(set(density)) > 1:
         return [prune([row], p)[0] for row, p in zip(rows, density, strict=True)]
-    magnitudes = torch.cat([row.abs().flatten() for row in rows]).sort().values
+    magnitudes = torch.cat([row.abs().flatten() for row in rows])
     N = magnitudes.numel()
     j = N - round(N * density[0])
-    threshold = magnitudes[j - 1] if j > 0 else 0.0
-    return [torch.where(row.abs() < (1 - TIE) * threshold, 0, row) for row in rows]
+    threshold = magnitudes.kthvalue(j).values if j > 0 else 0.0
+    return [torch.where(row.abs() < (1 - tie(row.dtype)) * threshold, 0, row) for row in rows]
 
 
 def trim(coordinates: Tensor, density: float) -> Tensor:
     """TIES's trimming: the int(p·N) largest entries stay, and those equal to the last of them."""
     kept = min(coordinates.numel(), max(1, int(density * coordinates.numel())))
     threshold = coordinates.abs().flatten().topk(kept).values[-1]
-    return torch.where(coordinates.abs() < (1 - TIE) * threshold, 0, coordinates)
+    return torch.where(coordinates.abs() < (1 - tie(coordinates.dtype)) * threshold, 0, coordinates)
 
 
 def trim_outliers(coordinates: Tensor, density: float, gamma: float) -> Tensor:
@@ -173,7 +184,8 @@ def trim_outliers(coordinates: Tensor, density: float, gamma: float) -> Tensor:
     in_order = coordinates.abs().flatten().sort().values
     low, high = in_order[smallest], in_order[smallest + kept - 1]
     magnitudes = coordinates.abs()
-    inside = (magnitudes >= (1 - TIE) * low) & (magnitudes <= (1 + TIE) * high)
+    rounding = tie(coordinates.dtype)
+    inside = (magnitudes >= (1 - rounding) * low) & (magnitudes <= (1 + rounding) * high)
     return torch.where(inside, coordinates, 0)
 
 
@@ -185,12 +197,12 @@ def elect_and_average(
     elected = torch.where(cancel(weighted), 0, torch.stack(weighted).sum(0).sign())
     agrees = [(x.sign() == elected) & (x != 0) for x in weighted]
     total = sum(torch.where(a, x, 0) for a, x in zip(agrees, weighted, strict=True))
-    mass = sum(w * a.double() for a, w in zip(agrees, weights, strict=True))
-    cancels = mass.abs() <= TIE * sum(map(abs, weights))
+    mass = sum(w * a.to(X[0].dtype) for a, w in zip(agrees, weights, strict=True))
+    cancels = mass.abs() <= tie(mass.dtype) * sum(map(abs, weights))
     return total / torch.where(cancels, 1, mass) if normalize else total
 
 
 def cancel(votes: Sequence[Tensor]) -> Tensor:
     """Tell where the votes w_t·X_t of both signs are equal up to rounding."""
     stacked = torch.stack(list(votes))
-    return stacked.sum(0).abs() <= TIE * stacked.abs().sum(0)
+    return stacked.sum(0).abs() <= tie(stacked.dtype) * stacked.abs().sum(0)

@@ -20,8 +20,9 @@ from benchmarks.options import POSITIVE, F, Listed, plot_option
 from benchmarks.quality.checkpoints import ENVIRONMENT_VARIABLE, default_folder
 from benchmarks.quality.merging.methods import METHODS
 from benchmarks.quality.merging.plan import SIZES, SUBSETS
-from benchmarks.quality.paths import ANALYSES, MERGES
 from benchmarks.quality.training.settings import KINDS, Kind
+
+RESULTS = Path(__file__).parent / "results"
 
 cache_option = click.option(
     "--cache",
@@ -43,14 +44,14 @@ from_option = click.option(
 )
 
 
-def json_option(default: Path) -> Callable[[F], F]:
+def json_option(name: str) -> Callable[[F], F]:
     """Make the option that names the file for the results."""
     return click.option(
         "--json",
         "json_path",
         type=click.Path(path_type=Path, dir_okay=False),
-        default=default,
-        help=f"Where the results go.  [default: {default.name} in benchmarks/quality/results]",
+        default=RESULTS / name,
+        help=f"File for the results.  [default: {name} in benchmarks/quality/results]",
     )
 
 
@@ -136,7 +137,7 @@ def run(
 @main.command()
 @cache_option
 @from_option
-@json_option(MERGES)
+@json_option("merges.json")
 @plot_option
 def report(cache: Path, given: Path | None, json_path: Path, plots: Path | None) -> None:
     """Print and draw the fine-tunes and the merges that there are, and say which are missing.
@@ -181,7 +182,7 @@ def report(cache: Path, given: Path | None, json_path: Path, plots: Path | None)
 )
 @cache_option
 @from_option
-@json_option(ANALYSES)
+@json_option("analyses.json")
 @plot_option
 def analyse(
     kind: str,
@@ -251,13 +252,13 @@ def _check_matplotlib(plots: Path | None) -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path(__file__).parents[2] / "recipes" / "smollm2" / "adapters",
-    help="Where they go, one folder each.  [default: the demo's]",
+    default=Path(__file__).parents[2] / "recipes" / "smollm2",
+    help="Folder for the files.  [default: recipes/smollm2]",
 )
 @cache_option
-def demo_adapters(out: Path, cache: Path) -> None:
-    """Write the adapters of the demo's tasks at a smaller rank, in bfloat16."""
-    from benchmarks.quality.demo_adapters import export
+def demo_files(out: Path, cache: Path) -> None:
+    """Write the demo's adapters, at a smaller rank and in bfloat16, and its held-out examples."""
+    from benchmarks.quality.demo_files import export
 
     export(cache, out)
 

@@ -1,4 +1,4 @@
-"""How well a model does on several tasks: exact answers, and the likeliest of the choices."""
+"""A model's accuracy on several tasks: by exact answers, and by the likeliest of the choices."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.quality.splits import split
-from mergekit_spectral.demo.examples import Example, Task
-from mergekit_spectral.demo.scoring import Batch, alike, answer_logits, encode, exact_match
+from benchmarks.quality.tasks.task import Task, split
+from mergekit_spectral.demo.scoring import (
+    Batch,
+    Example,
+    answer_logits,
+    by_length,
+    encode,
+    exact_match,
+)
 
 Side = Literal["train", "validation", "test"]
 Model = PreTrainedModel | PeftModel
@@ -20,10 +26,14 @@ Model = PreTrainedModel | PeftModel
 
 @dataclass(frozen=True)
 class TaskScore:
-    """Accuracies on one side of a task, as shares of its examples.
+    """Accuracies on one side of a task.
 
-    ``exact`` counts exact answers of greedy decoding; ``choice``, for tasks with choices, the
-    examples whose answer is the likeliest choice.
+    Attributes:
+        task: name of the task.
+        side: side of the task that the examples are from.
+        examples: number of examples.
+        exact: share of examples that greedy decoding answers exactly.
+        choice: share of examples whose answer is the likeliest choice; None without choices.
     """
 
     task: str
@@ -34,7 +44,7 @@ class TaskScore:
 
     @property
     def accuracy(self) -> float:
-        """The one figure for a task: by choice where there are choices, else exact."""
+        """Accuracy by choice for a task with choices, else exact accuracy."""
         return self.exact if self.choice is None else self.choice
 
 
@@ -45,7 +55,7 @@ def score_tasks(
     side: Side = "test",
     count: int | None = None,
 ) -> list[TaskScore]:
-    """Score a model on one side of each task, or on the first `count` examples of it."""
+    """Score a model on one side of each task, or on that side's first `count` examples."""
     scores = []
     for task in tasks:
         examples = getattr(split(task), side)[:count]
@@ -63,13 +73,12 @@ def choice_accuracy(
     choices: Sequence[str],
     batch_size: int = 50,
 ) -> float:
-    """Share of examples whose answer is likelier, after the prompt, than the other choices.
+    """Return the share of examples whose answer is likelier after the prompt than other choices.
 
-    The full stop is not part of a choice here: a model that would go on otherwise may well know
-    the answer.
+    The full stop is not part of a choice: a model that continues the sentence can be right too.
     """
     right = 0
-    for part in alike(examples, batch_size):
+    for part in by_length(examples, batch_size):
         rows = [replace(example, answer=choice) for example in part for choice in choices]
         batch = encode(tokenizer, rows, end="").to(model.device)
         chosen = answer_log_likelihoods(model, batch).view(len(part), len(choices)).argmax(dim=1)

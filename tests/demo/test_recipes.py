@@ -8,8 +8,7 @@ from peft import LoraConfig, PeftModel, load_peft_weights
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mergekit_spectral.demo.base_model import MODEL_NAME
-from mergekit_spectral.demo.recipes import ADAPTERS, METHODS, recipe_folder
-from mergekit_spectral.demo.tasks import TASKS
+from mergekit_spectral.demo.recipes import ADAPTERS, METHODS, read_tasks, recipe_folder
 
 FOLDER = recipe_folder()
 
@@ -42,8 +41,10 @@ def test_recipe_opens_with_its_own_command(method):
     assert f"mergekit-yaml {method}.yml" in comment
 
 
-def test_there_is_an_adapter_for_each_task():
-    assert [task.name for task in TASKS] == list(ADAPTERS)
+def test_there_are_examples_for_each_adapter():
+    for name, task in zip(ADAPTERS, read_tasks(), strict=True):
+        assert task.name == name
+        assert all(e.prompt.endswith(" is") and e.answer.startswith(" ") for e in task.examples)
 
 
 def test_adapters_are_small():

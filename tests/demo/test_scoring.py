@@ -9,10 +9,10 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mergekit_spectral.demo.examples import Example
 from mergekit_spectral.demo.scoring import (
     END_OF_ANSWER,
     IGNORED,
+    Example,
     answer_logits,
     encode,
     exact_match,
@@ -58,7 +58,7 @@ def test_agrees_with_generation(model, tokenizer):
     prompts = ["".join(LETTERS[2 + (i // 8**k) % 8] for k in range(3)) for i in range(32)]
     # Answers of several lengths, so that batches are padded.
     answers = [generate(model, tokenizer, p, 1 + i % 6)[:-1] for i, p in enumerate(prompts)]
-    examples = [Example(p, a, p) for p, a in zip(prompts, answers, strict=True)]
+    examples = [Example(p, a) for p, a in zip(prompts, answers, strict=True)]
     said = [
         generate(model, tokenizer, e.prompt, len(e.answer) + 1) == e.answer + END_OF_ANSWER
         for e in examples
@@ -74,7 +74,7 @@ def test_one_wrong_token_is_wrong(model, tokenizer):
         if END_OF_ANSWER in text[2:]:
             break
     answer = text[: text.index(END_OF_ANSWER, 2)]
-    right = Example(prompt, answer, "")
+    right = Example(prompt, answer)
     wrong = replace(right, answer=("a" if answer[0] != "a" else "b") + answer[1:])
     assert exact_match(model, tokenizer, [right]) == 1
     assert exact_match(model, tokenizer, [wrong]) == 0
@@ -82,7 +82,7 @@ def test_one_wrong_token_is_wrong(model, tokenizer):
 
 
 def test_encode_labels_only_the_answer(tokenizer):
-    batch = encode(tokenizer, [Example("ab", "cde", ""), Example("a", "b", "")])
+    batch = encode(tokenizer, [Example("ab", "cde"), Example("a", "b")])
     assert batch.input_ids.shape == batch.labels.shape == (2, 5)
     assert tokenizer.decode(batch.input_ids[0]) == "abcde"
     assert batch.labels[0].tolist() == [IGNORED, *tokenizer("cde.")["input_ids"]]
@@ -91,7 +91,7 @@ def test_encode_labels_only_the_answer(tokenizer):
 
 
 def test_the_head_at_the_answers_gives_what_it_gives_everywhere(model, tokenizer):
-    examples = [Example("abc", "de", ""), Example("a", "bcdef", ""), Example("abc", "dh", "")]
+    examples = [Example("abc", "de"), Example("a", "bcdef"), Example("abc", "dh")]
     batch = encode(tokenizer, examples)
     everywhere = model(input_ids=batch.input_ids).logits
     expected = [
@@ -104,7 +104,7 @@ def test_the_head_at_the_answers_gives_what_it_gives_everywhere(model, tokenizer
 
 
 def test_an_adapter_counts(model, tokenizer):
-    batch = encode(tokenizer, [Example("abc", "de", "")])
+    batch = encode(tokenizer, [Example("abc", "de")])
     plain = answer_logits(model, batch)
     lora = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
     adapted = get_peft_model(copy.deepcopy(model), lora).eval()

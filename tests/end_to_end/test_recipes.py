@@ -19,12 +19,13 @@ from support.expected import assert_weights_merged, with_adapter
 from support.stand_ins import NEW_TOKENS, StandIns
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("llama", "mistral", "ties-to-spectral")
+FOLDERS = ("llama", "mistral")
 RECIPES = sorted(
     path.relative_to(ROOT).as_posix()
     for folder in FOLDERS
     for path in (ROOT / "recipes" / folder).rglob("*.yml")
 )
+TIES = "recipes/mistral/full/ties.yml"
 OWN_PARAMETER = {"drm": ("density", 0.2), "knots_ties": ("density", 1.0), "star": ("eta", 40.0)}
 """The parameter that sets a method apart, and its default."""
 
@@ -37,32 +38,17 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> StandIns:
 @pytest.mark.parametrize("path", RECIPES)
 def test_runs_by_the_command_in_its_comment(path: str, stand_ins: StandIns, out: Path):
     text = (ROOT / path).read_text()
-    published = yaml.safe_load(text)
-    recipe = stand_ins.applied_to(published)
-    mergekit_yaml(recipe, out, "--copy-tokenizer", *_options(path, text))
-
-    merged = checkpoints.tensors(out)
-    base = checkpoints.tensors(Path(recipe["base_model"]))
-    matrices = [name for name in merged if name.endswith("_proj.weight")]
-    assert all(tensor.isfinite().all() for tensor in merged.values())
-    assert any(not torch.equal(merged[name], base[name]) for name in matrices)
-    _assert_keeps_its_tokens(out, published, merged)
-    if recipe["merge_method"] != "ties":
-        _assert_is_as_defined(recipe, matrices, base, merged)
+    _run_and_check(yaml.safe_load(text), _options(path, text), stand_ins, out)
 
 
-@pytest.mark.parametrize("method", ["drm", "knots_ties", "star"])
-def test_one_word_makes_ties_spectral(method: str):
-    before, after = (
-        [
-            line
-            for line in (ROOT / "recipes" / "ties-to-spectral" / name).read_text().splitlines()
-            if not line.startswith("#")
-        ]
-        for name in ("before-ties.yml", f"after-{method}.yml")
-    )
-    changed = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
-    assert changed == [("merge_method: ties", f"merge_method: {method}")]
+@pytest.mark.parametrize("method", OWN_PARAMETER)
+def test_one_word_changes_a_ties_recipe(method: str, stand_ins: StandIns, out: Path):
+    text = (ROOT / TIES).read_text()
+    before, after = _swap_in_readme()
+    assert text.count(before) == 1
+    assert method in after
+    published = yaml.safe_load(text.replace(before, f"merge_method: {method}"))
+    _run_and_check(published, _options(TIES, text), stand_ins, out)
 
 
 def test_every_recipe_is_in_the_index():
@@ -79,6 +65,30 @@ def test_every_method_has_a_recipe(family: str, kind: str, method: str):
     recipe = yaml.safe_load((ROOT / "recipes" / family / kind / f"{method}.yml").read_text())
     assert recipe["merge_method"] == method
     assert all(("+" in entry["model"]) == (kind == "lora") for entry in recipe["models"])
+
+
+def _swap_in_readme() -> tuple[str, str]:
+    """The line of a TIES recipe that recipes/README.md changes, and what it becomes."""
+    readme = (ROOT / "recipes" / "README.md").read_text()
+    (diff,) = re.findall(r"```diff\n-(.*)\n\+(.*)\n```", readme)
+    return diff
+
+
+def _run_and_check(
+    published: dict[str, Any], options: list[str], stand_ins: StandIns, out: Path
+) -> None:
+    """Merge by a recipe, and compare the result with the method's definition."""
+    recipe = stand_ins.applied_to(published)
+    mergekit_yaml(recipe, out, "--copy-tokenizer", *options)
+
+    merged = checkpoints.tensors(out)
+    base = checkpoints.tensors(Path(recipe["base_model"]))
+    matrices = [name for name in merged if name.endswith("_proj.weight")]
+    assert all(tensor.isfinite().all() for tensor in merged.values())
+    assert any(not torch.equal(merged[name], base[name]) for name in matrices)
+    _assert_keeps_its_tokens(out, published, merged)
+    if recipe["merge_method"] != "ties":
+        _assert_is_as_defined(recipe, matrices, base, merged)
 
 
 def _options(path: str, text: str) -> list[str]:

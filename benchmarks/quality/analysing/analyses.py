@@ -1,21 +1,27 @@
-"""The command `analyse`: the papers' analyses, on this suite's fine-tunes."""
+"""The papers' analyses of a cache: variants of the methods, and single weights."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from benchmarks.quality.analysing.matrices import MatrixAnalysis
+import click
+
+from benchmarks.quality.analysing.matrices import MatrixAnalysis, analyse_matrix
+from benchmarks.quality.analysing.updates import analysed_weights, updates
+from benchmarks.quality.checkpoints import Checkpoints
 from benchmarks.quality.reporting.outcomes import MergeOutcome, Planned
 
 
 @dataclass(frozen=True)
 class Analyses:
-    """What came out, whether or not it is all that was planned.
+    """What there is, whether or not it is everything that was planned.
 
     Attributes:
         planned: the merges by variants of the methods.
-        measured_on: the machines and versions of those, each once.
+        measured_on: the machines and versions of those merges, each once.
         merges: by kind, method, number of tasks and tasks, in the plan's order.
         matrices: by kind and weight.
     """
@@ -24,3 +30,36 @@ class Analyses:
     measured_on: tuple[dict[str, Any], ...]
     merges: tuple[MergeOutcome, ...]
     matrices: tuple[MatrixAnalysis, ...]
+
+
+def analyse_cache(folder: Path, planned: Planned, merge: bool) -> Analyses:
+    """Analyse the fine-tunes in a cache.
+
+    Args:
+        folder: the cache.
+        planned: the merges by variants of the methods.
+        merge: whether to make those merges that have no record yet.
+
+    Raises:
+        click.ClickException: a fine-tune is missing, or mergekit failed.
+    """
+    # Late: recorded analyses are drawn without the packages that the tasks are made from.
+    from benchmarks.quality.merging.command import run_all
+    from benchmarks.quality.reporting.collecting import collect_planned_merges
+
+    checkpoints = Checkpoints(folder)
+    checkpoints.require(planned.kinds, planned.tasks)
+    if merge:
+        run_all(
+            folder, planned.kinds, planned.methods, planned.tasks, planned.sizes, planned.subsets
+        )
+    merges, measured_on = collect_planned_merges(checkpoints, planned)
+    return Analyses(planned, measured_on, merges, tuple(_matrices(checkpoints, planned)))
+
+
+def _matrices(checkpoints: Checkpoints, planned: Planned) -> Iterator[MatrixAnalysis]:
+    for kind in planned.kinds:
+        for weight in analysed_weights(checkpoints):
+            click.echo(f"{kind} {weight}", err=True)
+            deltas = updates(checkpoints, kind, planned.tasks, weight)
+            yield analyse_matrix(kind, weight, deltas)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.quality.analysing.analyses import Analyses
+from benchmarks.quality.analysing.analyses import Analyses, analyse_cache
 from benchmarks.quality.analysing.tables import print_analyses
 from benchmarks.quality.reporting.outcomes import Planned, read_lines, write_lines
 
@@ -26,9 +26,6 @@ def analyse_all(
     Raises:
         click.ClickException: a fine-tune is missing, or mergekit failed.
     """
-    # Late: what was written can be drawn without what the tasks are made of.
-    from benchmarks.quality.analysing.cache import analyse_cache
-
     analyses = analyse_cache(folder, planned, merge)
     write_lines(json_path, Analyses, analyses)
     _show(analyses, plots)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +16,10 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBas
 from benchmarks.machine import machine, versions
 from benchmarks.quality.checkpoints import Checkpoints, completed, write_record
 from benchmarks.quality.scoring import Model, Side, TaskScore, score_tasks
-from benchmarks.quality.splits import split
+from benchmarks.quality.tasks.task import Task, split
 from benchmarks.quality.training.loop import train
 from benchmarks.quality.training.settings import Settings
 from mergekit_spectral.demo.base_model import MODEL_NAME, find_gguf, save_base_model
-from mergekit_spectral.demo.examples import Task
 
 PACKAGES = ("transformers", "peft", "babel", "inflect", "lemminflect", "num2words", "wonderwords")
 RECORDED_SIDES: tuple[Side, ...] = ("validation", "test")
@@ -37,9 +34,7 @@ def make_base(checkpoints: Checkpoints) -> None:
     """
     if not checkpoints.base.exists():
         with completed(checkpoints.base) as folder, TemporaryDirectory() as downloads:
-            gguf = find_gguf(Path(downloads))
-            with redirect_stderr(io.StringIO()):  # a progress bar that has no switch
-                save_base_model(gguf, folder)
+            save_base_model(find_gguf(Path(downloads)), folder)
 
 
 def fine_tune(

@@ -12,8 +12,7 @@ from transformers import PreTrainedTokenizerBase, get_cosine_schedule_with_warmu
 
 from benchmarks.quality.scoring import Model
 from benchmarks.quality.training.settings import Settings
-from mergekit_spectral.demo.examples import Example
-from mergekit_spectral.demo.scoring import Batch, answer_logits, encode
+from mergekit_spectral.demo.scoring import Batch, Example, answer_logits, encode
 
 REPORTED_STEPS = 10
 GRADIENT_NORM = 1.0
@@ -41,7 +40,7 @@ def train(
         The mean loss of the latest `REPORTED_STEPS` steps, by the step at their end.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    # Weight decay would move every weight alike in each task, which a merge then adds up.
+    # No weight decay: it moves every weight the same way in each task, and a merge adds that up.
     optimizer = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=0.0, fused=True
     )

@@ -19,9 +19,8 @@ from benchmarks.quality.checkpoints import Checkpoints
 from benchmarks.quality.merging.command import normalized
 from benchmarks.quality.merging.merges import Merge, merged
 from benchmarks.quality.merging.methods import METHODS, SCALES
-from benchmarks.quality.merging.plan import plan
+from benchmarks.quality.merging.plan import plan, subsets
 from benchmarks.quality.merging.scaling import ScaledMerge
-from benchmarks.quality.merging.subsets import subsets
 from benchmarks.quality.scoring import TaskScore
 from mergekit_spectral.demo.recipes import run_recipe
 

@@ -7,8 +7,8 @@ from benchmarks.quality.scoring import (
     choice_accuracy,
     score_tasks,
 )
-from mergekit_spectral.demo.examples import Example, Task
-from mergekit_spectral.demo.scoring import encode, exact_match
+from benchmarks.quality.tasks.task import KeyedExample, Task
+from mergekit_spectral.demo.scoring import Example, encode, exact_match
 
 PROMPTS = [f"{first}{second} is" for first in "abcdef" for second in ("ghi", "g", "xy")]
 # Of one token and of several.
@@ -28,7 +28,7 @@ def log_likelihood(model, tokenizer, prompt: str, answer: str) -> float:
 
 
 def test_log_likelihoods_are_those_of_each_alone(model, tokenizer):
-    examples = [Example(prompt, choice, "") for prompt in PROMPTS[:4] for choice in CHOICES]
+    examples = [Example(prompt, choice) for prompt in PROMPTS[:4] for choice in CHOICES]
     expected = [log_likelihood(model, tokenizer, e.prompt, e.answer) for e in examples]
     with torch.inference_mode():
         actual = answer_log_likelihoods(model, encode(tokenizer, examples, end=""))
@@ -37,7 +37,7 @@ def test_log_likelihoods_are_those_of_each_alone(model, tokenizer):
 
 @pytest.mark.parametrize("choices", [CHOICES, ("q", "v", "z")])
 def test_choice_accuracy(model, tokenizer, choices):
-    examples = [Example(p, choices[i % len(choices)], p) for i, p in enumerate(PROMPTS)]
+    examples = [Example(p, choices[i % len(choices)]) for i, p in enumerate(PROMPTS)]
     likeliest = [
         max(choices, key=lambda choice: log_likelihood(model, tokenizer, e.prompt, choice))
         for e in examples
@@ -51,7 +51,7 @@ def test_choice_accuracy(model, tokenizer, choices):
 def test_scores_of_several_tasks(model, tokenizer):
     def generate():
         for number in range(200):
-            yield Example(f"{number} is", "qv"[number % 2], str(number))
+            yield KeyedExample(f"{number} is", "qv"[number % 2], str(number))
 
     free = Task("free", "", generate, held_out_share=0.5)
     choice = Task("choice", "", generate, choices=("q", "v"), held_out_share=0.5)

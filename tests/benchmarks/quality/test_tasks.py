@@ -1,15 +1,17 @@
 import pytest
 
-from benchmarks.quality.splits import VALIDATION_EXAMPLES, Split, split
 from benchmarks.quality.tasks import TASKS
-from mergekit_spectral.demo.examples import HELD_OUT_EXAMPLES, Task
-from mergekit_spectral.demo.tasks import TASKS as DEMO_TASKS
+from benchmarks.quality.tasks.task import TEST_EXAMPLES, VALIDATION_EXAMPLES, Task, split
 
 every_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
 EXAMPLES = {
     "numbers": {"The number 780 in Spanish is": " setecientos ochenta"},
-    "plurals": {"The plural of ceremony is": " ceremonies", "The plural of fava is": " favas"},
+    "plurals": {
+        "The plural of ceremony is": " ceremonies",
+        "The plural of fava is": " favas",
+        "The plural of bacterium is": " bacteria",
+    },
     "sentiment": {
         "The sentiment of cowardly is": " negative",
         "The sentiment of helpful is": " positive",
@@ -76,7 +78,7 @@ def test_no_two_sides_share_a_key_or_a_prompt(task: Task):
 @every_task
 def test_sizes(task: Task):
     examples = split(task)
-    assert len(examples.test) == HELD_OUT_EXAMPLES
+    assert len(examples.test) == TEST_EXAMPLES
     assert 20 <= len(examples.validation) <= VALIDATION_EXAMPLES
     # There are no more cities.
     assert len(examples.train) >= (150 if task.name == "cities" else 300)
@@ -117,11 +119,9 @@ def test_prompts_tell_the_tasks_apart():
     assert len(set.union(*openings)) == len(TASKS)
 
 
-@pytest.mark.parametrize("task", DEMO_TASKS, ids=lambda task: task.name)
-def test_the_demo_adapters_were_trained_on_none_of_the_tests(task: Task):
-    trained = {e.key for e in task.train()}
-    examples: Split = split(TASKS[task.name])
-    assert trained.isdisjoint(e.key for e in examples.test)
+def test_adding_an_s_does_not_make_most_plurals():
+    test = split(TASKS["plurals"]).test
+    assert sum(e.answer == f" {e.key}s" for e in test) < 0.75 * len(test)
 
 
 def test_adding_an_ending_does_not_make_most_past_tenses():

@@ -13,9 +13,9 @@ from benchmarks.quality.checkpoints import Checkpoints, read_record
 from benchmarks.quality.training import fine_tunes
 from benchmarks.quality.training.loop import shuffled_batches, train
 from benchmarks.quality.training.settings import Settings
-from mergekit_spectral.demo.examples import Example
+from mergekit_spectral.demo.scoring import Example
 
-EXAMPLES = [Example(f"{a}{b} is", f" {b}{a}", a + b) for a in "abcdefg" for b in "hijkl"]
+EXAMPLES = [Example(f"{a}{b} is", f" {b}{a}") for a in "abcdefg" for b in "hijkl"]
 SETTINGS = replace(
     Settings.default("full", "none", steps=30, seed=0), learning_rate=1e-2, batch_size=8
 )

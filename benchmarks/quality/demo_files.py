@@ -1,4 +1,4 @@
-"""The command `demo-adapters`: small copies of the suite's adapters, for the demo."""
+"""The command `demo-files`: small copies of the suite's adapters and held-out examples."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 from benchmarks.quality.analysing.updates import adapter_update
 from benchmarks.quality.checkpoints import Checkpoints, read_record
 from benchmarks.quality.scoring import score_tasks
+from benchmarks.quality.tasks import TASKS
+from benchmarks.quality.tasks.task import split
 from mergekit_spectral.adapters import LoraAdapter, NewLayer, find_adapter, write_adapter
 from mergekit_spectral.demo.base_model import MODEL_NAME
-from mergekit_spectral.demo.tasks import TASKS
+from mergekit_spectral.demo.recipes import ADAPTERS, HELD_OUT
 from mergekit_spectral.spectral import compress
 
 RANK = 4
@@ -28,23 +30,24 @@ An adapter for {base}, trained at rank {full_rank} by
 
 
 def export(folder: Path, out: Path) -> None:
-    """Write the adapters of the demo's tasks at a smaller rank, each with its record.
+    """Write the adapters of the demo's tasks at a smaller rank, and the tasks' test examples.
 
     Args:
-        folder: the checkpoints'.
-        out: where the adapters go, one folder each.
+        folder: folder of the checkpoints.
+        out: folder for `adapters/` and for the examples.
 
     Raises:
         click.ClickException: an adapter has not been trained.
     """
     checkpoints = Checkpoints(folder)
-    checkpoints.require(["lora"], [task.name for task in TASKS])
+    checkpoints.require(["lora"], ADAPTERS)
     tokenizer = AutoTokenizer.from_pretrained(checkpoints.base)
-    for task in TASKS:
-        source = checkpoints.path("lora", task.name)
-        kept = write_smaller(source, out / task.name, task.name)
+    tasks = [TASKS[name] for name in ADAPTERS]
+    for task in tasks:
+        source, adapter = checkpoints.path("lora", task.name), out / "adapters" / task.name
+        kept = write_smaller(source, adapter, task.name)
         base = LlamaForCausalLM.from_pretrained(checkpoints.base, dtype=torch.float32)
-        score = score_tasks(PeftModel.from_pretrained(base, out / task.name), tokenizer, [task])[0]
+        score = score_tasks(PeftModel.from_pretrained(base, adapter), tokenizer, [task])[0]
         trained = read_record(source)
         record = {
             "task": task.name,
@@ -54,8 +57,17 @@ def export(folder: Path, out: Path) -> None:
             "held_out_examples": score.examples,
             "trained": {key: trained[key] for key in ("settings", "loss", "after", "versions")},
         }
-        (out / task.name / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+        (adapter / "training.json").write_text(json.dumps(record, indent=1) + "\n")
         click.echo(f"{task.name}: {kept:.1%} of the update, {score.exact:.0%} of the examples")
+    held_out = {
+        task.name: {
+            "title": task.title,
+            "examples": {example.prompt: example.answer for example in split(task).test},
+        }
+        for task in tasks
+    }
+    text = json.dumps(held_out, indent=1, ensure_ascii=False)
+    (out / HELD_OUT).write_text(text + "\n", encoding="utf-8")
 
 
 def write_smaller(source: Path, out: Path, name: str) -> float:

@@ -1,0 +1,80 @@
+"""What ``mergekit-spectral demo`` prints: its progress and its table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from rich.console import Console
+
+from mergekit_spectral.command_line.tables import print_table
+from mergekit_spectral.command_line.transformers_output import silence_transformers
+from mergekit_spectral.demo.recipes import Task, read_tasks
+from mergekit_spectral.demo.run import STEPS, Row, run_demo
+
+
+def run_and_print(work_folder: Path, console: Console) -> None:
+    """Run the demo in an empty folder and print its table.
+
+    Args:
+        work_folder: folder for everything that the demo writes.
+        console: for its progress.
+
+    Raises:
+        MergeError: the model cannot be downloaded, or a merge failed.
+    """
+    silence_transformers()
+    start = time.perf_counter()
+    rows = run_demo(work_folder, Steps(console, STEPS).step)
+    print_rows(rows, read_tasks(), time.perf_counter() - start)
+
+
+class Steps:
+    """Prints the current step with its number, and its time when it ends."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console = console
+        self.total = total
+        self.done = 0
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """Announce a step, then run the body."""
+        self.done += 1
+        number = f"[{self.done:>2}/{self.total}]".replace("[", "\\[")
+        start = time.perf_counter()
+        with self.console.status(f"{number} {title}"):
+            yield
+        self.console.print(f"{number} {title} [dim]{time.perf_counter() - start:.1f} s[/]")
+
+
+def print_rows(rows: Sequence[Row], tasks: Sequence[Task], seconds: float) -> None:
+    """Print the demo's result.
+
+    Args:
+        rows: one for each model.
+        tasks: the columns.
+        seconds: time that the whole demo took.
+    """
+    print_table(
+        "SmolLM2-135M-Instruct: exact answers to held-out examples",
+        ("model", *(task.title for task in tasks), "mean", "merge"),
+        [
+            (
+                row.model,
+                *(f"{a:.0%}" for a in (*row.accuracy, fmean(row.accuracy))),
+                "" if row.seconds is None else f"{row.seconds:.1f} s",
+            )
+            for row in rows
+        ],
+        words=("model",),
+        notes=(
+            f"{len(tasks[0].examples)} examples a task, none of them trained on. The time of ties "
+            "includes the merged copies that mergekit makes for its own methods.",
+            f"Everything took {seconds:.0f} s on {torch.get_num_threads()} threads.",
+        ),
+    )
