@@ -272,7 +272,7 @@ def test_tensors_that_cannot_be_compared_are_named(tmp_path: Path):
     result = run(tmp_path / "recipe.yml", "--out", tmp_path / "report")
     page = (tmp_path / "report" / "index.html").read_text()
     assert result.exit_code == 0
-    assert f"not looked at: {bias} (merged with none of the inputs)" in page
+    assert f"not inspected: {bias} (merged with none of the inputs)" in page
 
 
 @pytest.mark.parametrize(
