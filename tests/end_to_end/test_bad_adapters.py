@@ -313,7 +313,7 @@ def test_of_models_that_mergekit_loses_tensors_of(
     base.save_pretrained(tmp_path / "base")
     family = Family(tmp_path / "base", ())
     adapter = write_adapter(tmp_path / "adapter", base, 1, targets)
-    told = [str(adapter), "layers.0.", named, "mergekit", "leaves them out"]
+    told = [str(adapter), "layers.0.", named, "mergekit", "leaves such tensors out"]
     _assert_refused(_recipe(family, adapter), out, *told)
     _assert_refused_by("check", _recipe(family, adapter), out, *told)
 
@@ -348,7 +348,9 @@ def test_nothing_that_fits(llama: Family, tmp_path: Path, out: Path, bad: Path):
     save_file(
         {"base_model.model.score.weight": torch.ones(2, 32)}, bad / "adapter_model.safetensors"
     )
-    _assert_refused(_recipe(llama, bad), out, str(bad), str(llama.base), "changes no weight")
+    _assert_refused(
+        _recipe(llama, bad), out, str(bad), str(llama.base), "changes none of the base's weights"
+    )
 
 
 def test_the_same_sentence_whatever_the_order(llama: Family, bad: Path, good: Path, out: Path):
