@@ -84,9 +84,7 @@ def test_float64_agrees_with_the_definition(make, case, direction: str, seed: in
 @defined
 @directions
 @seeds
-def test_smaller_dtypes_agree_with_the_definition(
-    make, case, direction: str, dtype: torch.dtype, seed: int
-):
+def test_smaller_dtypes(make, case, direction: str, dtype: torch.dtype, seed: int):
     method, values, definition = case
     stored = [delta.to(dtype) for delta in make(seed)]
     actual = merge_matrices(
