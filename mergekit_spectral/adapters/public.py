@@ -1,4 +1,4 @@
-"""The names that `mergekit_spectral.adapters` has, with what they import."""
+"""The public names of `mergekit_spectral.adapters` that need peft and transformers."""
 
 from mergekit_spectral.adapters.adapter_files import find_adapter as find_adapter
 from mergekit_spectral.adapters.base_weights import BaseWeights as BaseWeights
