@@ -1,17 +1,20 @@
-"""The definitions of DRM, KnOTS and STAR in plain float64, which everything else is compared with.
+"""Definitions of DRM, KnOTS and STAR in plain float64. Tests compare the package with them.
 
-Written to be checked against the papers by eye: `torch.linalg.svd` on the whole concatenation, one
-line per step, no shortcut. Every function takes T deltas of shape [out, in] and returns the merged
-delta, [out, in]. The benchmarks also time them, in float32: as `dtype` published code computes in.
+The code is written so that it can be compared with the papers line by line: `torch.linalg.svd` on
+the whole concatenation, one line per step, no optimizations. Every function takes T deltas of shape
+[out, in] and returns the merged delta, [out, in]. The benchmarks also time the definitions in
+float32, in which published code computes.
 
-No result depends on the last digit of a sum. `tie` gives the relative size below which a difference
-is rounding noise, and three rules follow from it:
+Rounding must not decide a result. `tie` gives the relative size below which a difference counts as
+rounding noise. It is used in three rules:
 
-- magnitudes that differ by less than that share of a threshold are equal to it, and are kept;
-- votes for both signs that cancel to that share of their sum elect no sign, and weights that do
-  are not divided by;
-- a coordinate smaller than that share of its column is zero: it does not vote, and in DRM it has no
-  part in its row's length.
+- A magnitude that differs from the threshold by less than this share of the threshold is equal to
+  the threshold. Entries equal to the threshold are kept.
+- If the sum of the inputs' votes for a sign is smaller than this share of the votes' total size,
+  the votes cancel, and no sign is elected. If weights cancel in the same way, sums are not divided
+  by the sum of the weights.
+- A coordinate that is smaller than this share of the norm of its delta's column is zero. It does
+  not vote, and in DRM it does not contribute to the length of its row.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ def tie(dtype: torch.dtype) -> float:
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """‖actual − expected‖ / ‖expected‖ in float64; the plain error where `expected` is zero."""
+    """Return ‖actual − expected‖ / ‖expected‖ in float64, or ‖actual‖ if `expected` is zero."""
     difference = torch.linalg.vector_norm(actual.double() - expected.double())
     size = torch.linalg.vector_norm(expected.double())
     return float(difference / size) if size > 0 else float(difference)
@@ -51,7 +54,7 @@ def drm(
         lengths = [c.norm(dim=1, keepdim=True) for c in C]  # s_i·n_{t,i}
         if not renormalize:
             s = torch.cat(C, dim=1).norm(dim=1, keepdim=True)
-            lengths = [s] * len(C)  # the rows are those of V_tᵀ
+            lengths = [s] * len(C)  # then the rows are the rows of V_tᵀ
         rows = [
             c / length.masked_fill(length == 0, 1) for c, length in zip(C, lengths, strict=True)
         ]
@@ -130,7 +133,7 @@ def in_joint_basis(
     rank_tolerance: float,
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:
-    """Merge the coordinates in the inputs' joint basis, and return to weights."""
+    """Merge the inputs' coordinates in their joint basis, and convert the result to weights."""
     out_features, in_features = deltas[0].shape
     if direction == "auto":
         direction = "horizontal" if out_features <= in_features else "vertical"
@@ -142,7 +145,7 @@ def in_joint_basis(
 
 
 def joint_svd(deltas: Deltas, rank_tolerance: float) -> tuple[Tensor, list[Tensor]]:
-    """U [out, k] and the inputs' coordinates diag(s)·V_tᵀ = Uᵀ·D_t, T matrices [k, in]."""
+    """Return U [out, k], and T matrices of coordinates diag(s)·V_tᵀ = Uᵀ·D_t, [k, in] each."""
     U, s, _ = torch.linalg.svd(torch.cat(list(deltas), dim=1), full_matrices=False)
     U = U[:, s > (1 + tie(s.dtype)) * rank_tolerance * s[0]]
     C = [U.T @ D for D in deltas]
@@ -165,16 +168,19 @@ def prune(rows: Sequence[Tensor], density: float | Sequence[float]) -> list[Tens
 
 
 def trim(coordinates: Tensor, density: float) -> Tensor:
-    """TIES's trimming: the int(p·N) largest entries stay, and those equal to the last of them."""
+    """Trim as TIES: keep the int(p·N) largest entries, and all entries equal to the smallest kept.
+
+    At least one entry is kept.
+    """
     kept = min(coordinates.numel(), max(1, int(density * coordinates.numel())))
     threshold = coordinates.abs().flatten().topk(kept).values[-1]
     return torch.where(coordinates.abs() < (1 - tie(coordinates.dtype)) * threshold, 0, coordinates)
 
 
 def trim_outliers(coordinates: Tensor, density: float, gamma: float) -> Tensor:
-    """Breadcrumbs' trimming: of N entries in order, int(γ·N) largest go, and int(p·N) below stay.
+    """Trim as Breadcrumbs: drop the int(γ·N) largest of N entries, keep the next int(p·N) largest.
 
-    Where there are not as many left, fewer of the largest go.
+    If fewer than int(p·N) entries remain below the dropped ones, fewer of the largest are dropped.
     """
     N = coordinates.numel()
     kept, outliers = int(density * N), int(gamma * N)
@@ -203,6 +209,6 @@ def elect_and_average(
 
 
 def cancel(votes: Sequence[Tensor]) -> Tensor:
-    """Tell where the votes w_t·X_t of both signs are equal up to rounding."""
+    """Return where the sum of the votes w_t·X_t is zero up to rounding, as a boolean tensor."""
     stacked = torch.stack(list(votes))
     return stacked.sum(0).abs() <= tie(stacked.dtype) * stacked.abs().sum(0)

@@ -1,4 +1,4 @@
-"""What the papers' own code gave, in float64 (see golden/README.md)."""
+"""Compare with outputs of the papers' published code, in float64 (see golden/README.md)."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def load(case: dict[str, Any]) -> tuple[list[torch.Tensor], torch.Tensor]:
     return [tensors[f"delta.{t}"] for t in range(case["tasks"])], tensors["merged"]
 
 
-def test_every_method_has_cases():
+def test_every_paper_has_cases_and_every_file_is_used():
     assert {case["method"] for case in CASES} == set(DEFINITIONS)
     assert len(CASES) == len(list(GOLDEN.glob("*.safetensors")))
 
 
 @cases
-def test_definition(case: dict[str, Any]):
+def test_definition_agrees_with_published_code(case: dict[str, Any]):
     deltas, merged = load(case)
     actual = DEFINITIONS[case["method"]](deltas, **case["parameters"])
     assert relative_error(actual, merged) < 1e-6
 
 
 @cases
-def test_method(case: dict[str, Any]):
+def test_method_agrees_with_published_code(case: dict[str, Any]):
     deltas, merged = load(case)
     base = torch.zeros_like(merged)
     actual = merge_tensors(

@@ -1,8 +1,9 @@
 """The tensor that carries a LoRA update through mergekit's graph.
 
-mergekit loads tensors, moves them to devices and dtypes, and hands them to a merge method. An
-`AdaptedTensor` goes that way as a weight and its update, apart. Our methods take the update; any
-operator that does not know the type gets the ordinary tensor, made at that moment.
+mergekit loads tensors, moves them to devices and dtypes, and passes them to a merge method. An
+`AdaptedTensor` goes through these steps as a weight and a separate update. This package's methods
+read the update. Every operator of PyTorch, and so every other method, gets the ordinary tensor,
+which is computed at that moment.
 """
 
 from __future__ import annotations
@@ -14,25 +15,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mergekit_spectral.adapters.deferred import DeferredTensor, with_index
+from mergekit_spectral.adapters.deferred import DeferredTensor, add_device_index
 from mergekit_spectral.spectral import exact_matmul, working_dtype
 
 Update = tuple[Tensor, ...]
-"""Factors B [out, r] and A [r, rest], or a pair for each of several matrices, [matrices, out, r]
-and [matrices, r, in]; or one vector; or nothing, for a weight left alone."""
+"""An update of a weight, as a tuple of its parts:
+
+- two factors: B [out, r] and A [r, rest], or for a stack of matrices B [matrices, out, r] and
+  A [matrices, r, in];
+- one vector, for a bias;
+- nothing, if the adapter does not change the weight.
+"""
 
 
 class AdaptedTensor(DeferredTensor):
-    """A weight W + scale·B·A that has not been added up, in the shape, dtype and device of W.
+    """The sum W + scale·B·A, computed on demand. It has the shape, dtype and device of W.
 
     Args:
-        read_base: returns W; called when, and only when, somebody needs it.
-        base_id: whose weight W is; None if it is not the weight of any model in the recipe.
-        update: what is added to W, before `scale`, as stored.
-        scale: what the update is multiplied by.
-        shape: of W.
-        dtype: to which the sum is rounded. The parts are not.
-        device: where the sum is wanted. The update is there already.
+        read_base: returns W; called only when W is needed.
+        base_id: the model that W is a weight of; None if W is of no model in the recipe.
+        update: the update before it is multiplied by `scale`, in its stored dtype.
+        scale: the factor that the update is multiplied by.
+        shape: the shape of W.
+        dtype: the dtype to which the sum is rounded. W and the update are not rounded to it first.
+        device: the device of the sum. The update must already be on this device.
     """
 
     read_base: Callable[[], Tensor]
@@ -52,7 +58,7 @@ class AdaptedTensor(DeferredTensor):
         device: torch.device,
     ) -> AdaptedTensor:
         self: AdaptedTensor = torch.Tensor._make_wrapper_subclass(
-            cls, shape, dtype=dtype, device=with_index(device)
+            cls, shape, dtype=dtype, device=add_device_index(device)
         )
         self.read_base = read_base
         self.base_id = base_id
@@ -84,17 +90,18 @@ class AdaptedTensor(DeferredTensor):
         return torch.addmm(tensor.flatten(1), *update, alpha=self.scale).view(self.shape)
 
     def to_dense(self) -> Tensor:  # type: ignore[override]  # PyTorch's has options
-        """Return the ordinary tensor, rounded once; the second call costs nothing."""
+        """Return the ordinary tensor, rounded once. The result is cached."""
         if self._dense is None:
             base = self.base_in(working_dtype(self.dtype))
             self._dense = self.update_added_to(base).to(self.dtype)
         return self._dense
 
-    def moved(self, dtype: torch.dtype, device: torch.device) -> AdaptedTensor:
+    def move_to(self, dtype: torch.dtype, device: torch.device) -> AdaptedTensor:
         """Return this tensor for another dtype and device.
 
-        Of the update only the device changes. W will be rounded to every dtype that it goes
-        through, as the base model's own weight is: where the two are the same, they stay the same.
+        The update moves to the device, but keeps its dtype. W will be rounded to every dtype that
+        the tensor was converted to, in that order. mergekit rounds the base model's own weight in
+        the same way, so a weight that the adapter does not change stays equal to the base's.
         """
         read_base = self.read_base
         if dtype != self.dtype:

@@ -1,4 +1,4 @@
-"""What the weights of an adapter's base are: their shapes at once, their values when needed."""
+"""The interface to the weights of an adapter's base: shapes and dtypes, and values on demand."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ DTYPES = {
 """Dtypes that PyTorch can compute with, by their names in safetensors files."""
 
 CODES = (torch.int8, torch.uint8, torch.int32)
-"""Dtypes of quantized weights. Position ids, masks and counters are of others."""
+"""Dtypes of quantized weights. Position ids, masks and counters have other integer dtypes."""
 
 
 class BaseWeights(Protocol):
-    """What is known of a base model's weights.
+    """The weights of a base model.
 
     Attributes:
-        index: mergekit's index of them.
+        index: mergekit's index of the weights.
     """
 
     index: ShardedTensorIndex
@@ -46,4 +46,4 @@ class BaseWeights(Protocol):
         """Return a weight's shape and dtype."""
 
     def read(self, name: str, device: torch.device) -> Tensor:
-        """Return a weight."""
+        """Return a weight on `device`."""

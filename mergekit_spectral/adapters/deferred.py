@@ -1,4 +1,4 @@
-"""Tensors whose entries are computed, or moved, when somebody needs them."""
+"""Tensors whose entries are computed or moved to a device only when an operator needs them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from torch.utils._pytree import tree_map
 
 
 class DeferredTensor(torch.Tensor):
-    """Represents a tensor; moved to another dtype or device, it stays deferred.
+    """A tensor that computes its entries on demand.
 
-    Any other operator gets the ordinary tensor, which is computed at that moment.
+    Converting it to another dtype or device gives another deferred tensor. Every other operator
+    computes the ordinary tensor first and uses that.
     """
 
     @abstractmethod
     def to_dense(self) -> Tensor:  # type: ignore[override]  # PyTorch's has options
-        """Return the ordinary tensor, of this shape, dtype and device."""
+        """Return the ordinary tensor, with this tensor's shape, dtype and device."""
 
     @abstractmethod
-    def moved(self, dtype: torch.dtype, device: torch.device) -> DeferredTensor:
-        """Return the same in another dtype and on another device, still deferred."""
+    def move_to(self, dtype: torch.dtype, device: torch.device) -> DeferredTensor:
+        """Return this tensor with another dtype and on another device, still deferred."""
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # as PyTorch calls it, not as it declares it
@@ -31,24 +32,24 @@ class DeferredTensor(torch.Tensor):
         kwargs = kwargs or {}
         if func is torch.ops.aten._to_copy.default and not kwargs.keys() - _MOVES:
             source: DeferredTensor = args[0]
-            return source.moved(
+            return source.move_to(
                 kwargs.get("dtype") or source.dtype,
                 torch.device(kwargs.get("device") or source.device),
             )
         if func is torch.ops.aten.detach.default:
-            return args[0].moved(args[0].dtype, args[0].device)
+            return args[0].move_to(args[0].dtype, args[0].device)
         return func(*tree_map(_to_dense, args), **tree_map(_to_dense, kwargs))
 
 
 class HostTensor(DeferredTensor):
-    """A tensor that stays in main memory, wherever it is moved.
+    """A tensor that stays in main memory when it is moved to another device.
 
-    A GPU may have too little memory for all that is to be merged, but enough for blocks of it. It
-    is for reading only.
+    A GPU may have too little memory for all inputs of a merge, but enough for blocks of them. The
+    code that merges copies one block at a time. The tensor must not be written to.
 
     Args:
         stored: the tensor, on the CPU.
-        device: where it is wanted.
+        device: the device that the tensor reports, and to which `to_dense` copies it.
     """
 
     stored: Tensor
@@ -56,7 +57,7 @@ class HostTensor(DeferredTensor):
     @staticmethod
     def __new__(cls, stored: Tensor, device: torch.device) -> HostTensor:
         self: HostTensor = torch.Tensor._make_wrapper_subclass(
-            cls, stored.shape, dtype=stored.dtype, device=with_index(device)
+            cls, stored.shape, dtype=stored.dtype, device=add_device_index(device)
         )
         self.stored = stored
         return self
@@ -70,12 +71,12 @@ class HostTensor(DeferredTensor):
     def to_dense(self) -> Tensor:  # type: ignore[override]  # PyTorch's has options
         return self.stored.to(self.device)
 
-    def moved(self, dtype: torch.dtype, device: torch.device) -> HostTensor:
+    def move_to(self, dtype: torch.dtype, device: torch.device) -> HostTensor:
         return HostTensor(self.stored.to(dtype), device)
 
 
-def with_index(device: torch.device) -> torch.device:
-    """Return the device that a tensor made on `device` says it is on."""
+def add_device_index(device: torch.device) -> torch.device:
+    """Return `device` as a tensor reports it: "cuda" becomes the current device, as "cuda:0"."""
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
@@ -85,5 +86,5 @@ def _to_dense(value: Any) -> Any:
     return value.to_dense() if isinstance(value, DeferredTensor) else value
 
 
-# With a device, PyTorch also names the layout, which is as it was.
+# When a device is given, PyTorch also passes the layout, which does not change.
 _MOVES = {"dtype", "device", "non_blocking", "layout"}

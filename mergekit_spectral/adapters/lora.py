@@ -1,9 +1,9 @@
-"""LoRA adapters as peft writes them: which weight each tensor changes, and by what.
+"""Read LoRA adapters that peft wrote: which weight each tensor changes, and by what.
 
-A LoRA layer of rank r adds scale·B·A to a weight, with B [out, r] and A [r, in]. Embeddings and
-layers with ``fan_in_fan_out`` hold the transpose. An adapter may also add to biases
-(``lora_bias``), and may carry whole tensors that replace the base's (``modules_to_save``, ``bias``,
-embeddings that were resized).
+A LoRA layer of rank r adds scale·B·A to a weight, with B [out, r] and A [r, in]. For embeddings and
+layers with ``fan_in_fan_out``, the file contains the transposed factors. An adapter may also add to
+biases (``lora_bias``), and may contain whole tensors that replace the base's (``modules_to_save``,
+``bias``, resized embeddings).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import peft
 import torch
 from torch import Tensor
 
+from mergekit_spectral.adapters.adapter_files import CONFIG_NAME, AdapterFiles
+from mergekit_spectral.adapters.adapter_tensors import FACTOR_DTYPES, AdapterTensors
 from mergekit_spectral.adapters.base_weights import Shape
-from mergekit_spectral.adapters.files import CONFIG_NAME, AdapterFiles
-from mergekit_spectral.adapters.patterns import SECONDS, matched_patterns
-from mergekit_spectral.adapters.tensors import FLOATS, AdapterTensors
+from mergekit_spectral.adapters.patterns import SECONDS, match_patterns
 from mergekit_spectral.errors import MergeError, first_line
 
 _PREFIX = "base_model.model."
-# What peft's names end in, to the part that it is; anything else stands for a whole tensor.
+# Suffixes of the names of a layer's factors and biases. Other names are those of whole tensors.
 _PARTS = {
     ".lora_A.weight": "A",
     ".lora_B.weight": "B",
@@ -35,7 +35,7 @@ _PARTS = {
     ".lora_embedding_B": "embedding B",
     ".lora_B.bias": "bias",
 }
-# Settings under which the update is more, or other, than scale·B·A on the base as it is.
+# With these settings, the update is not just scale·B·A added to the base.
 _NOT_A_PRODUCT = {
     "use_dora": "DoRA",
     "use_qalora": "QALoRA",
@@ -47,44 +47,47 @@ _NOT_A_PRODUCT = {
     "layer_replication": "layer replication",
     "trainable_token_indices": "trainable tokens",
 }
+# Initializations that do not change the base's weights.
 _ADDITIVE_INITS = (True, False, "gaussian", "eva", "orthogonal", "mica")
 
-# What peft appends to a module's name for each parameter of it that it has wrapped before another.
+# Where peft adapts several parameters of one module, it wraps the module once for each, and each
+# time appends this to the name of the module inside.
 _WRAPPED = ".base_layer"
 
-# What VeLoRA saves beside its factors for training to continue.
-_OF_TRAINING = (".lora_velora_embed",)
+# Suffixes of tensors that are only used to continue training. VeLoRA saves such a tensor.
+_TRAINING_STATE = (".lora_velora_embed",)
 
 
 class NotAProductError(MergeError):
     """The adapter does something other than adding B·A to weights of the base.
 
     Args:
-        adapter: its name.
-        what: what it does, in two or three words.
+        adapter: name of the adapter.
+        what: the unsupported feature, in two or three words.
     """
 
     def __init__(self, adapter: str, what: str):
         super().__init__(
             f"Adapter {adapter} uses {what}, which is not an added product of two matrices; give "
             "--lora-merge-cache FOLDER to merge it through a full copy of the model, or merge it "
-            "into its base yourself and name the result."
+            "into its base with peft and give the merged model as the input."
         )
         self.what = what
 
 
 @dataclass(frozen=True)
 class Product:
-    """The update scale·B·A, [out, in], of one weight, by the keys of its factors.
+    """The update scale·B·A, [out, in], of one weight, with the keys of the factors in the file.
 
     Attributes:
         B: key of the left factor, [out, r, …].
         A: key of the right factor, [r, in, …].
-        rank: r.
+        rank: the rank r.
         scale: alpha / r, or alpha / √r with rsLoRA.
-        transposed: whether the weight gets (B·A)ᵀ.
+        transposed: whether (B·A)ᵀ is added to the weight.
         embedding: whether the layer is an embedding.
-        experts: of a parameter of three axes, the number of matrices; each has factors of its own.
+        experts: number of matrices in a parameter with three axes, each with its own factors; None
+            for other parameters.
     """
 
     B: str
@@ -98,40 +101,45 @@ class Product:
 
 @dataclass(frozen=True)
 class Addition:
-    """The update scale·v of a bias, by the key of v."""
+    """The update scale·v of a bias.
+
+    Attributes:
+        vector: key of v in the file.
+        scale: the factor that v is multiplied by.
+    """
 
     vector: str
     scale: float
 
 
 class LoraAdapter:
-    """An adapter's updates by the names of the weights that they change.
+    """An adapter's updates, by the names of the weights that they change.
 
     Attributes:
-        name: what the recipe calls the adapter.
-        config: as peft reads it.
-        peft_version: that the configuration was written by, if it says.
-        updates: what is added, by weight.
-        replacements: keys of the tensors that replace the base's, by weight.
-        wrapped: keys of the factors B and A that change a parameter of a module which only the
-            model's structure can name, by module (peft's `target_parameters`).
+        name: name of the adapter in the recipe.
+        config: the configuration, as peft reads it.
+        peft_version: version of peft that wrote the configuration; None if it is not stated.
+        updates: the updates that are added, by weight.
+        replacements: keys of the tensors that replace the base's weights, by weight.
+        wrapped: keys of the factors B and A of peft's `target_parameters`, by module. Which
+            parameter of the module they change follows from the model's structure.
 
     Raises:
-        NotAProductError: if the adapter is of another kind than added products.
-        MergeError: if a factor is missing, two factors do not fit each other or the configuration,
-            a value of the configuration is not what peft takes, or a tensor holds no numbers that
-            can be added to weights.
+        NotAProductError: if the adapter does something other than adding products.
+        MergeError: if a factor is missing, the shapes of factors do not match each other or the
+            configuration, peft does not accept a value of the configuration, or a tensor has a
+            dtype or layout that cannot be added to weights.
     """
 
     def __init__(self, files: AdapterFiles):
         self.name = files.name
         if files.config.is_prompt_learning:
             raise MergeError(
-                f"Adapter {files.name} is of peft's type {_type(files.config)}, which changes no "
-                "weight and so cannot be merged; an input is a LoRA adapter or a whole model."
+                f"Adapter {files.name} is of peft's type {_peft_type(files.config)}, which changes "
+                "no weights and so cannot be merged; give a LoRA adapter or a whole model."
             )
         if files.config.peft_type != peft.PeftType.LORA:
-            raise NotAProductError(files.name, f"peft's {_type(files.config)}")
+            raise NotAProductError(files.name, f"peft's {_peft_type(files.config)}")
         config = cast(peft.LoraConfig, files.config)
         for setting, what in _NOT_A_PRODUCT.items():
             if getattr(config, setting, None):
@@ -149,45 +157,47 @@ class LoraAdapter:
         self.wrapped: dict[str, tuple[str, str]] = {}
         modules: dict[str, dict[str, str]] = defaultdict(dict)
         for key, shape in self._tensors.shapes.items():
-            if key.endswith(_OF_TRAINING):
+            if key.endswith(_TRAINING_STATE):
                 continue
-            module, part = _split(key)
+            module, part = _split_key(key)
             if part is not None:
                 modules[module][part] = key
-                self._check_numbers(key)
+                self._require_supported_dtype(key)
                 continue
             if "lora_" in key or "token_adapter" in key:
                 raise NotAProductError(files.name, f"the tensor {key}")
             self.replacements[module] = key
             if len(shape) > 1:
-                self._check_numbers(key)
-        ranks, alphas = self.settings(modules)
+                self._require_supported_dtype(key)
+        ranks, alphas = self.ranks_and_alphas(modules)
         for module, keys in modules.items():
             self._add_module(module, keys, ranks[module], alphas[module])
 
-    def settings(self, names: Collection[str]) -> tuple[dict[str, int], dict[str, float]]:
-        """Return the rank and the alpha that the configuration gives to each name."""
-        ranks = self._set_by_pattern("rank_pattern", names, self.config.r)
-        alphas = self._set_by_pattern("alpha_pattern", names, self.config.lora_alpha)
+    def ranks_and_alphas(self, names: Collection[str]) -> tuple[dict[str, int], dict[str, float]]:
+        """Return the ranks and the alphas in the configuration, by name."""
+        ranks = self._values_by_pattern("rank_pattern", names, self.config.r)
+        alphas = self._values_by_pattern("alpha_pattern", names, self.config.lora_alpha)
         return {name: int(rank) for name, rank in ranks.items()}, alphas
 
     def scale(self, rank: int, alpha: float) -> float:
-        """Return what B·A is multiplied by."""
+        """Return the factor that B·A is multiplied by."""
         return alpha / (math.sqrt(rank) if self.config.use_rslora else rank)
 
-    def rank_error(self, what: str, rank: int, own: str) -> MergeError:
-        """Return the error that factors have another rank than the configuration says."""
+    def rank_error(self, what: str, rank: int, actual: str) -> MergeError:
+        """Return an error: the factors of `what` have another rank than the configuration."""
         return MergeError(
             f"Adapter {self.name}: its {CONFIG_NAME} gives {what} the rank {rank} (`r` or "
-            f"`rank_pattern`), but its factors have {own}; the update's scale depends on it, so "
-            "correct the configuration or take the one that the adapter was saved with."
+            f"`rank_pattern`), but its factors have {actual}. The scale of the update depends on "
+            "the rank, so correct the configuration, or use the one that the adapter was saved "
+            "with."
         )
 
-    def shape_error(self, base: str, name: str, shape: Shape, there: Shape) -> MergeError:
-        """Return the error that a weight of `base` has another shape than its update."""
+    def shape_error(self, base: str, name: str, shape: Shape, expected: Shape) -> MergeError:
+        """Return an error: the update of `name` has another shape than the weight in `base`."""
         return MergeError(
-            f"Adapter {self.name} does not fit {base}: it changes {name} as {list(shape)}, but "
-            f"there it is {list(there)}; was it trained on a model of another size or vocabulary?"
+            f"Adapter {self.name} does not fit {base}: its update of {name} has shape "
+            f"{list(shape)}, but the weight has shape {list(expected)}; give the base that the "
+            "adapter was trained on, of the same size and vocabulary."
         )
 
     def wrapped_shapes(self, module: str) -> tuple[Shape, Shape]:
@@ -196,7 +206,7 @@ class LoraAdapter:
         return self._tensors.shapes[B], self._tensors.shapes[A]
 
     def update_shape(self, weight: str) -> Shape:
-        """Return the shape of a weight's update; of a convolution's as [out, rest]."""
+        """Return the shape of a weight's update; for a convolution, [out, rest]."""
         update, shapes = self.updates[weight], self._tensors.shapes
         if isinstance(update, Addition):
             return shapes[update.vector]
@@ -211,16 +221,17 @@ class LoraAdapter:
         return self._tensors.shapes[self.replacements[weight]]
 
     def factors(self, weight: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Return B and A of a `Product`, as stored, without its scale.
+        """Read B and A of a `Product`, in their stored dtype, without the scale.
 
-        They are [out, r] and [r, in]; with experts [experts, out, r] and [experts, r, in].
+        Returns:
+            B [out, r] and A [r, in]; with experts B [experts, out, r] and A [experts, r, in].
         """
         update = self.updates[weight]
         assert isinstance(update, Product)
         if update.experts is not None:
             A, B = self._tensors.read(update.A, device), self._tensors.read(update.B, device)
             A = A.reshape(update.experts, update.rank, -1)
-            # Of B the experts' columns take turns.
+            # peft stores B as [out, rank * experts] with the experts' columns interleaved.
             B = B.reshape(-1, update.rank, update.experts).permute(2, 0, 1)
             return (A.mT, B.mT) if update.transposed else (B, A)
         B = self._tensors.read(update.B, device).flatten(1)
@@ -228,38 +239,38 @@ class LoraAdapter:
         return (A.T, B.T) if update.transposed else (B, A)
 
     def vector(self, weight: str, device: torch.device | str = "cpu") -> Tensor:
-        """Return the vector of an `Addition`, as stored, without its scale."""
+        """Read the vector of an `Addition`, in its stored dtype, without the scale."""
         update = self.updates[weight]
         assert isinstance(update, Addition)
         return self._tensors.read(update.vector, device)
 
     def replacement(self, weight: str, device: torch.device | str = "cpu") -> Tensor:
-        """Return the tensor that replaces the base's, as stored."""
+        """Read the tensor that replaces the base's weight, in its stored dtype."""
         return self._tensors.read(self.replacements[weight], device)
 
-    def _check_numbers(self, key: str) -> None:
-        if key in self._tensors.unusual:
+    def _require_supported_dtype(self, key: str) -> None:
+        if key in self._tensors.unsupported:
             raise MergeError(
-                f"Adapter {self.name}: its tensor {key} is {self._tensors.unusual[key]}; adapters "
-                f"are merged from tensors of {', '.join(FLOATS)}, so save it in one of them."
+                f"Adapter {self.name}: its tensor {key} is {self._tensors.unsupported[key]}; save "
+                f"it in one of {', '.join(FACTOR_DTYPES)}."
             )
 
-    def _set_by_pattern(
+    def _values_by_pattern(
         self, setting: str, modules: Collection[str], default: float
     ) -> dict[str, float]:
-        """Return the value for each module: of the first pattern that it matches, or `default`."""
+        """Return each module's value: that of the first pattern it matches, or `default`."""
         pattern: dict[str, float] = getattr(self.config, setting) or {}
         try:
-            keys = matched_patterns(list(pattern), list(modules))
+            keys = match_patterns(list(pattern), list(modules))
         except (re.error, TimeoutError) as error:
             wrong = (
-                f"which cannot be read ({first_line(error)})"
+                f"and one of them cannot be parsed ({first_line(error)})"
                 if isinstance(error, re.error)
-                else f"which take more than {SECONDS:g} s to match its modules"
+                else f"and matching them to the modules takes more than {SECONDS:g} s"
             )
             raise MergeError(
                 f"Adapter {self.name}: the keys of `{setting}` in its {CONFIG_NAME} are regular "
-                f"expressions {wrong}; write the modules' names instead."
+                f"expressions, {wrong}; write the modules' names instead."
             ) from error
         return {module: pattern.get(keys[module], default) for module in modules}
 
@@ -269,15 +280,16 @@ class LoraAdapter:
         if f"{kind}A" not in keys or f"{kind}B" not in keys:
             missing = "B" if f"{kind}A" in keys else "A"
             raise MergeError(
-                f"Adapter {self.name} has only half of {module}: lora_{missing} is missing."
+                f"Adapter {self.name} has only one factor of {module}: lora_{missing} is missing; "
+                "copy or download the adapter again."
             )
         A, B = keys[f"{kind}A"], keys[f"{kind}B"]
         shapes = self._tensors.shapes
         if len(shapes[A]) < 2 or shapes[A][:1] != shapes[B][1:2] or 0 in shapes[A] + shapes[B]:
             raise MergeError(
-                f"Adapter {self.name}: the factors of {module} do not fit each other, A has shape "
-                f"{shapes[A]} and B {shapes[B]}; they must be [r, in] and [out, r] with one rank r "
-                "of at least 1."
+                f"Adapter {self.name}: the factors of {module} do not fit each other: A has shape "
+                f"{list(shapes[A])} and B has shape {list(shapes[B])}; they must be [r, in] and "
+                "[out, r] with the same rank r of at least 1."
             )
         if self.config.target_parameters and (module.endswith(_WRAPPED) or shapes[A][0] != rank):
             self.wrapped[module] = B, A
@@ -291,7 +303,7 @@ class LoraAdapter:
             self.updates[f"{module}.bias"] = Addition(keys["bias"], scale)
 
 
-def _type(config: peft.PeftConfig) -> str:
+def _peft_type(config: peft.PeftConfig) -> str:
     return str(getattr(config.peft_type, "value", config.peft_type))
 
 
@@ -308,7 +320,7 @@ def _check_config(adapter: str, config: peft.LoraConfig) -> None:
         if not isinstance(rank, int) or rank < 1:
             raise _config_error(adapter, setting, "a rank of at least 1", rank)
     for setting, alpha in alphas.items():
-        # Not so of NaN either.
+        # The comparison is also false for NaN.
         in_range = isinstance(alpha, int | float) and abs(alpha) <= torch.finfo(torch.float32).max
         if not in_range or isinstance(alpha, bool):
             raise _config_error(adapter, setting, "a number in float32's range", alpha)
@@ -327,11 +339,12 @@ def _config_error(adapter: str, setting: str, wanted: str, value: object) -> Mer
     )
 
 
-def _split(key: str) -> tuple[str, str | None]:
-    """Split a key into module and part, or give the whole weight's name and None."""
+def _split_key(key: str) -> tuple[str, str | None]:
+    """Split a key into module and part; for a whole tensor, return the weight's name and None."""
     name = key.removeprefix(_PREFIX)
     for ending, part in _PARTS.items():
         if name.endswith(ending):
             return name.removesuffix(ending), part
-    # peft marks the wrapped layer's own tensors and those of modules_to_save.
+    # peft inserts these parts into the names of a wrapped layer's own tensors, and of tensors of
+    # modules_to_save.
     return re.sub(r"\.(base_layer|modules_to_save(\.default)?|original_module)\.", ".", name), None

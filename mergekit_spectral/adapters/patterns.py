@@ -1,7 +1,8 @@
-"""Which of a configuration's patterns a module's name matches, as peft decides it.
+"""Find the pattern of an adapter's configuration that a module's name matches, as peft does.
 
-An adapter from the hub may hold a regular expression that takes years to match. Python's `re`
-cannot be interrupted, so all but the simplest are matched in a separate process with a time limit.
+An adapter from the Hub may contain a regular expression that takes years to match. Python's `re`
+cannot be interrupted. Therefore only simple patterns are matched in this process; all others are
+matched in a separate process with a time limit.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from collections.abc import Sequence
 from peft.utils.other import get_pattern_key
 
 SECONDS = 10.0
-"""The longest that the patterns of one adapter may take."""
+"""Time limit for matching the patterns of one adapter, in seconds."""
 
-# Without groups, alternatives and counts, two repetitions cannot take long.
+# A pattern without groups, alternatives and counts, and with at most two repetitions, is fast.
 _SIMPLE = re.compile(r"[\w.^$\\-]*([*+][\w.^$\\-]*){0,2}")
 
-# What peft's get_pattern_key does, for all names at once.
+# Does the same as peft's get_pattern_key, for all names at once.
 _PROGRAM = r"""
 import json, re, sys
 patterns, names = json.load(sys.stdin)
@@ -30,11 +31,11 @@ json.dump(found, sys.stdout)
 """
 
 
-def matched_patterns(patterns: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """Return for each name the first pattern that it matches, or the name itself.
+def match_patterns(patterns: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Return the first pattern that each name matches; for a name without a match, the name itself.
 
     Raises:
-        re.error: if a pattern is no regular expression.
+        re.error: if a pattern is not a regular expression.
         TimeoutError: if matching takes longer than `SECONDS`.
     """
     for pattern in patterns:

@@ -1,7 +1,7 @@
-"""The names that `mergekit_spectral.adapters` has, with what they import."""
+"""The public names of `mergekit_spectral.adapters` that need peft and transformers."""
 
+from mergekit_spectral.adapters.adapter_files import find_adapter as find_adapter
 from mergekit_spectral.adapters.base_weights import BaseWeights as BaseWeights
-from mergekit_spectral.adapters.files import find_adapter as find_adapter
 from mergekit_spectral.adapters.lora import LoraAdapter as LoraAdapter
 from mergekit_spectral.adapters.lora import NotAProductError as NotAProductError
 from mergekit_spectral.adapters.structure import ModelStructure as ModelStructure

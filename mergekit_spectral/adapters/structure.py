@@ -1,4 +1,4 @@
-"""The modules of an adapter's base, as transformers builds them, without their weights."""
+"""The modules of an adapter's base model, as transformers builds them, without their weights."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ LOG = logging.getLogger(__name__)
 
 
 class ModelStructure:
-    """The modules of a model, built on the meta device when they are first asked for.
+    """The modules of a model, built on the meta device when they are first needed.
 
-    peft decides by a layer's class what an adapter's tensors mean. Neither the adapter's files nor
-    the base's hold that class, so it is looked up in the model itself.
+    peft decides by a layer's class what an adapter's tensors mean. The class is neither in the
+    adapter's files nor in the base's, so it is looked up in the model itself.
 
     Args:
-        build: returns the model. It may raise any error; nothing is known of the model then.
+        build: returns the model. If it raises an error, the structure has no modules.
     """
 
     def __init__(self, build: Callable[[], nn.Module]):
@@ -57,18 +57,18 @@ class ModelStructure:
         return {} if self._model is None else dict(self._model.named_modules())
 
     def is_conv1d(self, module: str) -> bool:
-        """Tell whether a module is transformers' Conv1D, which stores its weight as [in, out]."""
+        """Return whether a module is transformers' Conv1D, which stores its weight as [in, out]."""
         return isinstance(self.modules[module], Conv1D)
 
-    def module_names(self, stored: Collection[str]) -> dict[str, str]:
-        """Return the names that transformers gives to tensors which files hold under others.
+    def find_renamed(self, stored: Collection[str]) -> dict[str, str]:
+        """Find the tensors that have one name in the files and another in the model.
 
         Args:
             stored: the names in the files.
 
         Returns:
-            The name in the files of each tensor, by its name in the model. A tensor that loading
-            makes out of several is not in it.
+            Each such tensor's name in the files, by its name in the model. Tensors that
+            transformers assembles from several stored tensors are not included.
         """
         if not isinstance(self._model, transformers.PreTrainedModel):
             return {}
@@ -88,21 +88,27 @@ class ModelStructure:
         return found
 
     def is_found_by_mergekit(self, name: str, stored: Collection[str]) -> bool:
-        """Tell whether mergekit can load a tensor that the files hold under another name.
+        """Return whether mergekit can load a tensor that has another name in the files.
 
-        It applies the renamings of the model's type only, not those of its class and its parts.
+        transformers also renames tensors by the class of the model and by the types of its
+        submodels. mergekit only applies the renamings of the model's type.
+
+        Args:
+            name: the tensor's name in the model.
+            stored: the names in the files.
         """
         return can_convert_checkpoint_keys(self._model_type, set(stored), name)
 
-    def parts(self, name: str, stored: Collection[str]) -> list[str]:
-        """Return the names of the tensors in the files that mergekit makes a tensor of.
+    def find_parts(self, name: str, stored: Collection[str]) -> list[str]:
+        """Find the stored tensors from which mergekit assembles a tensor of the model.
 
         Args:
-            name: of the tensor in the model.
+            name: the tensor's name in the model.
             stored: the names in the files.
 
         Returns:
-            `name` itself if it is stored; nothing if mergekit has no way to make it.
+            The names of the stored tensors: `name` alone if it is stored itself, none if mergekit
+            cannot assemble it.
         """
         if name in stored:
             return [name]
@@ -113,14 +119,19 @@ class ModelStructure:
         parts = [s for s in stored if rename_source_key(s, renamings, converters)[0] == name]
         return parts if can_convert_checkpoint_keys(self._model_type, set(parts), name) else []
 
-    def converted(self, name: str, parts: Mapping[str, Callable[[], Tensor]]) -> Tensor:
-        """Return the tensor that mergekit makes of `parts`, which are read when they are needed."""
+    def assemble(self, name: str, parts: Mapping[str, Callable[[], Tensor]]) -> Tensor:
+        """Assemble a tensor of the model from stored tensors, as mergekit does.
+
+        Args:
+            name: the tensor's name in the model.
+            parts: functions that read the stored tensors, by the names from `find_parts`.
+        """
         tensor = convert_checkpoint_tensors(self._model_type, parts, name)
-        assert tensor is not None  # as `parts` has found
+        assert tensor is not None  # `find_parts` returns only parts that can be assembled
         return tensor
 
-    def is_planned(self, name: str) -> bool:
-        """Tell whether mergekit merges a tensor of the model as it is, and not in parts."""
+    def is_merged_whole(self, name: str) -> bool:
+        """Return whether mergekit merges a tensor of the model as one tensor, not its parts."""
         assert isinstance(self._model, transformers.PreTrainedModel)
         config = self._model.config
         architecture = arch_info_for_config(config)
@@ -138,7 +149,7 @@ class ModelStructure:
         try:
             with torch.device("meta"), no_init_weights():
                 return self._build()
-        except Exception as error:  # a model's own code may raise any
+        except Exception as error:  # the model's code can raise any exception
             LOG.debug("The base model cannot be built without its weights: %s", error)
             return None
 

@@ -1,4 +1,4 @@
-"""Names of tensors: what they say, and under which names files hold them."""
+"""Parse names of tensors, and find a tensor's name among the names in a checkpoint's files."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from collections.abc import Collection
 
 
 def layer_of(name: str) -> int | None:
-    """Return the layer that a tensor is of, the first number in its name."""
+    """Return a tensor's layer, the first number in its name; None if the name has no number."""
     found = re.search(r"\.(\d+)\.", name)
     return int(found[1]) if found else None
 
 
 def kind_of(name: str) -> str:
-    """Return what a tensor is besides its layer, as in ``model.layers.self_attn.q_proj``."""
+    """Return a tensor's name without the number of its layer.
+
+    An example is ``model.layers.self_attn.q_proj``, for ``model.layers.3.self_attn.q_proj.weight``.
+    """
     return re.sub(r"\.\d+\.", ".", name, count=1).removesuffix(".weight")
 
 
-def name_in(known: Collection[str], name: str) -> str:
-    """Return a weight's name among the `known`, or `name` itself if it is not among them.
+def find_name(known: Collection[str], name: str) -> str:
+    """Return the name in `known` that means the weight `name`; if there is none, `name` itself.
 
-    Files may lack the model's own name before those of its layers (``transformer.`` in GPT-2's on
-    the hub), or have it where the adapter, trained on the bare model, lacks it.
+    The names may differ in their first part. The files of GPT-2 on the Hub, for example, have no
+    ``transformer.`` before the names of the layers, but the model has. Conversely, an adapter that
+    was trained on the model without its head has names without the first part.
     """
     shorter = name.partition(".")[2]
     if name in known or shorter in known:

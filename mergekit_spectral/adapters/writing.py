@@ -1,4 +1,4 @@
-"""Writing a LoRA adapter that peft and inference servers load."""
+"""Write a LoRA adapter that peft and inference servers load."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mergekit_spectral.adapters.files import CONFIG_NAME, WEIGHTS_NAMES
+from mergekit_spectral.adapters.adapter_files import CONFIG_NAME, WEIGHTS_NAMES
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.whole_files import (
     errors_as_sentences,
@@ -29,32 +29,32 @@ from mergekit_spectral.whole_files import (
 _PREFIX = "base_model.model."
 _CARD_NAME = "README.md"
 _NAMES = (*WEIGHTS_NAMES, _CARD_NAME, CONFIG_NAME)
-_OF_MODELS = ("config.json", "model*.safetensors*", "pytorch_model*.bin*", "*.gguf")
+_MODEL_FILES = ("config.json", "model*.safetensors*", "pytorch_model*.bin*", "*.gguf")
 
 
 class LayerKind(Enum):
-    """How peft adapts a module, which decides the names and the axes of the factors."""
+    """The kinds of layers that peft adapts. The kind decides the factors' names and axes."""
 
     LINEAR = "linear"
     EMBEDDING = "embedding"
     CONV1D = "conv1d"
-    """transformers' layer for GPT-2, a linear one whose weight is [in, out]."""
+    """A linear layer of transformers, used in GPT-2, whose weight is [in, out]."""
 
     @classmethod
     def of(cls, module: nn.Module) -> LayerKind | None:
-        """Return a module's kind, or None if peft adapts no matrix of it."""
+        """Return a module's kind, or None if it is of another kind."""
         kinds = {nn.Linear: cls.LINEAR, nn.Embedding: cls.EMBEDDING, Conv1D: cls.CONV1D}
         return next((kind for type_, kind in kinds.items() if isinstance(module, type_)), None)
 
 
 @dataclass(frozen=True)
 class NewLayer:
-    """The update B·A of one module's weight, with the axes that the weight has.
+    """The update B·A of one module's weight. B·A has the shape of the weight, [rows, columns].
 
     Attributes:
-        B: [rows, r].
-        A: [r, columns].
-        kind: the module's.
+        B: left factor, [rows, r].
+        A: right factor, [r, columns].
+        kind: kind of the module.
     """
 
     B: Tensor
@@ -68,38 +68,38 @@ class NewLayer:
 
 
 def check_folder(folder: Path, inputs: Mapping[str, Path], overwrite: bool) -> None:
-    """Check that an adapter may be written to a folder, and can be.
+    """Check that an adapter may be written to a folder, and that the folder is writable.
 
     Args:
-        folder: for the adapter.
-        inputs: the folders that it is made from, by what they are, for messages.
-        overwrite: whether an adapter there may be replaced.
+        folder: the folder for the adapter.
+        inputs: the folders of the merge's inputs, by a description of each for messages.
+        overwrite: whether an adapter in the folder may be replaced.
 
     Raises:
-        MergeError: the folder is an input, holds a model, holds an adapter that may not be
-            replaced, or cannot be written to.
+        MergeError: if the folder is an input, contains a model, contains an adapter that may not
+            be replaced, or cannot be written to.
     """
-    other = "name another folder for the merged adapter."
+    other = "give another folder for the merged adapter."
     with errors_as_sentences(folder):
-        there = sorted(os.listdir(folder)) if folder.exists() else []
+        present = sorted(os.listdir(folder)) if folder.exists() else []
         for what, path in inputs.items():
             if path.exists() and folder.exists() and path.samefile(folder):
                 raise MergeError(f"{folder} is {what}, and would be overwritten; {other}")
-        if models := [n for n in there if any(fnmatch(n, pattern) for pattern in _OF_MODELS)]:
+        if models := [n for n in present if any(fnmatch(n, pattern) for pattern in _MODEL_FILES)]:
             raise MergeError(
-                f"{folder} holds a model ({models[0]}), which would load the adapter with it from "
-                f"then on; {other}"
+                f"{folder} contains a model ({models[0]}), and transformers would load the adapter "
+                f"together with that model; {other}"
             )
-        if earlier := [name for name in there if name in _NAMES]:
+        if earlier := [name for name in present if name in _NAMES]:
             if not overwrite:
                 raise MergeError(
-                    f"{folder} already holds {' and '.join(earlier)}; give --overwrite to replace "
-                    f"the adapter there, or {other}"
+                    f"{folder} already contains {' and '.join(earlier)}; add --overwrite to "
+                    f"replace the adapter there, or {other}"
                 )
             if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
                 raise MergeError(
-                    f"{folder} is replaced as a whole, so it cannot be the working directory or "
-                    "one around it; run the command from another one."
+                    f"{folder} would be replaced as a whole, so it cannot be the working directory "
+                    "or one of its parents; run the command from another directory."
                 )
     require_writable(folder.resolve().parent if earlier else folder)
 
@@ -114,34 +114,34 @@ def write_adapter(
     task_type: str | None = None,
     card: str,
 ) -> None:
-    """Write an adapter whose updates are the layers' own: every scale is 1.
+    """Write an adapter with the given updates. Every scale, alpha / r, is 1.
+
+    An adapter in the folder is replaced once the new one is complete. Other files stay as they are.
 
     Args:
-        folder: made if missing.
-        layers: by the name of the module, at least one.
-        all_modules: names of all modules of the base, by which target modules are named in short
-            where all of a kind are meant.
+        folder: the adapter's folder; created if it does not exist.
+        layers: the updates by the names of the modules, at least one.
+        all_modules: names of all modules of the base. Where all modules with the same last part
+            are adapted, ``target_modules`` has only that part, such as ``q_proj``.
         base_model: the base's name or path.
-        dtype: in which the factors are stored.
-        task_type: peft's, such as ``CAUSAL_LM``.
+        dtype: the dtype of the stored factors.
+        task_type: peft's task type, such as ``CAUSAL_LM``.
         card: the text of README.md.
 
-    An adapter in the folder is replaced when the new one is whole; other files stay as they are.
-
     Raises:
-        MergeError: the folder cannot be written to, or a factor is out of the dtype's range.
+        MergeError: if the folder cannot be written to, or a factor is out of the dtype's range.
     """
-    turned = any(layer.kind is LayerKind.CONV1D for layer in layers.values())
+    transposed = any(layer.kind is LayerKind.CONV1D for layer in layers.values())
     rank = max(layer.rank for layer in layers.values())
-    # One scale for all, alpha / r = 1, for servers that know of no patterns.
+    # Every layer's scale, alpha / r, is 1, because some servers do not support patterns.
     ranks = {name: layer.rank for name, layer in layers.items() if layer.rank != rank}
     config = peft.LoraConfig(
         r=rank,
         lora_alpha=rank,
         rank_pattern=ranks,
         alpha_pattern=dict(ranks),
-        target_modules=short_names(layers.keys(), all_modules),
-        fan_in_fan_out=turned,
+        target_modules=shorten_module_names(layers.keys(), all_modules),
+        fan_in_fan_out=transposed,
         base_model_name_or_path=base_model,
         task_type=task_type,
         inference_mode=True,
@@ -149,7 +149,7 @@ def write_adapter(
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
         for key, tensor in _peft_tensors(name, layer).items():
-            tensors[key] = _stored(tensor, dtype, name)
+            tensors[key] = _to_stored_dtype(tensor, dtype, name)
 
     def write(place: Path) -> None:
         save_file(tensors, place / WEIGHTS_NAMES[0], metadata={"format": "pt"})
@@ -163,17 +163,17 @@ def write_adapter(
             return
         with unfinished(folder) as new:
             write(new)
-            # The configuration last: a folder without it is no adapter.
+            # The configuration comes last: without it peft does not load an incomplete adapter.
             move_up(new, (WEIGHTS_NAMES[0], _CARD_NAME, CONFIG_NAME))
 
 
-def _stored(factor: Tensor, dtype: torch.dtype, module: str) -> Tensor:
+def _to_stored_dtype(factor: Tensor, dtype: torch.dtype, module: str) -> Tensor:
     stored = factor.to(dtype).contiguous()
     if not stored.isfinite().all() or not stored.any():
         raise MergeError(
             f"The merged update of {module} is out of the range of "
-            f"{str(dtype).removeprefix('torch.')}; its largest value would be "
-            f"{float(factor.abs().max()):.3g}. Set --dtype float32, or another `lambda`."
+            f"{str(dtype).removeprefix('torch.')}: its largest value would be "
+            f"{float(factor.abs().max()):.3g}. Use --dtype float32, or change `lambda`."
         )
     return stored
 
@@ -184,19 +184,22 @@ def _peft_tensors(name: str, layer: NewLayer) -> dict[str, Tensor]:
             f"{_PREFIX}{name}.lora_embedding_A": layer.B.T,
             f"{_PREFIX}{name}.lora_embedding_B": layer.A.T,
         }
-    turned = layer.kind is LayerKind.CONV1D
-    A, B = (layer.B.T, layer.A.T) if turned else (layer.A, layer.B)
+    transposed = layer.kind is LayerKind.CONV1D
+    A, B = (layer.B.T, layer.A.T) if transposed else (layer.A, layer.B)
     return {f"{_PREFIX}{name}.lora_A.weight": A, f"{_PREFIX}{name}.lora_B.weight": B}
 
 
-def short_names(chosen: Collection[str], all_modules: Collection[str]) -> list[str]:
-    """Name modules by their last part where all modules of that name are chosen, else in full."""
-    there = Counter(_last(name) for name in all_modules)
-    wanted = Counter(_last(name) for name in chosen)
+def shorten_module_names(chosen: Collection[str], all_modules: Collection[str]) -> list[str]:
+    """Shorten names of modules to their last part where all modules with that part are chosen."""
+    existing = Counter(_last_part(name) for name in all_modules)
+    wanted = Counter(_last_part(name) for name in chosen)
     return sorted(
-        {_last(name) if wanted[_last(name)] == there[_last(name)] else name for name in chosen}
+        {
+            part if wanted[part] == existing[part] else name
+            for name, part in ((name, _last_part(name)) for name in chosen)
+        }
     )
 
 
-def _last(name: str) -> str:
+def _last_part(name: str) -> str:
     return name.rsplit(".", 1)[-1]

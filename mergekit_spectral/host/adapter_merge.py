@@ -30,8 +30,8 @@ from mergekit_spectral.adapters import (
     ModelStructure,
     find_adapter,
 )
+from mergekit_spectral.adapters.adapter_files import AdapterFiles
 from mergekit_spectral.adapters.base_weights import Header
-from mergekit_spectral.adapters.files import AdapterFiles
 from mergekit_spectral.adapters.lora import Product
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.loaders import HeaderLoader

@@ -24,7 +24,7 @@ from mergekit_spectral.adapters import (
 )
 from mergekit_spectral.adapters.adapted import Update
 from mergekit_spectral.adapters.base_weights import BaseWeights, Header
-from mergekit_spectral.adapters.fitting import fitted
+from mergekit_spectral.adapters.fitting import fit_to_base
 from mergekit_spectral.adapters.lora import Product
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.checkpoints import StoredWeights
@@ -71,11 +71,11 @@ class AdaptedLoader(TensorLoader):
         self.base = base
         self.weights = weights
         self._structure = structure
-        self.adapter = fitted(adapter, str(base), weights, structure)
+        self.adapter = fit_to_base(adapter, str(base), weights, structure)
         self.untied = dict(self._left_behind(ties))
         known = weights.index.tensor_paths
         self.fused = {
-            name: structure.parts(name, known)
+            name: structure.find_parts(name, known)
             for name, update in self.adapter.updates.items()
             if isinstance(update, Product)
             and name not in known
@@ -116,7 +116,7 @@ class AdaptedLoader(TensorLoader):
     def _read_base(self, name: str, device: torch.device) -> Tensor:
         if name in self.fused:
             parts = {part: partial(self.weights.read, part, device) for part in self.fused[name]}
-            return self._structure.converted(name, parts)
+            return self._structure.assemble(name, parts)
         return self.weights.read(self.untied.get(name, name), device)
 
     def _check_dtypes(self) -> None:

@@ -1,1 +1,1 @@
-"""What inputs of a merge are like, weight by weight, and how they go together."""
+"""Measure the inputs of a merge, weight by weight, and compare them with each other."""

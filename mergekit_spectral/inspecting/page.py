@@ -1,4 +1,4 @@
-"""One page for a person to look at, with everything in it."""
+"""Write the report of an inspection as one HTML page."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mergekit_spectral.inspecting.suggestions import suggestions
 from mergekit_spectral.inspecting.summary import (
     PerInput,
     mean_over_weights,
-    pruned,
-    pruned_without,
+    pruned_share,
+    pruned_share_unrenormalized,
     short_names,
     total_norms,
     weights_changed,
@@ -26,8 +26,9 @@ from mergekit_spectral.inspecting.summary import (
 from mergekit_spectral.inspecting.takeaways import takeaways
 
 CONFLICTS = 8
+"""Maximum number of conflicting pairs in the table."""
 LISTED = 5
-"""Of the tensors that could not be looked at."""
+"""Maximum number of tensors that are listed as not inspected."""
 HEADER = (
     "input",
     "norm",
@@ -42,7 +43,7 @@ HEADER = (
 
 
 def write_page(inspection: Inspection, plots: Sequence[Plot], path: Path) -> None:
-    """Write the page; it needs no other file, and no network."""
+    """Write the page. It needs no other file and no network."""
     environment = Environment(
         loader=PackageLoader("mergekit_spectral.inspecting", ""),
         autoescape=True,
@@ -70,7 +71,7 @@ def write_page(inspection: Inspection, plots: Sequence[Plot], path: Path) -> Non
 
 
 def conflict_rows(inspection: Inspection) -> list[tuple[str, str, str]]:
-    """Return where two inputs pull apart most: both, the weight, the cosine of their updates."""
+    """Return the names of the inputs, the weight and the cosine for the worst conflicts."""
     names = short_names(inspection.inputs)
     return [
         (
@@ -83,27 +84,30 @@ def conflict_rows(inspection: Inspection) -> list[tuple[str, str, str]]:
 
 
 def input_rows(inspection: Inspection) -> list[tuple[str, ...]]:
-    """Return a row of text for each input, as in `HEADER`: means over what it changes."""
+    """Return a row of text for each input, with the columns of `HEADER`.
+
+    The values are means over the matrices that the input changes.
+    """
     if not inspection.weights:
         return []
-    ways: list[tuple[PerInput, str]] = [
+    means_and_formats: list[tuple[PerInput, str]] = [
         (lambda w: w.effective_ranks, ".1f"),
         (lambda w: w.stable_ranks, ".1f"),
         (lambda w: w.kept_ranks[40], ".1f"),
         (lambda w: w.norm_shares, ".0%"),
-        (pruned, ".0%"),
-        (pruned_without, ".0%"),
+        (pruned_share, ".0%"),
+        (pruned_share_unrenormalized, ".0%"),
     ]
     columns = [[f"{norm:.3g}" for norm in total_norms(inspection)]]
     columns.append([str(count) for count in weights_changed(inspection)])
-    for value, form in ways:
+    for value, form in means_and_formats:
         means = mean_over_weights(inspection, value)
         columns.append(["" if np.isnan(mean) else format(mean, form) for mean in means])
     return list(zip(short_names(inspection.inputs), *columns, strict=True))
 
 
 def _code(text: str) -> Markup:
-    """Turn what stands in backticks into code."""
+    """Convert text in backticks to HTML code elements."""
     parts = text.split("`")
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
@@ -119,11 +123,11 @@ def _facts(inspection: Inspection) -> str:
         f"{len(inspection.others)} vectors and embeddings changed",
         f"{len(inspection.unchanged)} tensors unchanged",
     ]
-    wanted = [each for each in inspection.left_out if each.why]
-    if others := len(inspection.left_out) - len(wanted):
-        facts.append(f"{others} tensors not asked for")
-    if wanted:
-        told = ", ".join(f"{each.name} ({each.why})" for each in wanted[:LISTED])
-        more = f" and {len(wanted) - LISTED} more" if len(wanted) > LISTED else ""
-        facts.append(f"not looked at: {told}{more}")
+    not_comparable = [each for each in inspection.left_out if each.why]
+    if not_selected := len(inspection.left_out) - len(not_comparable):
+        facts.append(f"{not_selected} tensors not selected")
+    if not_comparable:
+        listed = ", ".join(f"{each.name} ({each.why})" for each in not_comparable[:LISTED])
+        more = len(not_comparable) - LISTED
+        facts.append(f"not inspected: {listed}" + (f" and {more} more" if more > 0 else ""))
     return "; ".join(facts) + "."

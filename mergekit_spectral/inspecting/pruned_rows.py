@@ -1,4 +1,4 @@
-"""Which share of each row is pruned (DRM, Figure 3)."""
+"""Compute the share of each row that DRM prunes (Figure 3 of the paper)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mergekit_spectral.methods.drm import kept_ranks
 from mergekit_spectral.spectral import TIE, Entries, Ranks
 
 BINS = 25
-"""An odd number, so that a row of which half is pruned lies within a bin."""
+"""An odd number, so that the share 0.5 is the middle of a bin, not an edge between two bins."""
 
 
 @dataclass(frozen=True)
 class PrunedRows:
-    """The shares that are pruned of the inputs' rows, in short.
+    """Statistics of the pruned share of rows.
 
     Attributes:
-        mean: over all rows of all inputs.
-        spread: their standard deviation.
-        whole: the share of rows of which nothing is left.
-        histogram: the share of rows in each of `BINS` bins from 0 to 1.
+        mean: mean pruned share of the rows.
+        spread: standard deviation of the pruned share.
+        whole: share of the rows that are pruned completely.
+        histogram: share of the rows in each of `BINS` bins of the pruned share, from 0 to 1.
     """
 
     mean: float
@@ -32,7 +32,7 @@ class PrunedRows:
 
     @classmethod
     def of(cls, shares: Tensor) -> PrunedRows:
-        """Summarize the shares of rows, of any shape."""
+        """Compute the statistics of pruned shares, in a tensor of any shape."""
         counts = torch.histc(shares.float(), BINS, 0, 1)
         return cls(
             mean=round(float(shares.mean()), 4),
@@ -43,11 +43,14 @@ class PrunedRows:
 
 
 def kept_places(entries: Entries, density: float) -> list[Tensor]:
-    """Return where DRM's pruning keeps the inputs' entries: T matrices of truth values.
+    """Return which entries DRM's pruning keeps.
 
     Args:
-        entries: of T inputs, whose magnitudes are compared all together.
-        density: the share of all entries to keep, 0 < density ≤ 1.
+        entries: the entries of T inputs. One threshold is used for all inputs.
+        density: share of all entries to keep, 0 < density ≤ 1.
+
+    Returns:
+        A boolean matrix for each input, True where an entry is kept.
     """
     magnitudes = entries.take(slice(0, entries.shape[0])).magnitudes()
     flat = torch.cat([matrix.flatten() for matrix in magnitudes])
@@ -58,5 +61,5 @@ def kept_places(entries: Entries, density: float) -> list[Tensor]:
 
 
 def pruned_shares(entries: Entries, density: float) -> Tensor:
-    """Return the share of each row that DRM's pruning takes: [T, rows] in float64."""
+    """Return the share of each row that DRM prunes, [T, rows] in float64."""
     return torch.stack([(~kept).double().mean(dim=1) for kept in kept_places(entries, density)])

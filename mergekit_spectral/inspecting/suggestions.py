@@ -1,4 +1,4 @@
-"""Parameters to start from, as an inspection and what was measured suggest them."""
+"""Suggest parameters to start from, by an inspection and by the measurements in the docs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from mergekit_spectral.inspecting.summary import (
 from mergekit_spectral.inspecting.takeaways import UNEVEN
 
 MANY = 8
-"""So many inputs are merged with a smaller λ."""
+"""Minimum number of inputs for which the λ measured on ten inputs is suggested."""
 
 SCALES: dict[str, dict[tuple[bool, bool], tuple[float, str]]] = {
-    # By whether inputs are adapters, and many: what to start from, and what was chosen.
+    # Keys: whether the inputs are adapters, and whether there are at least `MANY`.
+    # Values: the λ to start from, and the range of the best λ in the measurements.
     "task_arithmetic": {
         (True, False): (0.4, "0.2 to 1"),
         (True, True): (0.2, "0.2"),
@@ -68,17 +69,17 @@ SCALES: dict[str, dict[tuple[bool, bool], tuple[float, str]]] = {
         (False, True): (1.0, "1"),
     },
 }
-"""λ by method, as in docs/choosing.md."""
+"""λ by method, from docs/choosing.md."""
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A parameter to start from.
+    """A suggested value of a parameter.
 
     Attributes:
-        name: in a recipe.
-        value: as a recipe would have it.
-        reason: in a sentence.
+        name: name of the parameter in a recipe.
+        value: value for the recipe.
+        reason: reason for the value, one sentence.
     """
 
     name: str
@@ -87,61 +88,66 @@ class Suggestion:
 
 
 def suggestions(inspection: Inspection) -> list[Suggestion]:
-    """Return parameters to start from, with the reasons."""
+    """Return suggested parameters, with the reasons."""
     if not inspection.weights or len(inspection.inputs) < 2:
         return []
-    made = []
+    found = []
     norms = total_norms(inspection)
     names = short_names(inspection.inputs)
     if norms.min() > 0 and norms.max() / norms.min() >= UNEVEN:
         weights = norms.min() / norms
         listed = ", ".join(f"{w:.2g} for {n}" for w, n in zip(weights, names, strict=True))
-        made.append(
+        found.append(
             Suggestion(
                 "weight",
                 listed,
-                f"The updates' norms differ by a factor of {norms.max() / norms.min():.1f}; these "
-                "make them equal, so that the largest does not decide all signs.",
+                f"The updates' norms differ by a factor of {norms.max() / norms.min():.1f}. These "
+                "weights make them equal, so that the largest update does not decide all signs.",
             )
         )
     if inspection.method in SCALES:
-        made.append(_scale(inspection))
+        found.append(_suggest_scale(inspection))
     if inspection.method == "knots_ties":
-        made.append(_density(inspection))
+        found.append(_suggest_density(inspection))
     if inspection.method == "star":
-        made.append(_eta(inspection))
-    return made
+        found.append(_suggest_eta(inspection))
+    return found
 
 
-def _scale(inspection: Inspection) -> Suggestion:
-    """Return the λ that was measured to serve inputs of this kind and number (docs/choosing.md)."""
+def _suggest_scale(inspection: Inspection) -> Suggestion:
+    """Suggest the λ that was best for inputs of this kind and number (docs/choosing.md)."""
     many = len(inspection.inputs) >= MANY
     start, chosen = SCALES[inspection.method][inspection.lora, many]
     kind = "adapters" if inspection.lora else "full fine-tunes"
-    count = "ten" if many else "two and of five"
+    count = "ten" if many else "two and five"
     return Suggestion(
         "lambda",
         str(start),
-        f"Of {count} {kind} of a small model, {chosen} was measured to be best "
-        f"for {inspection.method}.",
+        f"In measurements with {count} {kind} of a small model, {chosen} was best for "
+        f"{inspection.method}.",
     )
 
 
-def _density(inspection: Inspection) -> Suggestion:
+def _suggest_density(inspection: Inspection) -> Suggestion:
     if inspection.lora and len(inspection.inputs) >= MANY:
-        return Suggestion("density", "1.0", "Of ten adapters it did as well as 0.2, or better.")
+        return Suggestion(
+            "density",
+            "1.0",
+            "In measurements with ten adapters of a small model, it was as good as 0.2 or better.",
+        )
     return Suggestion(
         "density",
         "0.2",
-        "It was measured to be 1 to 5 points better than 1.0 of a small model's fine-tunes.",
+        "In measurements with fine-tunes of a small model, it was 1 to 5 points better than 1.0.",
     )
 
 
-def _eta(inspection: Inspection) -> Suggestion:
+def _suggest_eta(inspection: Inspection) -> Suggestion:
     ranks = float(mean(mean_over_weights(inspection, lambda w: w.kept_ranks[40])))
     return Suggestion(
         "eta",
         "40",
-        f"The paper's keeps {ranks:.1f} of {mean_rank(inspection):.0f} directions here; what it "
-        "drops is made up for by the rescaling.",
+        "This is the paper's value. On average it keeps "
+        f"{ranks:.1f} of {mean_rank(inspection):.0f} directions of these updates; rescaling "
+        "restores the nuclear norm.",
     )

@@ -1,4 +1,4 @@
-"""An inspection in numbers that a person can take in: by input, by pair, by layer and kind."""
+"""Summarize an inspection: values by input, by pair of inputs, and by layer and kind of weight."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from mergekit_spectral.inspecting.inspection import Inspection
 from mergekit_spectral.inspecting.weights import WeightReport
 
 MANY_PAIRS = 6
-"""Up to so many, each pair has a column of its own."""
+"""Maximum number of pairs for which each pair has its own column in values by layer."""
 
 Array = npt.NDArray[np.float64]
 PerInput = Callable[[WeightReport], Sequence[float | None]]
-"""A value of a weight for each input, None for one that does not change it."""
+"""A function that returns one of a weight's values for each input, None where it has none."""
 
 
 def short_names(inputs: Sequence[str]) -> list[str]:
-    """Return the last parts of models' names, as many of them as tell all apart."""
+    """Shorten names of models to their last parts, as few as keep the names distinct."""
     own = [name.rpartition("+")[2] for name in inputs]
-    # One adapter may be on several bases.
-    return endings(own if len(set(own)) == len(own) else list(inputs), "/")
+    # The same adapter may be an input on several bases; then the bases' names are needed.
+    return shorten(own if len(set(own)) == len(own) else list(inputs), "/")
 
 
-def endings(names: Sequence[str], separator: str) -> list[str]:
-    """Return the last parts of names, as many of them as tell all apart."""
+def shorten(names: Sequence[str], separator: str) -> list[str]:
+    """Shorten names to their last parts, as few as keep the names distinct."""
     parts = [name.strip(separator).split(separator) for name in names]
     for count in range(1, max(map(len, parts)) + 1):
         short = [separator.join(part[-count:]) for part in parts]
@@ -40,43 +40,44 @@ def endings(names: Sequence[str], separator: str) -> list[str]:
 
 
 def mean_over_weights(inspection: Inspection, value: PerInput) -> Array:
-    """Return the mean of a value of each input over the weights that it changes, [T].
+    """Return the mean of each input's value over the weights that the input changes, [T].
 
-    It is NaN for an input that changes none, here as in all that follows.
+    As in the other functions of this module, the mean is NaN if there are no values.
     """
     return mean([value(weight) for weight in inspection.weights])
 
 
 def mean(values: object, axis: int | None = 0) -> Array:
-    """Return the mean over an axis, of the values that are there."""
-    there = np.ma.masked_invalid(np.asarray(values, dtype=float))
-    means: Array = np.ma.filled(there.mean(axis=axis), np.nan)
+    """Return the mean over an axis, ignoring values that are None or NaN."""
+    present = np.ma.masked_invalid(np.asarray(values, dtype=float))
+    means: Array = np.ma.filled(present.mean(axis=axis), np.nan)
     return means
 
 
-def pruned(weight: WeightReport) -> list[float | None]:
+def pruned_share(weight: WeightReport) -> list[float | None]:
     """Return the share of each input's entries that DRM prunes."""
     return [None if rows is None else rows.mean for rows in weight.pruned]
 
 
-def pruned_without(weight: WeightReport) -> list[float | None]:
-    """Return the share that it would prune without renormalization."""
+def pruned_share_unrenormalized(weight: WeightReport) -> list[float | None]:
+    """Return the share of each input's entries that DRM would prune without renormalization."""
     return [None if rows is None else rows.mean for rows in weight.pruned_unrenormalized]
 
 
 def mean_pairs(inspection: Inspection, value: Callable[[WeightReport], object]) -> Array:
-    """Return the mean of a value of each pair over the weights that both change, [T, T]."""
+    """Return the mean of each pair's value over the weights that both inputs change, [T, T]."""
     return mean([value(weight) for weight in inspection.weights])
 
 
 @dataclass(frozen=True)
 class LayerPairs:
-    """A value by layer, of pairs of inputs or of inputs.
+    """A value of pairs of inputs, by layer.
 
     Attributes:
-        layers: the rows' numbers.
-        columns: names of pairs, or of inputs, whose values are means over their pairs.
-        values: [layers, columns].
+        layers: numbers of the layers, one for each row.
+        columns: names of the pairs; or, if there are many pairs, names of the inputs, where the
+            values are means over each input's pairs.
+        values: the values, [layers, columns].
     """
 
     layers: tuple[int, ...]
@@ -87,9 +88,12 @@ class LayerPairs:
 def pairs_by_layer(
     inspection: Inspection, value: Callable[[WeightReport], object]
 ) -> LayerPairs | None:
-    """Return a value of pairs by layer, the mean over its weights, or None without layers.
+    """Return the means of a pair's value over the weights of each layer.
 
-    Of more than `MANY_PAIRS` the means of each input's pairs are returned.
+    If there are more than `MANY_PAIRS` pairs, the values are means over each input's pairs.
+
+    Returns:
+        The values; None if no weight belongs to a layer.
     """
     found: dict[int, list[Array]] = defaultdict(list)
     for weight in inspection.weights:
@@ -111,8 +115,12 @@ def pairs_by_layer(
     return LayerPairs(tuple(layers), tuple(names), values)
 
 
-def between(pairs: Array) -> Array:
-    """Return the values of the pairs of different inputs that there are, each pair once."""
+def distinct_pairs(pairs: Array) -> Array:
+    """Return the values of the pairs of different inputs, each pair once, without NaN.
+
+    Args:
+        pairs: symmetric matrix of values, [T, T].
+    """
     values: Array = pairs[np.triu_indices(len(pairs), k=1)]
     return values[~np.isnan(values)]
 
@@ -126,29 +134,29 @@ def total_norms(inspection: Inspection) -> Array:
 
 
 def mean_rank(inspection: Inspection) -> float:
-    """Return how many singular values updates have, the mean over all."""
+    """Return the mean number of an update's singular values, over all weights and inputs."""
     return float(mean([weight.ranks for weight in inspection.weights], None))
 
 
 def inputs_changing(inspection: Inspection) -> list[int]:
-    """Return how many inputs change each matrix."""
+    """Return the number of inputs that change each matrix."""
     return [sum(rank is not None for rank in weight.ranks) for weight in inspection.weights]
 
 
 def weights_changed(inspection: Inspection) -> list[int]:
-    """Return how many matrices each input changes."""
+    """Return the number of matrices that each input changes."""
     changed = [[rank is not None for rank in weight.ranks] for weight in inspection.weights]
     return [sum(own) for own in zip(*changed, strict=True)]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A value by layer and kind of weight, of each input.
+    """A value of each input, by layer and kind of weight.
 
     Attributes:
-        layers: the rows' numbers.
-        kinds: the columns' names, such as ``q_proj``.
-        values: [T, layers, kinds]; NaN where there is no such weight.
+        layers: numbers of the layers, one for each row.
+        kinds: names of the kinds of weight, one for each column, such as ``q_proj``.
+        values: the values, [T, layers, kinds]; NaN where there is no such weight.
     """
 
     layers: tuple[int, ...]
@@ -156,8 +164,8 @@ class Grid:
     values: Array
 
 
-def grid(inspection: Inspection, value: PerInput) -> Grid | None:
-    """Lay out a value of all weights in layers, or return None if none is of a layer."""
+def lay_out_grid(inspection: Inspection, value: PerInput) -> Grid | None:
+    """Arrange the inputs' values by layer and kind; return None if no weight is in a layer."""
     cells: dict[tuple[int, str], list[Sequence[float | None]]] = defaultdict(list)
     for weight in inspection.weights:
         layer = layer_of(weight.name)
@@ -170,7 +178,7 @@ def grid(inspection: Inspection, value: PerInput) -> Grid | None:
     values = np.full((len(inspection.inputs), len(layers), len(kinds)), np.nan)
     for (layer, kind), found in cells.items():
         values[:, layers.index(layer), kinds.index(kind)] = mean(found)
-    return Grid(tuple(layers), tuple(endings(kinds, ".")), values)
+    return Grid(tuple(layers), tuple(shorten(kinds, ".")), values)
 
 
 @dataclass(frozen=True)
@@ -178,9 +186,9 @@ class Conflict:
     """Two inputs' updates of one weight.
 
     Attributes:
-        weight: its name.
-        inputs: their numbers.
-        cosine: of the two updates.
+        weight: name of the weight.
+        inputs: indices of the two inputs.
+        cosine: cosine of the two updates.
     """
 
     weight: str
@@ -189,7 +197,7 @@ class Conflict:
 
 
 def worst_conflicts(inspection: Inspection, count: int) -> list[Conflict]:
-    """Return where two updates pull apart most, the worst first; those below zero alone."""
+    """Return up to `count` pairs of updates with the most negative cosines, the lowest first."""
     found = [
         Conflict(weight.name, (i, j), cosine)
         for weight in inspection.weights
@@ -201,7 +209,7 @@ def worst_conflicts(inspection: Inspection, count: int) -> list[Conflict]:
 
 
 def unchanged_layers(inspection: Inspection) -> list[int]:
-    """Return the layers that were looked at whole, and that no input changes."""
+    """Return the layers that were inspected completely and that no input changes."""
     others = {layer_of(weight.name) for weight in inspection.weights}
     others |= {layer_of(other.name) for other in inspection.others}
     others |= {layer_of(tensor.name) for tensor in inspection.left_out}

@@ -1,4 +1,4 @@
-"""What can be said of one weight and its inputs' updates."""
+"""Measure the inputs' updates of one weight."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from mergekit_spectral.inspecting.measures import (
+    Subspaces,
+    effective_rank,
+    inner_products,
+    overlap,
+    stable_rank,
+)
 from mergekit_spectral.inspecting.pruned_rows import PrunedRows, pruned_shares
-from mergekit_spectral.inspecting.spectra import effective_rank, stable_rank
-from mergekit_spectral.inspecting.subspaces import Subspaces, inner_products, overlap
 from mergekit_spectral.methods import parameters, shared_side
 from mergekit_spectral.spectral import (
     Delta,
@@ -27,51 +32,52 @@ V = TypeVar("V")
 
 ETAS = (20, 40, 60, 80)
 SUBSPACE = 16
-"""Directions that overlaps are measured in, at most."""
+"""Maximum number of directions in the subspaces whose overlap is measured."""
 RANK_TOLERANCE: float = parameters.RANK_TOLERANCE.default
 DENSITY: float = parameters.DENSITY.default
-"""DRM's own, at which the pruned shares are reported."""
+"""Default density of DRM, used for the reported pruned shares."""
 SAMPLED_ROWS = 256
 SAMPLED_COLUMNS = 2048
 SHOWN_VALUES = 48
 
 Values = tuple[float | None, ...]
-"""A number for each input that changes the weight, None for the others."""
+"""A number for each input, [T]; None for inputs that do not change the weight."""
 Pairs = tuple[Values, ...]
-"""A number for each pair of inputs that both do, [T, T]."""
+"""A number for each pair of inputs, [T, T]; None unless both inputs change the weight."""
 
 
 @dataclass(frozen=True)
 class WeightReport:
-    """One matrix of the model. Lists have a value for each input, in the recipe's order.
+    """Measurements of the inputs' updates of one matrix.
 
-    What an input's update is like is None for an input that changes nothing here, or that the
-    weight is not merged with.
+    Tuples have one value for each input, in the recipe's order. The value is None for an input
+    that does not change this matrix, or is not merged into it.
 
     Attributes:
-        name: of the tensor.
-        shape: [out, in].
-        norms: Frobenius norms of the updates, 0 for one that changes nothing.
-        relative_norms: the same over the base's norm; None where the base was not read.
-        spectra: singular values relative to the largest, up to `SHOWN_VALUES` of them, evenly
-            over all.
-        ranks: how many singular values there are.
-        overlap_dimensions: that overlaps are measured in.
-        effective_ranks: see `effective_rank`.
-        stable_ranks: see `stable_rank`.
-        kept_ranks: the rank that STAR keeps, by η.
-        cosines: of the updates as vectors.
-        overlap_out: of the leading subspaces of the output space, up to `SUBSPACE` dimensions.
-        overlap_in: of the input space.
-        agreement: share of places where two updates that are not zero have the same sign, in the
-            weights, on up to `SAMPLED_ROWS` rows.
-        joint_agreement: the same of DRM's coordinates in the joint space, on up to
-            `SAMPLED_COLUMNS` columns, as all that follows.
-        directions: of the joint space.
-        norm_shares: each input's mean share of the norm budget of the leading joint directions,
-            half of them and up to `SUBSPACE`.
-        pruned: what DRM prunes of each input's rows of coordinates, at `DENSITY`.
-        pruned_unrenormalized: what it would prune without renormalization.
+        name: name of the tensor.
+        shape: shape of the matrix, [out, in].
+        norms: Frobenius norms of the updates; 0 for an input that is merged but changes nothing.
+        relative_norms: the norms divided by the base's norm; None if the base was not read.
+        spectra: singular values divided by the largest one, a sample of at most `SHOWN_VALUES`
+            values at evenly spaced positions.
+        ranks: numbers of singular values.
+        overlap_dimensions: number of dimensions of the largest subspace whose overlap is measured.
+        effective_ranks: effective ranks, see `effective_rank`.
+        stable_ranks: stable ranks, see `stable_rank`.
+        kept_ranks: ranks that STAR keeps, by η.
+        cosines: cosines of the updates as vectors.
+        overlap_out: overlaps of the leading subspaces of the output space, of at most `SUBSPACE`
+            dimensions.
+        overlap_in: overlaps of the leading subspaces of the input space.
+        agreement: share of the positions where both updates are not zero in which they have the
+            same sign, measured on at most `SAMPLED_ROWS` rows.
+        joint_agreement: the same for DRM's coordinates in the joint space. This attribute and
+            those that follow are measured on at most `SAMPLED_COLUMNS` columns.
+        directions: number of directions of the joint space.
+        norm_shares: each input's share of the squared norm of a joint direction, the mean over the
+            leading directions: the first half, at most `SUBSPACE`.
+        pruned: pruned shares of each input's rows of coordinates in DRM, at `DENSITY`.
+        pruned_unrenormalized: the pruned shares in DRM without renormalization.
     """
 
     name: str
@@ -101,67 +107,67 @@ def inspect_weight(
     base_norm: float | None,
     direction: str = "auto",
 ) -> WeightReport | None:
-    """Look at one weight.
+    """Measure the inputs' updates of one matrix.
 
     Args:
-        name: of the tensor.
-        deltas: of T inputs, [out, in]; None of an input that it is not merged with.
-        base_norm: the base's Frobenius norm, or None if it is not known.
-        direction: the recipe's, for the joint space.
+        name: name of the tensor.
+        deltas: updates of T inputs, [out, in]; None for an input that is not merged into it.
+        base_norm: Frobenius norm of the base's matrix; None if it is not known.
+        direction: the recipe's `direction`, for the joint space.
 
     Returns:
-        None if no input changes it.
+        The measurements; None if no input changes the matrix.
     """
     merged = [delta for delta in deltas if delta is not None]
-    told = _InPlace(deltas)
-    if not told.changes:
+    positions = _InputPositions(deltas)
+    if not positions.changes:
         return None
     shape = merged[0].shape
-    products = inner_products(told.changes)
+    products = inner_products(positions.changes)
     norms = products.diagonal().clamp(min=0).sqrt()
-    own = [joint_decomposition([delta], _leading, few=True) for delta in told.changes]
-    spaces = [Subspaces.of(part, delta) for part, delta in zip(own, told.changes, strict=True)]
+    own = [joint_decomposition([delta], _leading, few=True) for delta in positions.changes]
+    spaces = [Subspaces.of(part, delta) for part, delta in zip(own, positions.changes, strict=True)]
     spectra = [part.spectrum for part in own]
-    # DRM prunes all that it merges together, with updates of zero.
+    # DRM compares the entries of all merged inputs, including inputs whose update is zero.
     horizontal = shared_side(direction, shape) == "horizontal"
     sharing = merged if horizontal else [delta.T for delta in merged]
     joint = joint_decomposition(sharing, above_tolerance(RANK_TOLERANCE))
-    some = [delta.columns(_evenly(delta.shape[1], SAMPLED_COLUMNS)) for delta in sharing]
+    some = [delta.columns(_evenly_spaced(delta.shape[1], SAMPLED_COLUMNS)) for delta in sharing]
     coordinates = RenormalizedCoordinates(joint, some)
     changed = [delta.norm > 0 for delta in merged]
     return WeightReport(
         name=name,
         shape=shape,
-        norms=told.norms(norms),
-        relative_norms=None if not base_norm else told.norms(norms / base_norm),
-        spectra=told.each([_shown(spectrum) for spectrum in spectra]),
-        ranks=told.each([len(spectrum) for spectrum in spectra]),
+        norms=positions.norms(norms),
+        relative_norms=None if not base_norm else positions.norms(norms / base_norm),
+        spectra=positions.each([_shown(spectrum) for spectrum in spectra]),
+        ranks=positions.each([len(spectrum) for spectrum in spectra]),
         overlap_dimensions=max(part.basis.shape[1] for part in own),
-        effective_ranks=told.each([round(effective_rank(s), 2) for s in spectra]),
-        stable_ranks=told.each([round(stable_rank(s), 2) for s in spectra]),
-        kept_ranks={eta: told.each([kept_rank(s, eta) for s in spectra]) for eta in ETAS},
-        cosines=told.pairs(products / torch.outer(norms, norms).clamp(min=1e-300)),
-        overlap_out=told.pairs(_overlaps([space.left for space in spaces])),
-        overlap_in=told.pairs(_overlaps([space.right for space in spaces])),
-        agreement=told.pairs(_agreement(_sampled(told.changes))),
-        joint_agreement=told.pairs(_agreement(_all(coordinates)[changed])),
+        effective_ranks=positions.each([round(effective_rank(s), 2) for s in spectra]),
+        stable_ranks=positions.each([round(stable_rank(s), 2) for s in spectra]),
+        kept_ranks={eta: positions.each([kept_rank(s, eta) for s in spectra]) for eta in ETAS},
+        cosines=positions.pairs(products / torch.outer(norms, norms).clamp(min=1e-300)),
+        overlap_out=positions.pairs(_overlaps([space.left for space in spaces])),
+        overlap_in=positions.pairs(_overlaps([space.right for space in spaces])),
+        agreement=positions.pairs(_agreement(_sample_rows(positions.changes))),
+        joint_agreement=positions.pairs(_agreement(_all_entries(coordinates)[changed])),
         directions=joint.basis.shape[1],
-        norm_shares=told.each(_rounded(_norm_shares(coordinates)[changed])),
-        pruned=told.each(_pruned(coordinates, changed)),
-        pruned_unrenormalized=told.each(
+        norm_shares=positions.each(_rounded(_norm_shares(coordinates)[changed])),
+        pruned=positions.each(_pruned(coordinates, changed)),
+        pruned_unrenormalized=positions.each(
             _pruned(UnnormalizedCoordinates(joint, some), changed),
         ),
     )
 
 
-class _InPlace:
-    """Puts what is known of the inputs that change a weight in the places of all.
+class _InputPositions:
+    """Assign values of the inputs that change a matrix to positions in the list of all inputs.
 
     Args:
-        deltas: of all inputs, None of one that the weight is not merged with.
+        deltas: updates of all inputs; None for an input that is not merged into the matrix.
 
     Attributes:
-        changes: those that are not zero.
+        changes: the updates that are not zero.
     """
 
     def __init__(self, deltas: Sequence[Delta | None]):
@@ -170,17 +176,17 @@ class _InPlace:
         self.changes = [d for d, own in zip(deltas, self._changed, strict=True) if d and own]
 
     def each(self, values: Sequence[V]) -> tuple[V | None, ...]:
-        """Return a value for each input, None for one that changes nothing."""
-        left = iter(values)
-        return tuple(next(left) if changed else None for changed in self._changed)
+        """Return a value for each input; None for inputs that do not change the matrix."""
+        remaining = iter(values)
+        return tuple(next(remaining) if changed else None for changed in self._changed)
 
     def norms(self, values: Tensor) -> Values:
-        """Return a value for each input, 0 for one that is merged and changes nothing."""
+        """Return a norm for each input; 0 for inputs that are merged but change nothing."""
         pairs = zip(self.each(_rounded(values)), self._merged, strict=True)
         return tuple(0.0 if value is None and merged else value for value, merged in pairs)
 
     def pairs(self, values: Tensor) -> Pairs:
-        """Return a value for each pair of inputs, None where one changes nothing."""
+        """Return a value for each pair of inputs; None unless both change the matrix."""
         nothing = (None,) * len(self._changed)
         rows = self.each([self.each(_rounded(row)) for row in values])
         return tuple(nothing if row is None else row for row in rows)
@@ -194,23 +200,30 @@ def _overlaps(bases: Sequence[Tensor]) -> Tensor:
     return torch.tensor([[overlap(one, other) for other in bases] for one in bases])
 
 
-def _evenly(length: int, count: int) -> slice:
-    """Return at most `count` places of `length`, evenly spaced."""
+def _evenly_spaced(length: int, count: int) -> slice:
+    """Return a slice of at most `count` evenly spaced positions among `length`."""
     return slice(0, length, -(-length // count))
 
 
-def _sampled(deltas: Sequence[Delta]) -> Tensor:
-    """Return some rows of all inputs: [T, entries]."""
-    rows = _evenly(deltas[0].shape[0], SAMPLED_ROWS)
+def _sample_rows(deltas: Sequence[Delta]) -> Tensor:
+    """Return the entries of at most `SAMPLED_ROWS` rows of each delta, [T, entries]."""
+    rows = _evenly_spaced(deltas[0].shape[0], SAMPLED_ROWS)
     return torch.stack([delta.rows(rows).to_dense().flatten() for delta in deltas])
 
 
-def _all(entries: Entries) -> Tensor:
+def _all_entries(entries: Entries) -> Tensor:
     return torch.stack([values.flatten() for values in entries.take(slice(None)).values])
 
 
 def _agreement(values: Tensor) -> Tensor:
-    """Return the shares of places, of those where both are not zero, with one sign: [T, T]."""
+    """Return the shares of positions with the same sign, of those where both are not zero.
+
+    Args:
+        values: entries of each input, [T, entries].
+
+    Returns:
+        The shares for all pairs, [T, T]; 0.5 where no position is not zero in both.
+    """
     signs = values.sign()
     present = signs.abs()
     both = (present @ present.T).double()
@@ -222,7 +235,7 @@ def _pruned(coordinates: Entries, changed: list[bool]) -> list[PrunedRows]:
 
 
 def _norm_shares(coordinates: RenormalizedCoordinates) -> Tensor:
-    # Over all directions the shares of inputs of one rank would be equal, whatever these are.
+    # Only leading directions: over all directions, inputs of the same rank have equal mean shares.
     leading = max(1, min(SUBSPACE, coordinates.shape[0] // 2))
     units = coordinates.take(slice(0, leading)).units
     assert units is not None
@@ -231,9 +244,10 @@ def _norm_shares(coordinates: RenormalizedCoordinates) -> Tensor:
 
 
 def _shown(spectrum: Tensor) -> tuple[float, ...]:
-    """Return the singular values relative to the largest, at most `SHOWN_VALUES` of them."""
-    places = torch.linspace(0, len(spectrum) - 1, min(len(spectrum), SHOWN_VALUES)).round().long()
-    return _rounded(spectrum[places] / spectrum[0])
+    """Return at most `SHOWN_VALUES` evenly spaced singular values, divided by the largest one."""
+    count = min(len(spectrum), SHOWN_VALUES)
+    positions = torch.linspace(0, len(spectrum) - 1, count).round().long()
+    return _rounded(spectrum[positions] / spectrum[0])
 
 
 def _rounded(values: Tensor) -> tuple[float, ...]:

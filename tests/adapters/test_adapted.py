@@ -1,4 +1,4 @@
-"""A weight and its update, apart until somebody adds them up."""
+"""Tensors that hold a weight and its update, and add them when an operator needs the sum."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 def adapted(
     base: Tensor, update: Update, scale: float = 1.0, reads: list[int] | None = None
 ) -> AdaptedTensor:
-    """An `AdaptedTensor` over `base`; every time that `base` is read, `reads` grows."""
+    """Return an `AdaptedTensor` on `base`; every read of `base` appends an item to `reads`."""
 
     def read() -> Tensor:
         if reads is not None:
@@ -34,7 +34,7 @@ def adapted(
 
 
 def example(dtype: torch.dtype = torch.float32, **options: Any) -> tuple[AdaptedTensor, Tensor]:
-    """One with factors of rank 2, and what it adds up to, exactly."""
+    """Return an `AdaptedTensor` with factors of rank 2, and the exact sum in float64."""
     generator = torch.Generator().manual_seed(0)
     base, B, A = (torch.randn(s, generator=generator) for s in [(6, 8), (6, 2), (2, 8)])
     base = base.to(dtype)
@@ -42,7 +42,7 @@ def example(dtype: torch.dtype = torch.float32, **options: Any) -> tuple[Adapted
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_it_looks_like_the_weight(dtype: torch.dtype):
+def test_shape_dtype_and_device_are_the_weights(dtype: torch.dtype):
     tensor, total = example(dtype)
     assert isinstance(tensor, torch.Tensor)
     assert (tensor.shape, tensor.dtype, tensor.device) == (total.shape, dtype, CPU)
@@ -51,7 +51,7 @@ def test_it_looks_like_the_weight(dtype: torch.dtype):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_any_operator_gets_the_sum_rounded_once(dtype: torch.dtype):
+def test_operators_get_the_sum_rounded_once(dtype: torch.dtype):
     tensor, total = example(dtype)
     error = (tensor * 1 - total).abs()
     assert (tensor * 1).dtype == dtype
@@ -74,7 +74,7 @@ def test_any_operator_gets_the_sum_rounded_once(dtype: torch.dtype):
         lambda x: torch.empty_like(x).copy_(x),
     ],
 )
-def test_operators_give_ordinary_tensors(operation: Any):
+def test_operators_return_ordinary_tensors(operation: Any):
     tensor, _ = example()
     result = operation(tensor)
     assert type(result) is Tensor
@@ -82,7 +82,7 @@ def test_operators_give_ordinary_tensors(operation: Any):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_moving_reads_nothing(dtype: torch.dtype):
+def test_moving_does_not_read_the_base(dtype: torch.dtype):
     reads: list[int] = []
     tensor, total = example(reads=reads)
     for moved in (tensor.to(dtype), tensor.to("cpu", dtype, non_blocking=True), tensor.type(dtype)):
@@ -95,7 +95,7 @@ def test_moving_reads_nothing(dtype: torch.dtype):
     assert (error <= 1.01 * torch.finfo(dtype).eps * total.abs().max() + 1e-6).all()
 
 
-def test_moving_to_a_device_moves_the_update_alone():
+def test_moving_to_a_device_moves_only_the_update():
     reads: list[int] = []
     tensor, _ = example(reads=reads)
     moved = tensor.to(device=torch.device("meta"), non_blocking=True)
@@ -104,7 +104,7 @@ def test_moving_to_a_device_moves_the_update_alone():
     assert not reads
 
 
-def test_the_second_sum_costs_nothing():
+def test_sum_is_cached():
     reads: list[int] = []
     tensor, _ = example(reads=reads)
     assert tensor.to_dense() is tensor.to_dense()
@@ -113,15 +113,15 @@ def test_the_second_sum_costs_nothing():
     assert len(reads) == 1
 
 
-def test_threads_may_share_it():
+def test_threads_can_share_a_tensor():
     tensor, total = example(torch.float64)
     with ThreadPoolExecutor(8) as pool:
         for result in pool.map(lambda _: tensor.detach() + tensor, range(64)):
             torch.testing.assert_close(result, 2 * total)
 
 
-def test_the_base_is_rounded_as_it_goes_and_the_update_is_not():
-    """An input that leaves its base alone must stay equal to a base that went the same way."""
+def test_conversions_round_the_base_but_not_the_update():
+    """An input without an update must stay equal to a base with the same conversions."""
     base = torch.randn(6, 8)
     alone = adapted(base, ()).to(torch.bfloat16).to(torch.float32)
     assert torch.equal(alone.to_dense(), base.bfloat16().float())
@@ -130,14 +130,14 @@ def test_the_base_is_rounded_as_it_goes_and_the_update_is_not():
     assert (moved.to_dense() == 1 + 1e-6).all()
 
 
-def test_a_vector_and_nothing():
+def test_update_of_a_vector_and_empty_update():
     vector = torch.randn(5)
     assert torch.equal(adapted(vector, (torch.ones(5),), 2.0) + 0, vector + 2)
     assert torch.equal(adapted(vector, ()) + 0, vector)
 
 
-def test_a_convolution():
-    """Its factors are those of its view as [out, rest]."""
+def test_convolution():
+    """The factors of a convolution are those of its view as [out, rest]."""
     base, B, A = torch.randn(4, 3, 2, 2), torch.randn(4, 2), torch.randn(2, 12)
     torch.testing.assert_close(adapted(base, (B, A)) + 0, base + (B @ A).view(4, 3, 2, 2))
 
@@ -149,7 +149,7 @@ def test_a_convolution():
     scale=st.floats(-4, 4),
     seed=st.integers(0, 999),
 )
-def test_it_is_the_sum(out: int, rest: int, rank: int, scale: float, seed: int):
+def test_sum_of_base_and_update(out: int, rest: int, rank: int, scale: float, seed: int):
     generator = torch.Generator().manual_seed(seed)
     shapes = [(out, rest), (out, rank), (rank, rest)]
     base, B, A = (torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
@@ -159,7 +159,7 @@ def test_it_is_the_sum(out: int, rest: int, rank: int, scale: float, seed: int):
 @pytest.mark.parametrize(
     "method", ["ties", "dare_ties", "task_arithmetic", "linear", "model_stock"]
 )
-def test_mergekits_own_methods_take_it_for_the_sum(method: str):
+def test_mergekits_methods_get_the_sum(method: str):
     generator = torch.Generator().manual_seed(0)
     base = torch.randn(6, 8, generator=generator)
     tensors = [

@@ -1,3 +1,5 @@
+"""Tensors that stay in main memory while they report another device."""
+
 from __future__ import annotations
 
 import pytest
@@ -5,7 +7,7 @@ import torch
 from support.matrices import gaussian
 from support.one_device import OneDevice
 
-from mergekit_spectral.adapters.deferred import HostTensor, with_index
+from mergekit_spectral.adapters.deferred import HostTensor, add_device_index
 from mergekit_spectral.spectral import DenseDelta, FactoredDelta
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -15,7 +17,7 @@ def host_tensor() -> HostTensor:
     return HostTensor(gaussian((4, 5), 1)[0].float(), CPU)
 
 
-def test_entries_stay_where_they_are():
+def test_moving_keeps_entries_in_main_memory():
     tensor = host_tensor()
     moved = tensor.to(device=META, non_blocking=True)
     assert type(moved) is HostTensor
@@ -24,7 +26,7 @@ def test_entries_stay_where_they_are():
     assert moved.to_dense().device == META
 
 
-def test_they_are_rounded_at_once():
+def test_converting_the_dtype_rounds_immediately():
     moved = host_tensor().to(META).to(torch.bfloat16)
     assert (moved.dtype, moved.device) == (torch.bfloat16, META)
     assert torch.equal(moved.stored, host_tensor().stored.bfloat16())
@@ -39,7 +41,7 @@ def test_operators_give_ordinary_tensors_on_the_device():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("with_base", [True, False])
-def test_a_delta_is_formed_on_its_device(dtype: torch.dtype, with_base: bool):
+def test_delta_is_computed_on_its_device(dtype: torch.dtype, with_base: bool):
     tuned, base = (tensor.to(dtype) for tensor in gaussian((6, 5), 2))
     delta = DenseDelta(tuned, base if with_base else None, META)
     basis, out = torch.empty(6, 2, device=META), torch.empty(6, 5, device=META)
@@ -58,15 +60,15 @@ def test_a_delta_is_formed_on_its_device(dtype: torch.dtype, with_base: bool):
     assert {tensor.device for tensor in on_device} == {META}
 
 
-def test_single_entries_are_formed_on_their_device():
+def test_single_entries_are_computed_on_their_device():
     tuned, base = gaussian((6, 5), 2)
     basis, places = torch.empty(6, 2, device=META), torch.tensor([0, 1, 1])
     values = DenseDelta(tuned, base, META).projected_at(basis, places, places)
     assert (values.device, values.dtype) == (META, torch.float64)
 
 
-def test_a_gpu_without_a_number_is_the_current_one(monkeypatch: pytest.MonkeyPatch):
+def test_cuda_without_an_index_is_the_current_device(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
-    assert with_index(torch.device("cuda")) == torch.device("cuda:3")
-    assert with_index(torch.device("cuda:1")) == torch.device("cuda:1")
-    assert with_index(CPU) == CPU
+    assert add_device_index(torch.device("cuda")) == torch.device("cuda:3")
+    assert add_device_index(torch.device("cuda:1")) == torch.device("cuda:1")
+    assert add_device_index(CPU) == CPU

@@ -99,13 +99,13 @@ FAULTS: dict[str, Fault] = {
     "an adapter of another model": (
         lambda w: with_foreign_adapter(w, num_hidden_layers=5),
         "error",
-        "of the 5 weights that it changes 3 are there and 2 are not",
+        "it changes 5 weights, of which the base has 3 and lacks 2",
         "models[0].model",
     ),
     "an adapter of another size": (
         lambda w: with_foreign_adapter(w, hidden_size=64),
         "error",
-        "was it trained on a model of another size",
+        "give the base that the adapter was trained on, of the same size",
         "models[0].model",
     ),
 }

@@ -60,22 +60,22 @@ def assert_refused(result: Result, message: str) -> None:
 
 def put_model(folder: Path, recipe: Path) -> str:
     checkpoints.llama().save_pretrained(folder)
-    return "holds a model (config.json), which would load the adapter"
+    return "contains a model (config.json), and transformers would load the adapter"
 
 
 def put_weights(folder: Path, recipe: Path) -> str:
     (folder / "model-00001-of-00002.safetensors").write_text("")
-    return "holds a model (model-00001-of-00002.safetensors)"
+    return "contains a model (model-00001-of-00002.safetensors)"
 
 
 def put_adapter(folder: Path, recipe: Path) -> str:
     checkpoints.write_adapter(folder, checkpoints.llama(), 3, ["v_proj"])
-    return "README.md and adapter_config.json and adapter_model.safetensors; give --overwrite"
+    return "README.md and adapter_config.json and adapter_model.safetensors; add --overwrite"
 
 
 def put_card(folder: Path, recipe: Path) -> str:
     (folder / "README.md").write_text("mine")
-    return "already holds README.md; give --overwrite"
+    return "already contains README.md; add --overwrite"
 
 
 @pytest.mark.parametrize("put", [put_model, put_weights, put_adapter, put_card])
@@ -94,7 +94,7 @@ def test_inputs_are_never_overwritten(way: str, options: tuple[str, ...], recipe
     before = contents(adapter)
     out.symlink_to(adapter)
     places = {"the folder": adapter, "a link": out, "dots": adapter.parent / "2" / ".." / "1"}
-    message = f"is the adapter {adapter}, and would be overwritten; name another folder"
+    message = f"is the adapter {adapter}, and would be overwritten; give another folder"
     assert_refused(run(recipe, places[way], *options), message)
     base = Path(yaml.safe_load(recipe.read_text())["base_model"])
     assert_refused(run(recipe, base, *options), "is the base model, and would be overwritten")
@@ -165,7 +165,7 @@ def test_the_working_directory_is_not_replaced(
     assert contents(out).keys() == FILES
     card = (out / "README.md").read_text()
     assert "\n# out\n" in card
-    message = "cannot be the working directory or one around it"
+    message = "cannot be the working directory or one of its parents"
     assert_refused(run(recipe, Path("."), "--overwrite"), message)
 
 

@@ -158,8 +158,8 @@ DAMAGES: dict[str, tuple[Damage, list[str]]] = {
     "code": (_pickle_code, ["adapter_model.bin", "adapter_model.safetensors"]),
     "no A": (_drop("A"), [WEIGHT, "lora_A is missing"]),
     "no B": (_drop("B"), [WEIGHT, "lora_B is missing"]),
-    "factors of two ranks": (_reshape("A", 3, 32), [WEIGHT, "(3, 32)", "(16, 4)"]),
-    "a factor of one axis": (_reshape("B", 16), [WEIGHT, "(16,)"]),
+    "factors of two ranks": (_reshape("A", 3, 32), [WEIGHT, "[3, 32]", "[16, 4]"]),
+    "a factor of one axis": (_reshape("B", 16), [WEIGHT, "[16]"]),
     "a longer B": (_reshape("B", 17, 4), [f"{WEIGHT}.weight", "[17, 32]", "[16, 32]"]),
     "a wider A": (_reshape("A", 4, 33), [f"{WEIGHT}.weight", "[16, 33]", "[16, 32]"]),
     "not a number": (_set("A", math.nan), [f"{WEIGHT}.weight", "NaN"]),
@@ -199,15 +199,15 @@ WRONG: dict[str, tuple[Damage, list[str]]] = {
     "a nested configuration": (_nest, ["adapter_config.json", "recursion"]),
     "another rank than the factors": (_configure(r=8), ["the rank 8", "have rank 4"]),
     "a pattern of another rank": (_configure(rank_pattern={"v_proj": 6}), ["the rank 6", "v_proj"]),
-    "factors of rank 0": (_shrink(0), [".self_attn.", "(0, 32)", "at least 1"]),
-    "a factor of size 0": (_reshape("A", 4, 0), [WEIGHT, "(4, 0)"]),
+    "factors of rank 0": (_shrink(0), [".self_attn.", "[0, 32]", "at least 1"]),
+    "a factor of size 0": (_reshape("A", 4, 0), [WEIGHT, "[4, 0]"]),
     "no tensors": (_empty, ["adapter_model.safetensors", "no tensors"]),
     "no tensors, pickled": (_pickle(lambda _: {}), ["adapter_model.bin", "no tensors"]),
     "numbers as keys": (
         _pickle(lambda tensors: dict(enumerate(tensors.values()))),
-        ["adapter_model.bin", "more than tensors by name"],
+        ["adapter_model.bin", "objects other than tensors"],
     ),
-    "a list": (_pickle(lambda tensors: [*tensors.values()]), ["more than tensors by name"]),
+    "a list": (_pickle(lambda tensors: [*tensors.values()]), ["objects other than tensors"]),
     "int8": (_each(lambda factor: factor.to(torch.int8)), ["lora_", "is int8"]),
     "bool": (_each(lambda factor: factor > 0), ["lora_", "is bool"]),
     "fp8": (_each(lambda factor: factor.to(torch.float8_e4m3fn)), ["lora_", "float8_e4m3fn"]),
@@ -284,17 +284,17 @@ def test_a_path_that_does_not_exist(
     path: str, llama: Family, out: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    _assert_refused(_recipe(llama, path), out, f"Adapter {path} is neither a folder here nor")
+    _assert_refused(_recipe(llama, path), out, f"Adapter {path} not found: it is not a folder")
 
 
 def test_a_whole_model_in_an_adapters_place(llama: Family, out: Path):
-    told = [f"Adapter {llama.tuned[0]} has no adapter_config.json", "without a base before it"]
+    told = [f"Adapter {llama.tuned[0]} has no adapter_config.json", "without a base and `+`"]
     _assert_refused(_recipe(llama, llama.tuned[0]), out, *told)
 
 
 def test_of_another_architecture(llama: Family, tmp_path: Path, out: Path):
     other = write_adapter(tmp_path / "other", checkpoints.bert(), 1, ["query"])
-    told = "of the 2 weights that it changes 0 are there and 2 are not"
+    told = "it changes 2 weights, of which the base has 0 and lacks 2"
     _assert_refused(_recipe(llama, other), out, str(other), str(llama.base), told, "layer.0.")
 
 
@@ -313,7 +313,7 @@ def test_of_models_that_mergekit_loses_tensors_of(
     base.save_pretrained(tmp_path / "base")
     family = Family(tmp_path / "base", ())
     adapter = write_adapter(tmp_path / "adapter", base, 1, targets)
-    told = [str(adapter), "layers.0.", named, "mergekit", "leaves them out"]
+    told = [str(adapter), "layers.0.", named, "mergekit", "leaves such tensors out"]
     _assert_refused(_recipe(family, adapter), out, *told)
     _assert_refused_by("check", _recipe(family, adapter), out, *told)
 
@@ -321,7 +321,7 @@ def test_of_models_that_mergekit_loses_tensors_of(
 def test_of_more_layers(llama: Family, tmp_path: Path, out: Path):
     deeper = checkpoints.llama(num_hidden_layers=5)
     adapter = write_adapter(tmp_path / "deeper", deeper, 1, TARGETS)
-    told = "of the 10 weights that it changes 6 are there and 4 are not"
+    told = "it changes 10 weights, of which the base has 6 and lacks 4"
     _assert_refused(_recipe(llama, adapter), out, str(adapter), told, "layers.3.self_attn.q_proj")
 
 
@@ -348,7 +348,9 @@ def test_nothing_that_fits(llama: Family, tmp_path: Path, out: Path, bad: Path):
     save_file(
         {"base_model.model.score.weight": torch.ones(2, 32)}, bad / "adapter_model.safetensors"
     )
-    _assert_refused(_recipe(llama, bad), out, str(bad), str(llama.base), "changes no weight")
+    _assert_refused(
+        _recipe(llama, bad), out, str(bad), str(llama.base), "changes none of the base's weights"
+    )
 
 
 def test_the_same_sentence_whatever_the_order(llama: Family, bad: Path, good: Path, out: Path):
@@ -364,7 +366,7 @@ def test_in_multi(llama: Family, bad: Path, good: Path, out: Path):
     """What was merged before stays; the merge with the bad adapter leaves nothing."""
     _drop("A")(bad)
     step = {"name": "step", **_recipe(llama, good)}
-    with pytest.raises(AssertionError, match="only half of"):
+    with pytest.raises(AssertionError, match="has only one factor of"):
         mergekit_multi([step, {**_recipe(llama, bad), "base_model": "step"}], out)
     assert (out.parent / "steps" / "step" / "model.safetensors").is_file()
     assert not out.exists()

@@ -224,7 +224,7 @@ def test_adapters_on_other_weights(tmp_path: Path, recwarn: pytest.WarningsRecor
     family = Family(tmp_path / "base", (tmp_path / "1", tmp_path / "2"))
     result = run(write(lora_recipe(family), tmp_path), "--out", tmp_path / "report")
     assert result.exit_code == 0, result.output
-    assert "0 are by all inputs and 6 by one alone" in result.output
+    assert "all inputs change 0, and only one input changes 6" in result.output
     assert "nan" not in result.output
     assert "Warning" not in result.output
     assert not list((tmp_path / "report").glob("pairs*.png"))
@@ -272,7 +272,7 @@ def test_tensors_that_cannot_be_compared_are_named(tmp_path: Path):
     result = run(tmp_path / "recipe.yml", "--out", tmp_path / "report")
     page = (tmp_path / "report" / "index.html").read_text()
     assert result.exit_code == 0
-    assert f"not looked at: {bias} (merged with none of the inputs)" in page
+    assert f"not inspected: {bias} (merged with none of the inputs)" in page
 
 
 @pytest.mark.parametrize(
@@ -521,7 +521,7 @@ def test_inputs_that_change_nothing(llama: Family, tmp_path: Path):
     recipe = {**recipe, "models": [{"model": str(copy)}]}
     result = run(write(recipe, tmp_path), "--out", tmp_path / "report")
     assert result.exit_code == 0, result.output
-    assert "No input changes any tensor, so a merge is the base model." in result.output
+    assert "No input changes any tensor, so a merge gives the base model." in result.output
 
 
 @pytest.mark.parametrize(

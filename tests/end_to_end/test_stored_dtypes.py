@@ -166,7 +166,7 @@ def test_an_adapter_on_quantized_experts(out: Path):
     )
     wrong = recipe("drm", Family(base, (Path(f"{base}+{adapter}"),)))
     told = f"{CODES.removesuffix('_blocks')}, which mergekit does not find in the files of {base}; "
-    told += f"they hold {CODES}, of uint8, so they seem to be quantized"
+    told += f"the files contain {CODES} in uint8, so they seem to be quantized"
     _assert_refused(try_mergekit_yaml(wrong, out), out, str(adapter), told)
     (error,) = check(_written(out, wrong), MergeOptions(), out.parent).errors
     assert told in error.message

@@ -1,26 +1,26 @@
-"""Pruned shares and ranks of hand-made matrices."""
+"""Pruned shares and ranks of small matrices with known values."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from mergekit_spectral.inspecting.measures import effective_rank, stable_rank
 from mergekit_spectral.inspecting.pruned_rows import BINS, PrunedRows, pruned_shares
-from mergekit_spectral.inspecting.spectra import effective_rank, stable_rank
 from mergekit_spectral.spectral import HeldEntries
 
 
 def test_pruned_shares_of_rows():
     large = torch.tensor([[8.0, -7.0, 6.0, 5.0], [4.0, 1.0, -1.0, 1.0]])
     small = torch.tensor([[3.0, -2.0, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]])
-    # Half of 16 entries are kept; the three of size 1 are more than there is room for, and ties
-    # with the threshold stay.
+    # Half of the 16 entries are to be kept. The threshold is 1, which three entries have: all of
+    # them are kept.
     shares = pruned_shares(HeldEntries([large, small]), 0.5)
     assert shares.tolist() == [[0, 0], [0.5, 1]]
     assert pruned_shares(HeldEntries([large, small]), 1.0).sum() == 0
 
 
-def test_pruned_rows_in_short():
+def test_statistics_of_pruned_rows():
     rows = PrunedRows.of(torch.tensor([[0.0, 0.5], [0.5, 1.0]], dtype=torch.float64))
     assert (rows.mean, rows.whole) == (0.5, 0.25)
     assert rows.spread == pytest.approx(0.125**0.5, abs=1e-4)

@@ -1,4 +1,4 @@
-"""What is said of inputs that were made to be so."""
+"""The takeaways and suggestions for inputs with known properties."""
 
 from __future__ import annotations
 
@@ -51,10 +51,11 @@ def low_rank(*pairs: tuple[Tensor, Tensor]) -> list[Delta]:
     return [FactoredDelta(B.float(), A.float()) for B, A in pairs]
 
 
-def test_inputs_alike_and_orthogonal():
+def test_inputs_of_equal_size_and_orthogonal():
     first, *others = takeaways(inspection(dense(*gaussian(SHAPE, 3))))
-    assert first.startswith("The updates are of about the same size, within a factor of 1.")
-    assert "of the base's weights." in first
+    start = "The updates have about the same size: their norms differ by a factor of at most 1."
+    assert first.startswith(start)
+    assert first.endswith("% of the base's.")
     assert any("nearly orthogonal" in sentence for sentence in others)
     (signs,) = [sentence for sentence in others if "same sign" in sentence]
     assert re.match(r"Two updates have the same sign in (49|50|51)% of the weights", signs)
@@ -62,26 +63,26 @@ def test_inputs_alike_and_orthogonal():
 
 
 @pytest.mark.parametrize(
-    ("factor", "told"),
+    ("factor", "takeaway"),
     [
-        (30, "input-b is an outlier: its update is "),
-        (3, "The updates are of uneven size: that of input-b is 3."),
+        (30, "input-b is an outlier: the norm of its update is "),
+        (3, "The updates differ in size: the norm for input-b is 3."),
     ],
 )
-def test_an_input_that_is_larger(factor: float, told: str):
+def test_one_larger_input(factor: float, takeaway: str):
     a, b, c = gaussian(SHAPE, 3)
     found = inspection(dense(a, factor * b, c))
-    assert takeaways(found)[0].startswith(told)
+    assert takeaways(found)[0].startswith(takeaway)
     weight = next(s for s in suggestions(found) if s.name == "weight")
     assert "input-b" in weight.value
     shares = [float(part.split(" for ")[0]) for part in weight.value.split(", ")]
     assert shares[1] == pytest.approx(1 / factor, rel=0.3)
 
 
-def test_of_two_inputs_one_can_be_an_outlier():
+def test_one_of_two_inputs_is_an_outlier():
     a, b = gaussian(SHAPE, 2)
     found = inspection(dense(a, 20 * b))
-    assert takeaways(found)[0].startswith("input-b is an outlier: its update is ")
+    assert takeaways(found)[0].startswith("input-b is an outlier: the norm of its update is ")
     (weight,) = [s for s in suggestions(found) if s.name == "weight"]
     assert re.fullmatch(r"1 for input-a, 0\.0\d+ for input-b", weight.value)
 
@@ -97,11 +98,11 @@ def test_of_two_inputs_one_can_be_an_outlier():
         ("breadcrumbs", 3, False, []),
     ],
 )
-def test_the_scale_is_what_was_measured(method: str, count: int, lora: bool, scale: list[str]):
+def test_suggested_lambda_and_eta(method: str, count: int, lora: bool, scale: list[str]):
     found = inspection(dense(*gaussian(SHAPE, count)), lora=lora)
-    told = suggestions(replace(found, method=method))
-    assert [s.value for s in told if s.name == "lambda"] == scale
-    assert [s.value for s in told if s.name == "eta"] == ["40"] * (method == "star")
+    suggested = suggestions(replace(found, method=method))
+    assert [s.value for s in suggested if s.name == "lambda"] == scale
+    assert [s.value for s in suggested if s.name == "eta"] == ["40"] * (method == "star")
 
 
 @pytest.mark.parametrize(
@@ -113,14 +114,14 @@ def test_the_scale_is_what_was_measured(method: str, count: int, lora: bool, sca
         ("drm", 3, True, []),
     ],
 )
-def test_a_density_of_knots(method: str, count: int, lora: bool, density: list[str]):
+def test_suggested_density_of_knots(method: str, count: int, lora: bool, density: list[str]):
     found = inspection(dense(*gaussian(SHAPE, count)), lora=lora)
-    told = suggestions(replace(found, method=method))
-    assert [s.value for s in told if s.name == "density"] == density
+    suggested = suggestions(replace(found, method=method))
+    assert [s.value for s in suggested if s.name == "density"] == density
 
 
-def test_measured_scales_are_those_in_the_docs():
-    """Each start is one that was chosen, and the ranges are of all that were."""
+def test_suggested_lambdas_agree_with_the_docs():
+    """Each λ to start from was the best of a measurement; the ranges cover all of the best."""
     text = (Path(__file__).parents[2] / "docs" / "choosing.md").read_text()
     _, _, text = text.partition("## Which λ")
     for lora, part in ((True, text.partition("Full")[0]), (False, text.partition("Full")[2])):
@@ -131,32 +132,34 @@ def test_measured_scales_are_those_in_the_docs():
         assert chosen.keys() == SCALES.keys()
         for method, (two, five, ten) in chosen.items():
             for many, values in ((False, two | five), (True, ten)):
-                start, told = SCALES[method][lora, many]
-                ends = [float(end) for end in told.split(" to ")]
+                start, best = SCALES[method][lora, many]
+                ends = [float(end) for end in best.split(" to ")]
                 assert start in values
                 assert (ends[0], ends[-1]) == (min(values), max(values))
 
 
-def test_ranks_are_counted_whole():
+def test_effective_rank_is_compared_with_the_full_rank():
     found = inspection(dense(*gaussian((120, 200), 2)))
-    (told,) = [sentence for sentence in takeaways(found) if "effective rank" in sentence]
-    assert " of 120 on average" in told
+    (sentence,) = [sentence for sentence in takeaways(found) if "effective rank" in sentence]
+    assert " of 120 on average" in sentence
 
 
-def test_inputs_that_agree():
+def test_inputs_with_similar_directions():
     shared, *own = gaussian(SHAPE, 4)
     found = inspection(dense(*(2 * shared + noise for noise in own)))
-    assert any("point much the same way: their mean cosine is 0.8" in s for s in takeaways(found))
+    assert any("similar directions: their mean cosine is 0.8" in s for s in takeaways(found))
 
 
-def test_inputs_that_fight():
+def test_conflicting_inputs():
     a, b, c = gaussian(SHAPE, 3)
     found = inspection(dense(a, b, c - a))
-    (told,) = [s for s in takeaways(found) if "pull apart" in s]
-    assert told.startswith("Some updates pull apart: input-a and input-c have a mean cosine of -0.")
+    (sentence,) = [s for s in takeaways(found) if "conflict" in s]
+    assert sentence.startswith(
+        "Some updates conflict: input-a and input-c have a mean cosine of -0."
+    )
 
 
-def test_where_inputs_fight_is_told():
+def test_worst_conflict_is_found():
     a, b = gaussian(SHAPE, 2)
     found = inspection(dense(a, b), dense(a, b - 2 * a), dense(a, b))
     (worst, *_) = worst_conflicts(found, 3)
@@ -165,51 +168,53 @@ def test_where_inputs_fight_is_told():
     assert worst.cosine < -0.8
 
 
-def test_layers_that_nobody_changes():
+def test_layers_that_no_input_changes():
     found = inspection(dense(*gaussian(SHAPE, 2)))
     names = ("model.layers.0.norm.weight", "model.layers.4.norm.weight", "model.norm.weight")
-    told = takeaways(replace(found, unchanged=names))
-    assert told[-1] == "No input changes layer 4."
+    sentences = takeaways(replace(found, unchanged=names))
+    assert sentences[-1] == "No input changes layer 4."
 
 
-def test_adapters_of_one_random_start():
+def test_adapters_that_started_from_the_same_random_factor():
     Bs, (A,) = gaussian((SHAPE[0], 4), 3), gaussian((4, SHAPE[1]), 1)
-    (told,) = [
+    (sentence,) = [
         sentence
         for sentence in takeaways(inspection(low_rank(*((B, A) for B in Bs)), lora=True))
-        if "They write to" in sentence
+        if "output directions" in sentence
     ]
-    assert "read from mostly the same ones (1.00" in told
-    assert told.endswith("were usually trained from the same random A.")
+    assert "leading input directions are mostly the same (overlap 1.00" in sentence
+    assert sentence.endswith("were usually trained from the same random A.")
 
 
-def test_renormalization_where_one_input_has_most_of_the_norm():
+def test_renormalization_if_one_input_has_most_of_the_norm():
     a, b = gaussian(SHAPE, 2)
-    (told,) = [s for s in takeaways(inspection(dense(a, 0.1 * b))) if "renormalization" in s]
-    # Of the entries that are kept hardly any would be its own.
-    assert re.match(r"Without DRM's renormalization input-b would lose (9\d|100)%", told)
-    assert re.search(r"with it, (79|80|81)% of the entries\.$", told)
+    (sentence,) = [s for s in takeaways(inspection(dense(a, 0.1 * b))) if "renormalization" in s]
+    # Nearly all of the largest entries are the other input's.
+    start = r"Without its renormalization, DRM would prune (9\d|100)% of the entries of input-b"
+    assert re.match(start, sentence)
+    assert re.search(r"With renormalization it prunes (79|80|81)% of the entries\.$", sentence)
 
 
 @pytest.mark.parametrize(
-    ("weak", "told"),
+    ("weak", "pattern"),
     [
         (
             0.05,
-            r"Without DRM's renormalization 50% of the rows .* alike in all inputs; with it, 0%",
+            r"Without its renormalization, DRM would prune 50% of the rows .* in all inputs to the "
+            r"same extent\. With renormalization it prunes 0%\.",
         ),
-        (1.0, "Renormalization changes little here: at density 0.2 "),
+        (1.0, "Renormalization changes little for these inputs: "),
     ],
 )
-def test_renormalization_where_inputs_have_directions_of_their_own(weak: float, told: str):
+def test_renormalization_if_each_input_has_its_own_directions(weak: float, pattern: str):
     left, right = orthogonal(SHAPE[0]), orthogonal(SHAPE[1])
     one = torch.outer(left[0], right[0]) + weak * torch.outer(left[1], right[1])
     other = weak * torch.outer(left[0], right[2]) + torch.outer(left[1], right[3])
     (sentence,) = [s for s in takeaways(inspection(dense(one, other))) if "enormalization" in s]
-    assert re.match(told, sentence)
+    assert re.match(pattern, sentence)
 
 
-def test_one_input_alone():
+def test_single_input():
     found = inspection(dense(*gaussian(SHAPE, 1)))
     assert suggestions(found) == []
     assert not any("Two updates" in sentence for sentence in takeaways(found))
@@ -218,45 +223,45 @@ def test_one_input_alone():
 def test_inputs_that_change_nothing():
     zero = torch.zeros(SHAPE)
     assert takeaways(inspection(dense(zero, zero))) == [
-        "No input changes any tensor, so a merge is the base model."
+        "No input changes any tensor, so a merge gives the base model."
     ]
 
 
-def test_an_input_that_leaves_a_weight_alone():
+def test_input_that_does_not_change_a_weight():
     a, b = gaussian(SHAPE, 2)
     found = inspection(dense(a, torch.zeros(SHAPE)), dense(a, b))
-    alone, both = found.weights
-    assert alone.norms[1] == 0
-    assert {alone.effective_ranks[1], alone.spectra[1], alone.pruned[1]} == {None}
-    assert alone.cosines[0][1] is None
-    assert alone.overlap_out[1] == (None, None)
+    only_a, both = found.weights
+    assert only_a.norms[1] == 0
+    assert {only_a.effective_ranks[1], only_a.spectra[1], only_a.pruned[1]} == {None}
+    assert only_a.cosines[0][1] is None
+    assert only_a.overlap_out[1] == (None, None)
     assert mean_over_weights(found, lambda w: w.stable_ranks)[1] == both.stable_ranks[1]
     assert mean_pairs(found, lambda w: w.agreement)[0][1] == both.agreement[0][1]
     assert (
-        "Of the 2 matrices that are changed, 1 are by all inputs and 1 by one alone; what is said "
-        "of pairs is of what both change." in takeaways(found)
+        "Of the 2 changed matrices, all inputs change 1, and only one input changes 1. Values of "
+        "pairs are computed from the matrices that both inputs change." in takeaways(found)
     )
 
 
-def test_inputs_that_have_no_weight_in_common():
+def test_inputs_that_change_different_weights():
     (a, b), zero = gaussian(SHAPE, 2), torch.zeros(SHAPE)
     found = inspection(dense(a, zero), dense(zero, b))
-    told = " ".join(takeaways(found))
-    assert "0 are by all inputs and 2 by one alone" in told
-    assert not any(word in told for word in ("cosine", "overlap", "same sign", "nan"))
+    text = " ".join(takeaways(found))
+    assert "all inputs change 0, and only one input changes 2." in text
+    assert not any(word in text for word in ("cosine", "overlap", "same sign", "nan"))
     assert suggestions(found)
     assert input_rows(found)[0][2] == "1"
 
 
-def test_an_input_that_is_the_base():
+def test_input_that_equals_the_base():
     (a, b), zero = gaussian(SHAPE, 2), torch.zeros(SHAPE)
-    told = takeaways(inspection(dense(a, zero, b)))
-    assert told[0] == "input-b changes nothing at all."
+    sentences = takeaways(inspection(dense(a, zero, b)))
+    assert sentences[0] == "input-b changes nothing."
     norms = [float(matrix.norm()) for matrix in (a, b)]
-    assert f", about {sum(norms) / 200:.1%} of the base's weights." in told[1]
+    assert f", and are about {sum(norms) / 200:.1%} of the base's." in sentences[1]
 
 
-def test_overlaps_by_chance_are_no_agreement():
+def test_overlap_by_chance_is_not_reported_as_similar():
     found = inspection(dense(*gaussian((18, 20), 2)))
-    (told,) = [sentence for sentence in takeaways(found) if "They write to" in sentence]
-    assert told.startswith("They write to different directions (overlap of the leading ones 0.8")
+    (sentence,) = [s for s in takeaways(found) if "output directions" in s]
+    assert sentence.startswith("Their leading output directions are different (overlap 0.8")

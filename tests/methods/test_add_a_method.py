@@ -1,4 +1,4 @@
-"""The method of docs/add-a-method.md, in a package of its own."""
+"""The method of docs/add-a-method.md, in a package that mergekit finds by its entry point."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def definition(deltas: Sequence[Tensor], **values: Any) -> Tensor:
 
 @pytest.mark.parametrize("direction", ["horizontal", "vertical"])
 @pytest.mark.parametrize("max_rank", [1, 5, 100])
-def test_it_is_its_definition(direction: str, max_rank: int):
+def test_dense_inputs_agree_with_the_definition(direction: str, max_rank: int):
     deltas = gaussian((12, 20), 3)
     weights = [1.0, 0.5, 2.0]
     expected = definition(deltas, weights=weights, direction=direction, max_rank=max_rank)
@@ -52,7 +52,7 @@ def test_it_is_its_definition(direction: str, max_rank: int):
     assert relative_error(actual, expected) < 1e-12
 
 
-def test_it_takes_factors():
+def test_factored_inputs_agree_with_the_definition():
     factors = list(zip(gaussian((12, 2), 3), gaussian((2, 20), 3, seed=1), strict=True))
     expected = definition([B @ A for B, A in factors], max_rank=4)
     own = method()
@@ -61,8 +61,8 @@ def test_it_takes_factors():
     assert relative_error(actual, expected) < 1e-12
 
 
-def installed(folder: Path, name: str, code: str, entries: dict[str, str]) -> None:
-    """Write a package as an installer leaves it."""
+def install(folder: Path, name: str, code: str, entries: dict[str, str]) -> None:
+    """Write a module and the metadata that an installer writes, with entry points."""
     (folder / f"{name}.py").write_text(code)
     metadata = folder / f"{name}-1.0.dist-info"
     metadata.mkdir()
@@ -83,11 +83,11 @@ print(*(method.spec.name for method in registered_methods()))
 """
 
 
-def test_in_a_package_of_its_own(tmp_path: Path):
+def test_method_in_another_package(tmp_path: Path):
     group, name, target = re.findall(r'entry-points."(.*)"\]\n(\w+) = "(.*)"', PROJECT)[0]
     assert group == ENTRY_POINTS
-    installed(tmp_path, "joint_mean", CODE, {name: target})
-    installed(tmp_path, "broken", "raise ImportError('it lacks a part')", {"other": "broken:Other"})
+    install(tmp_path, "joint_mean", CODE, {name: target})
+    install(tmp_path, "broken", "raise ImportError('it lacks a part')", {"other": "broken:Other"})
     base, *deltas = gaussian((12, 20), 3)
     inputs = {"base": base, "first": base + deltas[0], "second": base + deltas[1]}
     save_file(inputs, tmp_path / "tensors.safetensors")

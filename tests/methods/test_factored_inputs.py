@@ -1,4 +1,4 @@
-"""Inputs that carry adapters: the same merge, and no value of the weight's size for any of them."""
+"""LoRA inputs: the same merge as for dense inputs, without tensors of the weight's size."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def unreadable() -> Tensor:
 
 
 def on_base(base: Tensor, update: Update) -> AdaptedTensor:
-    """An adapter on the group's base, whose own copy of the weight must not be read."""
+    """Return an adapter on the group's base. Reading its copy of the base's weight is an error."""
     return AdaptedTensor(unreadable, 0, update, SCALE, base.shape, base.dtype, base.device)
 
 
 def on(other: Tensor, update: Update) -> AdaptedTensor:
-    """An adapter on another base."""
+    """Return an adapter on another base."""
     return AdaptedTensor(lambda: other, "b", update, SCALE, other.shape, other.dtype, other.device)
 
 
@@ -62,11 +62,13 @@ def merge(method: str, group: TensorGroup, **parameters: Any) -> Tensor:
 @given(
     out=st.integers(4, 12),
     rest=st.integers(4, 12),
-    # Rank 1 makes entries of equal magnitude, of which DRM may prune either.
+    # Not rank 1: its coordinates can have equal magnitudes, and DRM may prune either of them.
     ranks=st.lists(st.integers(2, 4), min_size=1, max_size=4),
     seed=st.integers(0, 999),
 )
-def test_it_is_the_definition(method: str, out: int, rest: int, ranks: list[int], seed: int):
+def test_merge_agrees_with_the_definition(
+    method: str, out: int, rest: int, ranks: list[int], seed: int
+):
     base, *factors = random(
         (out, rest), *(s for r in ranks for s in [(out, r), (r, rest)]), seed=seed
     )
@@ -78,8 +80,8 @@ def test_it_is_the_definition(method: str, out: int, rest: int, ranks: list[int]
 
 @defined
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_factors_count_as_the_exact_numbers_that_they_are(method: str, dtype: torch.dtype):
-    """On a base of zeros the merged update is all there is; the factors come in half precision."""
+def test_values_of_factors_are_used_without_rounding(method: str, dtype: torch.dtype):
+    """The base is zero, so the result is the merged update of factors in half precision."""
     factors = random((64, 8), (8, 96), (64, 4), (4, 96), dtype=dtype)
     base = torch.zeros(64, 96)
     pairs = list(zip(factors[::2], factors[1::2], strict=True))
@@ -89,24 +91,24 @@ def test_factors_count_as_the_exact_numbers_that_they_are(method: str, dtype: to
 
 
 @defined
-def test_factored_beside_dense_beside_untouched(method: str):
+def test_factored_and_dense_and_unchanged_inputs_together(method: str):
     base, B, A, tuned, other, C, D = random((6, 9), (6, 2), (2, 9), (6, 9), (6, 9), (6, 3), (3, 9))
     group = group_of(base, on_base(base, (B, A)), tuned, on_base(base, ()), on(other, (C, D)))
     deltas = [SCALE * B @ A, tuned - base, torch.zeros(6, 9), other - base + SCALE * C @ D]
-    if method == "knots_ties":  # whose definition has rounding noise where an input is zero
+    if method == "knots_ties":  # in its definition, the rounding noise of a zero input votes
         del deltas[2]
     assert relative_error(merge(method, group) - base, DEFINITIONS[method](deltas)) < 1e-6
 
 
 @defined
-def test_a_convolution(method: str):
+def test_convolution(method: str):
     base, B, A, C, D = random((6, 2, 3, 2), (6, 2), (2, 12), (6, 3), (3, 12))
     merged = merge(method, group_of(base, on_base(base, (B, A)), on_base(base, (C, D))))
     expected = DEFINITIONS[method]([SCALE * B @ A, SCALE * C @ D]).view(base.shape)
     assert relative_error(merged - base, expected) < 1e-6
 
 
-def test_a_bias():
+def test_bias():
     base, one, two = random((7,), (7,), (7,))
     group = group_of(base, on_base(base, (one,)), on_base(base, (two,)), on_base(base, ()))
     expected = base + SCALE * (one + two) / 3
@@ -114,39 +116,39 @@ def test_a_bias():
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (5, 6), (3, 5, 6), (5, 2, 3, 3)], ids=str)
-def test_weights_that_no_adapter_touches_stay_the_base(shape: tuple[int, ...]):
+def test_weight_that_no_adapter_changes_is_the_bases(shape: tuple[int, ...]):
     (base,) = random(shape, dtype=torch.bfloat16)
     assert merge("drm", group_of(base, on_base(base, ()), on_base(base, ()))) is base
 
 
 @defined
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_memory_for_an_input_is_that_of_its_factors(method: str, dtype: torch.dtype):
-    """With more inputs no more tensors of the weight's size are made."""
+def test_number_of_large_tensors_does_not_depend_on_the_inputs(method: str, dtype: torch.dtype):
+    """More inputs do not need more tensors of the weight's size."""
     size, rank = 384, 2
     counts = []
     for inputs in (1, 6):
         base, *factors = random((size, size), *[(size, rank), (rank, size)] * inputs, dtype=dtype)
         pairs = zip(factors[::2], factors[1::2], strict=True)
         group = group_of(base, *(on_base(base, pair) for pair in pairs))
-        with LargestTensor() as made:
+        with LargestTensor() as largest:
             merge(method, group)
-        counts.append(sum(torch.Size(shape).numel() >= size * size for shape in made.shapes))
+        counts.append(sum(torch.Size(shape).numel() >= size * size for shape in largest.shapes))
     assert counts[0] == counts[1]
 
 
-def test_deltas_are_factors():
+def test_deltas_of_adapters_on_the_base_are_factored():
     base, B, A, C, D = random((200, 300), (200, 4), (4, 300), (200, 2), (2, 300))
     group = group_of(base, on_base(base, (B, A)), on_base(base, (C, D)), on_base(base, ()))
-    with LargestTensor() as made:
+    with LargestTensor() as largest:
         deltas = task_deltas(group)
     assert all(isinstance(delta.matrix, FactoredDelta) for delta in deltas)
     assert [delta.is_zero() for delta in deltas] == [False, False, True]
-    assert made.numel <= 300 * 4
+    assert largest.numel <= 300 * 4
 
 
-def test_an_update_on_another_base_is_not_rounded():
-    """The bases' difference comes first: 1e-8 would drown in a float32 sum with a weight of 1."""
+def test_update_on_another_base_is_not_rounded():
+    """The bases are subtracted before the update is added: in float32, 1 + 1e-8 would be 1."""
     base = torch.ones(4, 4)
     small = torch.full((4, 1), 4e-8), torch.ones(1, 4)
     (delta,) = task_deltas(group_of(base, on(torch.ones(4, 4), small)))
@@ -154,8 +156,8 @@ def test_an_update_on_another_base_is_not_rounded():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_another_base_that_is_the_same_here_differs_nowhere(dtype: torch.dtype):
-    """Both are rounded alike, so what was not tuned has no rounding noise for a delta."""
+def test_equal_weight_of_another_base_gives_a_zero_delta(dtype: torch.dtype):
+    """Both bases are rounded in the same way, so the difference has no rounding noise."""
     (base,) = random((6, 8), dtype=torch.float32)
     (delta,) = task_deltas(group_of(base.to(dtype), on(base, ()).to(dtype)))
     assert delta.is_zero()
@@ -163,7 +165,7 @@ def test_another_base_that_is_the_same_here_differs_nowhere(dtype: torch.dtype):
 
 @pytest.mark.parametrize("factor", [0, 1])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_factor_that_is_not_finite(factor: int, value: float):
+def test_factor_with_a_value_that_is_not_finite(factor: int, value: float):
     base, B, A = random((4, 5), (4, 2), (2, 5))
     (B, A)[factor][1, 1] = value
     with pytest.raises(MergeError, match=r"Tensor x\.weight of 1 holds a NaN or an infinity"):
@@ -171,7 +173,7 @@ def test_a_factor_that_is_not_finite(factor: int, value: float):
 
 
 @defined
-def test_threads_get_the_same(method: str):
+def test_threads_get_equal_results(method: str):
     base, *factors = random((32, 48), *[(32, 4), (4, 48)] * 3, dtype=torch.float32)
     pairs = list(zip(factors[::2], factors[1::2], strict=True))
 
@@ -184,8 +186,8 @@ def test_threads_get_the_same(method: str):
 
 
 @defined
-def test_fused_experts_stay_in_factors(method: str):
-    """Each of three matrices has factors of its own; one input leaves all of them alone."""
+def test_deltas_of_stacked_experts_are_factored(method: str):
+    """Each of the three matrices has its own factors. One input changes none of them."""
     base, B, A, other = random((3, 7, 9), (3, 7, 2), (3, 2, 9), (3, 7, 9))
     factored = on_base(base, (B, A))
     deltas = task_deltas(group_of(base, factored, on_base(base, ())))
@@ -199,8 +201,8 @@ def test_fused_experts_stay_in_factors(method: str):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_factors_that_cancel_keep_their_digits(dtype: torch.dtype):
-    """A converted adapter of PiSSA: what it trained less what it began with."""
+def test_factors_that_cancel_lose_no_precision(dtype: torch.dtype):
+    """A converted PiSSA adapter is the difference of its final and its initial factors."""
     base, B, A, b, a = random((40, 30), (40, 4), (4, 30), (40, 4), (4, 30))
     size = 1e-3 if dtype == torch.float32 else 2**-6
     B, A, b, a = (x.to(dtype) for x in (B, A, b, a))

@@ -1,4 +1,4 @@
-"""What a merge takes, and what happens when a device or an algorithm cannot give it."""
+"""Memory of a merge, and what happens when memory is too small or an algorithm fails."""
 
 from __future__ import annotations
 
@@ -38,26 +38,32 @@ def merge(method: str, axis: int | None = None, **parameters: Any) -> Tensor:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("axis", [None, 0])
-def test_no_stack_of_inputs(method: str, axis: int | None, monkeypatch: pytest.MonkeyPatch):
-    """With blocks a hundredth of the inputs, nothing near the size of all inputs is made."""
+def test_no_tensor_has_the_size_of_all_inputs(
+    method: str, axis: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    """With blocks of 1/100 of the inputs, no tensor is larger than two of the six inputs."""
     for module, name in [(deltas, "DELTA_BLOCK"), (merge_entries, "STREAM_BLOCK")]:
         monkeypatch.setattr(module, name, OUT * IN * T // 100)
     density = {} if method in ("star", "knots_task_arithmetic") else {"density": 0.4}
     inputs = group(axis)
-    with LargestTensor() as made:
+    with LargestTensor() as largest:
         get(method)((inputs,), parameters=density)
-    assert made.numel <= 2 * OUT * IN
+    assert largest.numel <= 2 * OUT * IN
 
 
 class TooLittleMemory:
-    """A device on which the first attempts fail."""
+    """A device that runs out of memory in the first attempts of each merge.
+
+    Attributes:
+        divisors: the divisors of the block size in all attempts.
+    """
 
     def __init__(self, failures: int, monkeypatch: pytest.MonkeyPatch):
         self.divisors: list[int] = []
         smaller_blocks = methods_base.smaller_blocks
         merge_exactly = merge_entries._Job.merge_exactly
 
-        def watched(divisor: int) -> Any:
+        def record_divisor(divisor: int) -> Any:
             self.divisors.append(divisor)
             return smaller_blocks(divisor)
 
@@ -67,12 +73,12 @@ class TooLittleMemory:
             merge_exactly(*args)
 
         monkeypatch.setattr(methods_base, "_retries", itertools.count())
-        monkeypatch.setattr(methods_base, "smaller_blocks", watched)
+        monkeypatch.setattr(methods_base, "smaller_blocks", record_divisor)
         monkeypatch.setattr(merge_entries._Job, "merge_exactly", fails)
 
 
 @pytest.mark.parametrize("failures", [1, 2])
-def test_goes_on_in_smaller_blocks_and_says_so_once(
+def test_merge_is_retried_with_smaller_blocks_and_warns_once(
     failures: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     expected = merge("drm")
@@ -85,7 +91,7 @@ def test_goes_on_in_smaller_blocks_and_says_so_once(
     assert "model.layers.3.mlp.up_proj.weight" in caplog.text
 
 
-def test_too_little_for_the_smallest_blocks(monkeypatch: pytest.MonkeyPatch):
+def test_too_little_memory_for_the_smallest_blocks(monkeypatch: pytest.MonkeyPatch):
     TooLittleMemory(99, monkeypatch)
     with pytest.raises(MergeError, match=r"too little memory for tensor model\.layers\.3\.mlp"):
         merge("drm")
@@ -101,8 +107,10 @@ def test_decomposition_that_does_not_converge(method: str, monkeypatch: pytest.M
         merge(method)
 
 
-@pytest.mark.parametrize("fails_too", [False, True])
-def test_triangle_in_a_safer_way(fails_too: bool, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("scipy_fails", [False, True])
+def test_fallback_if_the_svd_of_the_triangle_fails(
+    scipy_fails: bool, monkeypatch: pytest.MonkeyPatch
+):
     def fails(*_: Any, **__: Any) -> None:
         raise LinAlgError("svd did not converge")
 
@@ -111,7 +119,7 @@ def test_triangle_in_a_safer_way(fails_too: bool, monkeypatch: pytest.MonkeyPatc
     whole = TensorGroup.from_tensors(tensors, base_index=0, name="weight")
     (expected,) = method((whole,))
     monkeypatch.setattr(torch.linalg, "svd", fails)
-    if fails_too:
+    if scipy_fails:
         monkeypatch.setattr(joint.scipy.linalg, "svd", fails)
         with pytest.raises(MergeError, match="tensor weight cannot be decomposed"):
             method((whole,))

@@ -1,4 +1,4 @@
-"""Inputs that wait in main memory for a device on which they would not all fit."""
+"""Inputs that stay in main memory because the device has too little memory for all of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def group(tensors: list[Tensor], **metadata: Any) -> TensorGroup:
     return TensorGroup.from_tensors(tensors, base_index=0, name="weight", **metadata)
 
 
-def waiting(tensors: list[Tensor], device: torch.device = CPU) -> list[Tensor]:
+def in_main_memory(tensors: list[Tensor], device: torch.device = CPU) -> list[Tensor]:
     return [HostTensor(tensor, device) for tensor in tensors]
 
 
@@ -37,28 +37,30 @@ def tensors(request: pytest.FixtureRequest) -> list[Tensor]:
 
 @pytest.mark.parametrize("method", ["drm", "knots_ties", "knots_dare_ties", "star"])
 @pytest.mark.parametrize("axis", [None, 0])
-def test_the_result_is_the_same(
+def test_result_is_the_same(
     method: str, axis: int | None, tensors: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(methods_base, "moved_if_small", lambda group, device: group)
     results = []
-    for inputs in (tensors, waiting(tensors)):
+    for inputs in (tensors, in_main_memory(tensors)):
         torch.manual_seed(0)
         results += get(method)((group(inputs, vocabulary_axis=axis),), parameters={})
     assert type(results[1]) is Tensor
     assert torch.equal(*results)
 
 
-def test_inputs_that_equal_the_base_give_it(monkeypatch: pytest.MonkeyPatch):
+def test_inputs_equal_to_the_base_give_the_base(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(methods_base, "moved_if_small", lambda group, device: group)
     (base,) = gaussian((4, 5), 1)
-    (result,) = get("drm")((group(waiting([base, base.clone(), base.clone()])),), parameters={})
+    (result,) = get("drm")(
+        (group(in_main_memory([base, base.clone(), base.clone()])),), parameters={}
+    )
     assert type(result) is Tensor
     assert torch.equal(result, base)
 
 
-def test_an_input_that_is_on_the_device_meets_a_base_that_waits(monkeypatch: pytest.MonkeyPatch):
-    # Meta tensors have no values to look at.
+def test_input_on_the_device_with_base_in_main_memory(monkeypatch: pytest.MonkeyPatch):
+    # Meta tensors have no values, so they cannot be checked.
     monkeypatch.setattr(task_deltas, "is_finite", lambda tensor: True)
     base, first, second = gaussian((4, 5), 3)
     mixed = group([HostTensor(base, META), first.to(META), HostTensor(second, META)])
@@ -71,8 +73,8 @@ def differences(given: TensorGroup) -> list[Any]:
     return [delta.matrix for delta in task_deltas.task_deltas(given)]
 
 
-def test_what_is_merged_elementwise_meets_a_base_that_waits():
-    """What is merged is on the device, and so must be the part of the base that it is added to."""
+def test_elementwise_merge_with_base_in_main_memory():
+    """Merged values are on the device, so the base's values are moved there before the sum."""
     base, values = gaussian((4, 5), 2)
     output = methods_base._OntoBase(base, 0.5, torch.empty(4, 5, device=META))
     with OneDevice():
@@ -87,23 +89,23 @@ def test_what_is_merged_elementwise_meets_a_base_that_waits():
     torch.testing.assert_close(result.flatten(), expected)
 
 
-def test_what_fits_is_moved_at_once():
+def test_small_inputs_are_moved_immediately():
     tensors = gaussian((4, 5), 3)
-    moved = moved_if_small(group(waiting(tensors, META)), META)
+    moved = moved_if_small(group(in_main_memory(tensors, META)), META)
     assert [type(entry.tensor) for entry in moved.entries] == [Tensor] * 3
     assert {entry.tensor.device for entry in moved.entries} == {META}
 
 
 @pytest.mark.parametrize(("inputs", "fits"), [(1.9, True), (2.1, False)])
-def test_a_quarter_of_the_free_memory_is_for_inputs(
+def test_inputs_are_moved_if_they_fit_into_a_quarter_of_the_free_memory(
     inputs: float, fits: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    """7 GiB are free, and PyTorch holds 1 more that no tensor uses."""
+    """7 GiB are free, and PyTorch has reserved 1 GiB that no tensor uses: a quarter is 2 GiB."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7 * GIB, 8 * GIB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * GIB)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 * GIB)
     monkeypatch.setattr(HostTensor, "to_dense", lambda self: self.stored)
     each = torch.empty(int(inputs * GIB) // 3, dtype=torch.uint8)
-    given = group(waiting([each.to("meta")] * 3, META))
+    given = group(in_main_memory([each.to("meta")] * 3, META))
     moved = task_deltas.moved_if_small(given, CUDA)
     assert (moved is not given) == fits

@@ -1,3 +1,5 @@
+"""Parameters of the methods: valid values, defaults, and messages about wrong values."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -32,7 +34,7 @@ def parameter(method: str, name: str):
 
 
 @pytest.mark.parametrize(("method", "name", "value"), OUT_OF_RANGE)
-def test_out_of_range(method: str, name: str, value: Any):
+def test_value_out_of_range_is_refused(method: str, name: str, value: Any):
     with pytest.raises(MergeError) as refused:
         parameter(method, name).validate(value)
     message = str(refused.value)
@@ -52,11 +54,12 @@ def test_out_of_range(method: str, name: str, value: Any):
         ("drm", "lambda", 0),
     ],
 )
-def test_ends_of_the_ranges(method: str, name: str, value: Any):
+def test_limits_of_the_ranges_are_valid(method: str, name: str, value: Any):
     assert parameter(method, name).validate(value) == float(value)
 
 
-def test_an_error_is_told_without_a_traceback():
+def test_commands_print_an_error_without_a_traceback():
+    """click does that for a `ClickException`."""
     assert issubclass(MergeError, click.ClickException)
     assert issubclass(MergeError, ValueError)
 
@@ -86,7 +89,7 @@ def test_defaults():
 
 
 @pytest.mark.parametrize("method", SPECTRAL, ids=lambda m: m.spec.name)
-def test_specs(method: SpectralMethod):
+def test_specs_are_complete(method: SpectralMethod):
     names = {p.name for p in method.spec.parameters}
     assert {"weight", "lambda", "normalize", "embeddings"} <= names
     for p in method.spec.parameters:
@@ -100,7 +103,7 @@ def test_specs(method: SpectralMethod):
         assert {p.name for p in method.inner.spec.parameters} <= names
 
 
-def test_inner_method_refusing_its_parameters_names_the_method():
+def test_error_of_an_inner_method_names_the_knots_method():
     with pytest.raises(MergeError, match=r"^knots_della: Epsilon must be chosen such that"):
         merge_tensors(
             [torch.zeros(4, 4), torch.eye(4)],
@@ -123,8 +126,8 @@ def test_errors_about_the_inputs():
 @pytest.mark.parametrize(
     ("shape", "direction"), [((8, 1), "horizontal"), ((1, 8), "vertical"), ((), "horizontal")]
 )
-def test_rows_that_della_cannot_rank(shape: tuple[int, ...], direction: str):
-    """One entry has no rank in its row: it is kept, at the size of all, or dropped."""
+def test_rows_with_one_entry_in_della(shape: tuple[int, ...], direction: str):
+    """In a row with one entry there are no ranks. The entry is kept unscaled, or dropped."""
     tensors = [torch.zeros(shape), torch.ones(shape)]
     parameters = {"density": 0.5, "direction": direction, "rescale": False}
     kept = []

@@ -1,4 +1,4 @@
-"""The properties that follow from the methods' definitions, on random deltas in float64."""
+"""Properties that follow from the methods' definitions, on random deltas in float64."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mergekit_spectral.spectral import DenseDelta, FactoredDelta
 from mergekit_spectral.spectral.numerics import smaller_blocks
 from mergekit_spectral.spectral.svd import eigen
 
-# What keeps everything, so that a single input comes back as it is.
+# Parameters with which nothing is pruned, so that a single input is returned unchanged.
 WHOLE: dict[str, dict[str, Any]] = {
     "drm": {"density": 1.0, "rank_tolerance": 0.0},
     "star": {"eta": 100},
@@ -51,7 +51,7 @@ def merge(deltas: list[Tensor], method: str, **parameters: Any) -> Tensor:
     return merge_tensors([base, *deltas], method, base_index=0, parameters=parameters)
 
 
-def test_all_methods_are_here():
+def test_all_methods_are_tested():
     names = {m.spec.name for m in registered_methods() if isinstance(m, SpectralMethod)}
     assert names == set(WHOLE)
     assert len(names) == 11
@@ -59,35 +59,35 @@ def test_all_methods_are_here():
 
 @whole
 @given(deltas=delta_groups(max_inputs=1))
-def test_one_input(method: str, deltas: list[Tensor]):
+def test_one_input_is_returned_unchanged(method: str, deltas: list[Tensor]):
     assert relative_error(merge(deltas, method, **WHOLE[method]), deltas[0]) < 1e-9
 
 
 @whole
 @given(deltas=delta_groups(max_inputs=1), count=st.integers(2, 4))
-def test_copies_of_one_input(method: str, deltas: list[Tensor], count: int):
+def test_copies_of_one_input_give_the_input(method: str, deltas: list[Tensor], count: int):
     merged = merge(deltas * count, method, **WHOLE[method])
     assert relative_error(merged, deltas[0]) < 1e-9
 
 
-def test_copies_of_one_input_under_star_merge_to_its_truncation():
+def test_copies_of_one_input_give_its_truncation_with_star():
     (delta,) = gaussian((7, 5), 1)
     assert relative_error(merge([delta] * 3, "star"), reference.truncate(delta, 40)) < 1e-9
 
 
 @every
 @given(seed=st.integers(0, 1000))
-def test_order_does_not_matter(method: str, seed: int):
+def test_order_of_inputs_has_no_effect(method: str, seed: int):
     deltas = gaussian((6, 9), 3, seed)
     weights = [1.0, 0.5, 2.0]
     merged = merge(deltas, method, weight=weights, **SETTINGS[method])
-    turned = merge(deltas[::-1], method, weight=weights[::-1], **SETTINGS[method])
-    assert relative_error(turned, merged) < 1e-9
+    reordered = merge(deltas[::-1], method, weight=weights[::-1], **SETTINGS[method])
+    assert relative_error(reordered, merged) < 1e-9
 
 
 @every
 @given(seed=st.integers(0, 1000), scale=st.sampled_from([-3.0, 1e-4, 1e6]))
-def test_scale_carries_over(method: str, seed: int, scale: float):
+def test_scaling_the_inputs_scales_the_result(method: str, seed: int, scale: float):
     deltas = gaussian((6, 9), 3, seed)
     merged = merge(deltas, method, **SETTINGS[method])
     scaled = merge([scale * delta for delta in deltas], method, **SETTINGS[method])
@@ -96,26 +96,26 @@ def test_scale_carries_over(method: str, seed: int, scale: float):
 
 @directed
 @given(seed=st.integers(0, 1000))
-def test_horizontal_turns_with_the_output_space(method: str, seed: int):
+def test_rotating_the_output_space_rotates_the_result_of_horizontal(method: str, seed: int):
     deltas, Q = gaussian((6, 9), 3, seed), orthogonal(6, seed)
     merged = merge(deltas, method, **SETTINGS[method])
-    turned = merge([Q @ delta for delta in deltas], method, **SETTINGS[method])
-    assert relative_error(turned, Q @ merged) < 1e-8
+    rotated = merge([Q @ delta for delta in deltas], method, **SETTINGS[method])
+    assert relative_error(rotated, Q @ merged) < 1e-8
 
 
 @directed
 @given(seed=st.integers(0, 1000))
-def test_vertical_turns_with_the_input_space(method: str, seed: int):
+def test_rotating_the_input_space_rotates_the_result_of_vertical(method: str, seed: int):
     deltas, Q = gaussian((6, 9), 3, seed), orthogonal(9, seed)
     settings = SETTINGS[method] | {"direction": "vertical"}
     merged = merge(deltas, method, **settings)
-    turned = merge([delta @ Q for delta in deltas], method, **settings)
-    assert relative_error(turned, merged @ Q) < 1e-8
+    rotated = merge([delta @ Q for delta in deltas], method, **settings)
+    assert relative_error(rotated, merged @ Q) < 1e-8
 
 
 @directed
 @pytest.mark.parametrize("shape", [(6, 9), (9, 6), (6, 6)])
-def test_auto_takes_the_smaller_side(method: str, shape: tuple[int, int]):
+def test_auto_uses_the_smaller_side(method: str, shape: tuple[int, int]):
     deltas = gaussian(shape, 3)
     expected = "horizontal" if shape[0] <= shape[1] else "vertical"
     auto = merge(deltas, method, direction="auto", **SETTINGS[method])
@@ -143,7 +143,7 @@ def test_star_keeps_nuclear_norms():
 
 
 @given(deltas=delta_groups(min_inputs=2))
-def test_task_arithmetic_commutes_with_the_alignment(deltas: list[Tensor]):
+def test_knots_does_not_change_task_arithmetic(deltas: list[Tensor]):
     aligned = merge(deltas, "knots_task_arithmetic", rank_tolerance=0.0)
     plain = merge(deltas, "task_arithmetic", weight=1.0)
     assert relative_error(aligned, plain) < 1e-9
@@ -155,7 +155,9 @@ def test_task_arithmetic_commutes_with_the_alignment(deltas: list[Tensor]):
     direction=st.sampled_from(["horizontal", "vertical", "auto"]),
     normalize=st.booleans(),
 )
-def test_drm_definition(deltas: list[Tensor], density: float, direction: str, normalize: bool):
+def test_drm_agrees_with_the_definition(
+    deltas: list[Tensor], density: float, direction: str, normalize: bool
+):
     settings: dict[str, Any] = {"density": density, "direction": direction}
     if min(map(torch.linalg.matrix_rank, deltas)) == 1:
         settings["density"] = 1.0  # rank-1 inputs have exact ties at the threshold
@@ -170,7 +172,7 @@ def test_drm_definition(deltas: list[Tensor], density: float, direction: str, no
     etas=st.lists(st.floats(1, 100), min_size=4, max_size=4),
     normalize=st.booleans(),
 )
-def test_star_definition(deltas: list[Tensor], etas: list[float], normalize: bool):
+def test_star_agrees_with_the_definition(deltas: list[Tensor], etas: list[float], normalize: bool):
     T = len(deltas)
     weights = [1.0, 0.5, 2.0, 1.5][:T]
     settings: dict[str, Any] = {"eta": etas[:T], "normalize": normalize}
@@ -178,13 +180,13 @@ def test_star_definition(deltas: list[Tensor], etas: list[float], normalize: boo
     assert relative_error(actual, reference.star(deltas, weights=weights, **settings)) < 1e-9
 
 
-def test_drm_densities_of_their_own():
+def test_drm_with_a_density_for_each_input():
     deltas = gaussian((8, 6), 3)
     actual = merge(deltas, "drm", density=[0.2, 0.5, 1.0])
     assert relative_error(actual, reference.drm(deltas, density=[0.2, 0.5, 1.0])) < 1e-9
 
 
-# (eigendecomposition in steps from this size on, blocks this many times smaller)
+# (size from which the eigendecomposition is done in steps, divisor of the block size)
 WAYS = {"whole": (2048, 1), "in steps": (8, 1), "in small blocks": (2048, 1 << 11)}
 
 

@@ -1,4 +1,4 @@
-"""DRM without its renormalization, against its definition in float64."""
+"""Compare DRM without its renormalization with the definition in float64."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mergekit_spectral.spectral import DenseDelta, FactoredDelta
 @pytest.mark.parametrize("direction", ["horizontal", "vertical"])
 @pytest.mark.parametrize("density", [0.2, 0.5, 1.0])
 @pytest.mark.parametrize("spectrum", ["gaussian", "power law"])
-def test_dense(direction: str, density: float, spectrum: str):
-    # Of different sizes, so that the smaller one's rows are pruned more often than its share.
+def test_dense_inputs(direction: str, density: float, spectrum: str):
+    # The inputs have different sizes, so that without renormalization the smallest is pruned most.
     deltas = [c * d for c, d in zip((1, 0.5, 2), with_spectrum(spectrum, (24, 40), 3), strict=True)]
     given = {"density": density, "direction": direction}
     expected = reference.drm(deltas, renormalize=False, **given)
@@ -24,11 +24,11 @@ def test_dense(direction: str, density: float, spectrum: str):
         actual = merge_matrices(inputs, "drm", renormalize=False, **given)
         assert reference.relative_error(actual, expected) < tolerance
     renormalized = merge_matrices([DenseDelta(delta) for delta in deltas], "drm", **given)
-    # Without pruning there is nothing that renormalization could change.
+    # Without pruning, renormalization has no effect.
     assert (reference.relative_error(renormalized, expected) > 0.05) == (density < 1)
 
 
-def test_factors():
+def test_factored_inputs():
     factors = list(zip(gaussian((32, 4), 3), gaussian((4, 20), 3, seed=1), strict=True))
     expected = reference.drm([B @ A for B, A in factors], density=0.3, renormalize=False)
     inputs = [FactoredDelta(B.float(), A.float()) for B, A in factors]

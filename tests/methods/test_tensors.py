@@ -1,4 +1,4 @@
-"""From a tensor group to the output tensor: shapes, dtypes, zero deltas, bad values."""
+"""Merge groups of tensors: shapes, dtypes, zero deltas, invalid values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ defined = pytest.mark.parametrize("method", DEFINITIONS)
 
 
 def merge(tensors: list[Tensor], method: str, axis: int | None = None, **parameters: Any) -> Tensor:
-    """Merge tensors of which the first is the base."""
+    """Merge tensors; the first is the base."""
     group = TensorGroup.from_tensors(
         tensors, ids=["base", "a", "b", "c"][: len(tensors)], base_index=0, name="x.weight",
         vocabulary_axis=axis,
@@ -40,7 +40,7 @@ def deltas(tensors: list[Tensor]) -> list[Tensor]:
 
 
 @defined
-def test_base_plus_scaled_delta(method: str):
+def test_result_is_base_plus_scaled_merged_delta(method: str):
     tensors = inputs((6, 8))
     expected = tensors[0] + DEFINITIONS[method](deltas(tensors), lam=0.3)
     assert relative_error(merge(tensors, method, **{"lambda": 0.3}), expected) < 1e-9
@@ -53,13 +53,13 @@ def test_result_is_rounded_once(method: str, dtype: torch.dtype):
     merged = merge(tensors, method)
     expected = tensors[0].double() + DEFINITIONS[method](deltas(tensors))
     assert merged.dtype == dtype
-    # Half a unit in the last place of the largest entries, and what float32 left undecided.
+    # Half a unit in the last place, and the error of the computation in float32.
     half_ulp = torch.finfo(dtype).eps / 2 * expected.abs()
     assert ((merged.double() - expected).abs() <= 1.01 * half_ulp + 1e-4).all()
 
 
 @methods
-def test_inputs_are_left_alone(method: str):
+def test_inputs_are_not_changed(method: str):
     tensors = inputs((6, 8), torch.float32)
     copies = [tensor.clone() for tensor in tensors]
     merge(tensors, method)
@@ -69,7 +69,9 @@ def test_inputs_are_left_alone(method: str):
 @methods
 @pytest.mark.parametrize("shape", [(6, 8), (5,), (), (2, 3, 4), (4, 3, 2, 2)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_inputs_equal_to_the_base(method: str, shape: tuple[int, ...], dtype: torch.dtype):
+def test_inputs_equal_to_the_base_give_the_base(
+    method: str, shape: tuple[int, ...], dtype: torch.dtype
+):
     base = inputs(shape, dtype)[0]
     base.view(-1)[0] = -0.0
     merged = merge([base, base.clone(), base.clone()], method)
@@ -93,7 +95,7 @@ def test_tensors_without_entries(method: str, shape: tuple[int, ...]):
 
 
 @methods
-def test_no_input_but_the_base(method: str):
+def test_group_with_only_the_base(method: str):
     base = inputs((3, 4))[0]
     assert torch.equal(merge([base], method), base)
 
@@ -114,7 +116,7 @@ def test_vectors_are_merged_elementwise(shape: tuple[int, ...]):
 
 
 @pytest.mark.parametrize("method", ["drm", "star", "knots_ties"])
-def test_vocabulary_is_merged_elementwise_unless_asked(method: str):
+def test_vocabulary_is_merged_elementwise_by_default(method: str):
     tensors = inputs((6, 8))
     spectral = merge(tensors, method)
     vectors = merge([tensor.flatten() for tensor in tensors], method).view(6, 8)
@@ -124,7 +126,7 @@ def test_vocabulary_is_merged_elementwise_unless_asked(method: str):
 
 
 @defined
-def test_each_expert_is_a_matrix_of_its_own(method: str):
+def test_each_expert_is_merged_as_one_matrix(method: str):
     tensors = inputs((3, 6, 8))
     slices = [merge([t[i] for t in tensors], method) for i in range(3)]
     assert torch.equal(merge(tensors, method), torch.stack(slices))
@@ -139,7 +141,7 @@ def test_convolutions_are_flattened_to_out_by_rest(method: str):
 
 @defined
 @pytest.mark.parametrize("shape", [(1, 8), (8, 1), (1, 1)])
-def test_a_single_row_or_column(method: str, shape: tuple[int, int]):
+def test_single_row_or_column(method: str, shape: tuple[int, int]):
     tensors = inputs(shape)
     merged = merge(tensors, method)
     assert merged.shape == shape
@@ -147,7 +149,7 @@ def test_a_single_row_or_column(method: str, shape: tuple[int, int]):
 
 
 @defined
-def test_strides_do_not_matter(method: str):
+def test_strides_have_no_effect(method: str):
     tensors = inputs((6, 8))
     strided = [tensor.T.contiguous().T for tensor in tensors]
     torch.testing.assert_close(merge(strided, method), merge(tensors, method))
@@ -159,7 +161,9 @@ def test_strides_do_not_matter(method: str):
 @methods
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("where", [0, 2])
-def test_bad_values_name_the_input_and_the_tensor(method: str, bad: float, where: int):
+def test_error_about_invalid_values_names_the_input_and_the_tensor(
+    method: str, bad: float, where: int
+):
     tensors = inputs((6, 8), torch.bfloat16)
     tensors[where][1, 1] = bad
     name = ["base", "a", "b", "c"][where]
@@ -168,7 +172,7 @@ def test_bad_values_name_the_input_and_the_tensor(method: str, bad: float, where
         merge(tensors, method)
 
 
-def test_random_inner_methods_follow_the_seed():
+def test_seed_decides_random_inner_methods():
     tensors = inputs((6, 8))
     results = []
     for seed in (1, 1, 2):
@@ -187,7 +191,7 @@ def test_int8_mask_changes_nothing():
 
 @pytest.mark.parametrize("method", ["drm", "knots_ties"])
 def test_coordinates_out_of_range_are_an_error(method: str):
-    """Finite deltas, whose products with singular vectors are not."""
+    """The deltas are finite, but their products with singular vectors are not."""
     D = 4e34 * gaussian((48, 30), 1)[0].float()
     D[:, 4] = 1e38
     with pytest.raises(MergeError, match=r"weight cannot be decomposed: .* out of"):
@@ -195,7 +199,7 @@ def test_coordinates_out_of_range_are_an_error(method: str):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_result_out_of_range_is_an_error(method: str):
+def test_result_out_of_range_is_an_error(method: str):
     base = gaussian((6, 5), 1)[0].half()
     tuned = base + gaussian((6, 5), 1, seed=1)[0].half()
     with pytest.raises(MergeError, match="out of the range of float16; lower `lambda`"):
@@ -203,7 +207,7 @@ def test_a_result_out_of_range_is_an_error(method: str):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_result_out_of_the_range_of_out_dtype_is_an_error(method: str):
+def test_result_out_of_the_range_of_out_dtype_is_an_error(method: str):
     base, tuned = gaussian((6, 5), 2)
     base[0, 0] = tuned[0, 0] = 1e6
     with pytest.raises(MergeError, match=f"^{method}: merged tensor weight has .* of float16,"):
@@ -213,7 +217,7 @@ def test_a_result_out_of_the_range_of_out_dtype_is_an_error(method: str):
 
 
 @methods
-def test_gradients_are_refused_not_lost(method: str):
+def test_weights_that_require_gradients_are_refused(method: str):
     models = [torch.nn.Linear(6, 5) for _ in range(2)]
     with pytest.raises(
         MergeError, match=rf"^{method} does not compute .* weight of input 0 .* `tor"
@@ -237,7 +241,7 @@ def test_dtypes_that_cannot_be_merged(method: str, dtype: torch.dtype):
 
 @methods
 @pytest.mark.parametrize("size", [1e-45, 1e-42, 1e-38])
-def test_updates_that_float32_has_no_digits_for(method: str, size: float):
+def test_updates_below_float32s_normal_range(method: str, size: float):
     tensors = [torch.zeros(6, 8), *(size * d.float() for d in gaussian((6, 8), 2))]
     try:
         merged = merge(tensors, method)
@@ -249,7 +253,7 @@ def test_updates_that_float32_has_no_digits_for(method: str, size: float):
 
 
 @pytest.mark.parametrize("axis", [None, 0])
-def test_the_size_of_weights_does_not_matter_to_star(axis: int | None):
+def test_magnitude_of_weights_has_no_effect_on_star(axis: int | None):
     tensors = inputs((6, 8))
     small, usual = (
         merge(tensors, "star", axis, weight=[size, 2 * size, size]) for size in (1e-9, 1.0)

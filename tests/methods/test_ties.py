@@ -1,7 +1,7 @@
-"""What is equal up to rounding is decided by a rule: by every method, for every kind of input.
+"""Ties: entries that are equal up to rounding are decided by rules, not by rounding.
 
-The definitions in `reference` have the rules. Each kind of deltas here has exact ties at thresholds
-or in elections, or entries that are zero but for rounding.
+The definitions in `reference` state the rules. Each kind of delta in these tests has exact ties at
+thresholds or in sign elections, or entries that are zero up to rounding.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ defined = pytest.mark.parametrize("case", DEFINED.values(), ids=DEFINED)
 @defined
 @directions
 @seeds
-def test_float64(make, case, direction: str, seed: int):
+def test_float64_agrees_with_the_definition(make, case, direction: str, seed: int):
     method, values, definition = case
     deltas = make(seed)
     actual = merge(deltas, method, direction=direction, **values)
@@ -76,7 +76,7 @@ def test_float64(make, case, direction: str, seed: int):
         (make, dtype)
         for make in KINDS.values()
         for dtype in (torch.float32, torch.bfloat16)
-        # Rounding to bfloat16 gives those of rank 1 every rank.
+        # Rounded to bfloat16, deltas of rank 1 have full rank and no ties.
         if (make, dtype) != (rank_1, torch.bfloat16)
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
@@ -92,7 +92,8 @@ def test_smaller_dtypes(make, case, direction: str, dtype: torch.dtype, seed: in
     )
     exact = [delta.double() for delta in stored]
     expected = definition(exact, direction=direction, **values)
-    # Rows that are float32's rounding noise are zero, which those of sparse deltas may be close to.
+    # Rows that are only float32's rounding noise are set to zero. Some rows of sparse deltas are
+    # not much larger.
     assert relative_error(actual, expected) < (5e-3 if make is sparse else 1e-5)
 
 
@@ -100,8 +101,8 @@ def test_smaller_dtypes(make, case, direction: str, dtype: torch.dtype, seed: in
 @defined
 @directions
 @seeds
-def test_differences(shape: tuple[int, int], case, direction: str, seed: int):
-    """Differences of two float32 weights, of which float32 loses the last digits."""
+def test_differences_of_float32_weights(shape: tuple[int, int], case, direction: str, seed: int):
+    """The difference of two float32 weights cannot be represented exactly in float32."""
     method, values, definition = case
     base, *deltas = (0.02 * tensor.float() for tensor in gaussian(shape, T + 1, seed))
     tuned = [base + delta for delta in deltas]
@@ -119,7 +120,9 @@ def test_differences(shape: tuple[int, int], case, direction: str, seed: int):
 @pytest.mark.parametrize("rank", [1, 2])
 @pytest.mark.parametrize("twins", [False, True])
 @seeds
-def test_factored(case, direction: str, dtype: torch.dtype, rank: int, twins: bool, seed: int):
+def test_factored_deltas_agree_with_the_definition(
+    case, direction: str, dtype: torch.dtype, rank: int, twins: bool, seed: int
+):
     method, values, definition = case
     stored = [(B.to(dtype), A.to(dtype)) for B, A in factors_of_rank(rank, seed)]
     if twins:
@@ -140,8 +143,8 @@ def test_factored(case, direction: str, dtype: torch.dtype, rank: int, twins: bo
 @defined
 @directions
 @seeds
-def test_definitions_do_not_hang_on_the_last_digit(make, case, direction: str, seed: int):
-    """Inputs that differ by rounding give results that do."""
+def test_definitions_do_not_depend_on_rounding(make, case, direction: str, seed: int):
+    """Inputs that differ by rounding errors give results that differ by rounding errors."""
     _, values, definition = case
     deltas = make(seed)
     noise = gaussian(tuple(deltas[0].shape), T, seed + 7)
@@ -154,19 +157,19 @@ def test_definitions_do_not_hang_on_the_last_digit(make, case, direction: str, s
 @defined
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @seeds
-def test_order_of_inputs(make, case, dtype: torch.dtype, seed: int):
+def test_order_of_inputs_has_no_effect(make, case, dtype: torch.dtype, seed: int):
     method, values, _ = case
     deltas = [delta.to(dtype) for delta in make(seed)]
     first, second, third = deltas
     expected = merge(deltas, method, **values)
-    turned = merge([third, first, second], method, **values)
-    assert relative_error(turned, expected) < (1e-9 if dtype == torch.float64 else 1e-5)
+    reordered = merge([third, first, second], method, **values)
+    assert relative_error(reordered, expected) < (1e-9 if dtype == torch.float64 else 1e-5)
 
 
 @pytest.mark.parametrize("method", ["drm", "knots_ties", "knots_breadcrumbs_ties"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_votes_that_cancel_but_for_rounding_elect_no_sign(method: str, dtype: torch.dtype):
-    """0.1 + 0.2 - 0.3 is not zero in floating point, in this order or in another."""
+def test_votes_that_cancel_up_to_rounding_elect_no_sign(method: str, dtype: torch.dtype):
+    """0.1 + 0.2 - 0.3 is not exactly zero in floating point, in any order."""
     entries = torch.tensor([1.0, -1.0, 0.5], dtype=dtype)
     inputs = [entries, entries, -entries]
     weights = [0.1, 0.2, 0.3]
@@ -176,7 +179,7 @@ def test_votes_that_cancel_but_for_rounding_elect_no_sign(method: str, dtype: to
 
 @pytest.mark.parametrize("method", ["drm", "knots_ties"])
 def test_votes_that_nearly_cancel_elect_the_sign_of_their_exact_sum(method: str):
-    """A float32 sum loses 1e-8 beside 1; the exact one has its sign, in either order."""
+    """In float32, 1 + 1e-8 is 1. The exact sum of the votes has the sign of 1e-8 in any order."""
     inputs = [torch.tensor([value, -value]) for value in (1.0, 1e-8, -1.0)]
     expected = torch.tensor([1.0, -1.0]) * (1 + 1e-8) / 2
     for order in (inputs, inputs[::-1], [inputs[0], inputs[2], inputs[1]]):
@@ -195,7 +198,7 @@ def test_entries_equal_to_the_threshold_are_all_kept(density: float, dtype: torc
 
 
 def hadamard(size: int) -> Tensor:
-    """[size, size] of ±1 with orthogonal rows; `size` is a power of 2."""
+    """Return a matrix of ±1 with orthogonal rows, [size, size]. `size` must be a power of 2."""
     matrix = torch.ones(1, 1, dtype=torch.float64)
     while len(matrix) < size:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
@@ -204,8 +207,8 @@ def hadamard(size: int) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", ["drm", "drm, half", "knots_ties", "knots_ties, trimmed"])
-def test_sparse_deltas_with_more_zeros_than_are_kept(name: str, dtype: torch.dtype):
-    """The threshold is zero, to which most entries are equal."""
+def test_sparse_deltas_with_a_threshold_of_zero(name: str, dtype: torch.dtype):
+    """More entries are to be kept than are not zero, so most entries equal the threshold."""
     case = DEFINED[name]
     method, values, definition = case
     masks = torch.rand(T, 128, 128, generator=torch.Generator().manual_seed(9)) < 0.005
@@ -216,8 +219,8 @@ def test_sparse_deltas_with_more_zeros_than_are_kept(name: str, dtype: torch.dty
 
 @pytest.mark.parametrize("size", [1e-30, 1e-18, 1.0, 1e24, 1e30])
 @pytest.mark.parametrize("divisor", [1, 1 << 24])
-def test_ties_by_the_thousand(size: float, divisor: int):
-    """Adapters of rank 1 whose rows of coordinates all have entries of one magnitude."""
+def test_thousands_of_ties(size: float, divisor: int):
+    """Each row of the coordinates of these adapters, of rank 1, has entries of equal magnitude."""
     (lefts,) = gaussian((T, 40, 1), 1)
     rights = [row.sign() for row in gaussian((1, 512), T, 1)]
     deltas = [size * B.float() @ A.float() for B, A in zip(lefts, rights, strict=True)]
@@ -229,8 +232,8 @@ def test_ties_by_the_thousand(size: float, divisor: int):
 
 @pytest.mark.parametrize("divisor", [1, 1 << 24])
 @pytest.mark.parametrize("density", [0.2, 0.5])
-def test_ties_at_the_edge_of_what_a_sample_brackets(divisor: int, density: float):
-    """All renormalized entries are equal, and rounding spreads them to both sides of a sample."""
+def test_ties_at_the_end_of_the_sampled_bracket(divisor: int, density: float):
+    """All renormalized entries are equal. Rounding puts some below and some above the sample."""
     s = torch.arange(1, 33, dtype=torch.float64)[:, None]
     H = hadamard(64)
     deltas = [hadamard(32) @ (s * H[start : start + 32]) for start in (0, 32)]
@@ -243,20 +246,20 @@ def test_ties_at_the_edge_of_what_a_sample_brackets(divisor: int, density: float
 
 @pytest.mark.parametrize("method", ["drm", "knots_ties"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_weights_that_cancel_but_for_rounding_are_not_divided_by(method: str, dtype: torch.dtype):
+def test_sum_is_not_divided_by_weights_that_cancel_up_to_rounding(method: str, dtype: torch.dtype):
     deltas = [delta.to(dtype) for delta in full(3)]
     weights = [0.1, 0.2, -0.3]
     actual = merge(deltas, method, weight=weights)
-    turned = merge([deltas[1], deltas[2], deltas[0]], method, weight=[0.2, -0.3, 0.1])
+    reordered = merge([deltas[1], deltas[2], deltas[0]], method, weight=[0.2, -0.3, 0.1])
     definition = {"drm": reference.drm, "knots_ties": reference.knots_ties}[method]
     expected = definition([delta.double() for delta in deltas], weights=weights)
     assert relative_error(actual, expected) < 1e-5
-    assert relative_error(turned, expected) < 1e-5
+    assert relative_error(reordered, expected) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("method", ["knots_ties", "knots_breadcrumbs"])
-def test_an_input_that_keeps_nothing_leaves_the_others_their_ties(method: str, dtype: torch.dtype):
+def test_input_without_kept_entries_does_not_change_ties_of_others(method: str, dtype: torch.dtype):
     first, *others = ((B @ A.sign()).to(dtype) for B, A in factors_of_rank(1, 5))
 
     def merged(C: list[Tensor]) -> Tensor:
@@ -281,16 +284,16 @@ def test_factors_that_cancel(size: float, method: str):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_star_takes_noise_for_no_singular_values(dtype: torch.dtype):
-    """5, 4 and 1: half of their sum is the first."""
+def test_star_does_not_count_rounding_noise_as_singular_values(dtype: torch.dtype):
+    """The singular values are 5, 4 and 1. The first is exactly half of the sum, so it is enough."""
     H = hadamard(32)
     delta = (H[:, [1, 2, 4]] * torch.tensor([5.0, 4.0, 1.0])) @ H[:, [3, 7, 9]].T
     actual = merge_matrices([DenseDelta(delta.to(dtype))], "star", eta=50.0)
     assert relative_error(actual, reference.star([delta], eta=50.0)) < 1e-5
 
 
-def test_star_counts_sums_that_reach_its_share_but_for_rounding():
-    """Half of the nuclear norm is reached by five of ten equal singular values."""
+def test_star_counts_sums_that_reach_the_share_up_to_rounding():
+    """Five of ten equal singular values are half of the nuclear norm, up to rounding."""
     s = torch.full((10,), 0.1, dtype=torch.float64)
     assert torch.linalg.matrix_rank(reference.truncate(s.diag(), 50)) == 5
     assert torch.linalg.matrix_rank(merge([s.diag()], "star", eta=50)) == 5

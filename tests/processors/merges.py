@@ -1,8 +1,8 @@
-"""Merge every kind of matrix by every method, and write what comes out to a file.
+"""Merge every kind of matrix with every method, and write the merged deltas to a file.
 
     python tests/processors/merges.py OUT.safetensors
 
-`test_processors` runs it under different instruction sets.
+`test_processors` runs this program with different instruction sets and numbers of threads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-if __name__ == "__main__":  # as pytest does for the tests
+if __name__ == "__main__":  # pytest does the same for the tests
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mergekit.merge_methods import registered_methods
@@ -29,7 +29,7 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 
 
 def all_merges() -> dict[str, Tensor]:
-    """Return merged deltas before they are rounded, by inputs, dtype and method."""
+    """Return the merged deltas, not yet rounded to the inputs' dtype, by the case's name."""
     inputs = {"full": full(1)} | {name: make(1) for name, make in KINDS.items()}
     inputs |= {kind: with_spectrum(kind, (48, 64), 3) for kind in SPECTRA}
     merged = {}

@@ -1,4 +1,4 @@
-"""Merges are the same on every processor: under other instruction sets and numbers of threads."""
+"""Merges give the same result with all instruction sets and numbers of threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 TESTS = Path(__file__).parents[1]
 TWO_THREADS = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
-# Other tests run beside these: a thread that spins while it waits would slow both down.
+# Threads must not spin while they wait: that would slow down tests that run at the same time.
 TWO_THREADS |= {"OMP_WAIT_POLICY": "passive"}
 SETTINGS = {
     "no vector instructions": {"ATEN_CPU_CAPABILITY": "default"},
@@ -23,7 +23,8 @@ SETTINGS = {
     "OpenBLAS for Prescott": {"OPENBLAS_CORETYPE": "Prescott"},
     "two threads": TWO_THREADS,
 }
-# Each setting is of one library, so that some can be set at once: the tests take half a minute.
+# Each setting is of one library, so several can be combined. This saves time: the tests take half a
+# minute.
 COMBINED = [
     ("no vector instructions", "OpenBLAS for Prescott"),
     ("AVX2", "MKL on any processor", "OpenBLAS for Haswell"),
@@ -39,14 +40,15 @@ MATHEMATICS = [
 
 
 def environment(setting: dict[str, str]) -> dict[str, str]:
+    """Return the environment variables for one thread and few examples, updated by `setting`."""
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "few"}
     mine = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     return mine | one_thread | setting
 
 
 @pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("usual") / "merged.safetensors"
+def default_merges(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("default") / "merged.safetensors"
     subprocess.run(
         [sys.executable, TESTS / "processors/merges.py", out], env=environment({}), check=True
     )
@@ -54,18 +56,18 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
-def test_merges_are_the_same(setting: dict[str, str], usual: Path, tmp_path: Path):
+def test_merges_are_the_same(setting: dict[str, str], default_merges: Path, tmp_path: Path):
     out = tmp_path / "merged.safetensors"
     command = [sys.executable, TESTS / "processors/merges.py", out]
     subprocess.run(command, env=environment(setting), check=True)
-    expected, actual = load_file(usual), load_file(out)
+    expected, actual = load_file(default_merges), load_file(out)
     assert expected.keys() == actual.keys()
     errors = {key: relative_error(actual[key], expected[key]) for key in expected}
     assert {key: error for key, error in errors.items() if error > 1e-5} == {}
 
 
 @pytest.mark.parametrize("names", COMBINED, ids=" and ".join)
-def test_mathematics(names: tuple[str, ...]):
+def test_mathematical_tests_pass(names: tuple[str, ...]):
     setting = {key: value for name in names for key, value in SETTINGS[name].items()}
     files = [TESTS / file for file in MATHEMATICS]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]

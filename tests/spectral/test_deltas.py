@@ -1,3 +1,5 @@
+"""Dense and factored deltas: the same operations, with the same results."""
+
 from __future__ import annotations
 
 import pytest
@@ -18,7 +20,7 @@ def delta(request: pytest.FixtureRequest, factored: FactoredDelta) -> Delta:
     return factored if request.param == "factored" else DenseDelta(factored.B @ factored.A)
 
 
-def test_both_types_are_the_same_matrix(delta: Delta, factored: FactoredDelta):
+def test_both_types_give_the_same_results(delta: Delta, factored: FactoredDelta):
     D = factored.B @ factored.A
     (basis,) = gaussian((7, 2), 1, seed=2)
     base = gaussian((7, 5), 1, seed=3)[0].float()
@@ -30,7 +32,7 @@ def test_both_types_are_the_same_matrix(delta: Delta, factored: FactoredDelta):
     torch.testing.assert_close(delta.added_to(base, 0.5), base.double() + 0.5 * D)
 
 
-def test_scaled_and_rows(delta: Delta):
+def test_scaled_deltas_and_rows(delta: Delta):
     D = delta.to_dense()
     torch.testing.assert_close(delta.scaled(-2.0).to_dense(), -2 * D)
     torch.testing.assert_close(delta.rows(slice(2, 5)).to_dense(), D[2:5])
@@ -39,7 +41,7 @@ def test_scaled_and_rows(delta: Delta):
 
 
 @pytest.mark.parametrize("divisor", [1, 1 << 18, 1 << 30])
-def test_added_block_by_block(delta: Delta, divisor: int):
+def test_adding_in_blocks(delta: Delta, divisor: int):
     base = gaussian((7, 5), 1, seed=3)[0].bfloat16()
     expected = (base.double() + 0.5 * delta.to_dense()).bfloat16()
     with smaller_blocks(divisor):
@@ -50,7 +52,7 @@ def test_added_block_by_block(delta: Delta, divisor: int):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("divisor", [1, 1 << 18, 1 << 30])
-def test_difference_is_formed_block_by_block(dtype: torch.dtype, transposed: bool, divisor: int):
+def test_difference_in_blocks(dtype: torch.dtype, transposed: bool, divisor: int):
     tuned, base = (matrix.to(dtype) for matrix in gaussian((20, 28), 2))
     (basis,) = gaussian((20, 3), 1, seed=1)
     delta = (
@@ -82,7 +84,7 @@ def low_rank(shape: tuple[int, int], rank: int, count: int) -> list[FactoredDelt
 @pytest.mark.parametrize(
     ("rank", "kind"), [(0, FactoredDelta), (2, FactoredDelta), (5, DenseDelta)]
 )
-def test_linear_combination_is_stored_in_less(rank: int, kind: type[Delta]):
+def test_linear_combination_uses_the_smaller_representation(rank: int, kind: type[Delta]):
     deltas = low_rank((20, 28), rank, 3)
     weights = [2.0, -1.0, 0.5]
     combined = linear_combination(iter(deltas), weights)
@@ -91,6 +93,6 @@ def test_linear_combination_is_stored_in_less(rank: int, kind: type[Delta]):
     torch.testing.assert_close(combined.to_dense(), expected)
 
 
-def test_norm_beyond_the_range_of_squares():
+def test_norm_if_squares_are_out_of_float32s_range():
     delta = DenseDelta(torch.full((3, 4), 1e30))
     assert delta.norm == pytest.approx(12**0.5 * 1e30)

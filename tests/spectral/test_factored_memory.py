@@ -1,4 +1,4 @@
-"""Factored deltas are decomposed, projected and truncated without a value of size out·in."""
+"""Factored deltas are decomposed, projected and truncated without any tensor of shape [out, in]."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def deltas(dtype: torch.dtype) -> list[FactoredDelta]:
 @pytest.mark.parametrize("tolerance", [0.01, 1e-5, 0.0])
 def test_joint_decomposition(dtype: torch.dtype, tolerance: float):
     inputs = deltas(dtype)
-    with LargestTensor() as made:
+    with LargestTensor() as largest:
         joint = joint_decomposition(inputs, above_tolerance(tolerance), resolution=tolerance)
         for delta in inputs:
             joint.coordinates(delta)
     assert joint.basis.shape == (OUT, 14)
-    assert made.numel <= OUT * 14
+    assert largest.numel <= OUT * 14
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_truncation(dtype: torch.dtype):
-    with LargestTensor() as made:
+    with LargestTensor() as largest:
         for delta in deltas(dtype):
             truncate(delta, 40)
-    assert made.numel <= OUT * 8
+    assert largest.numel <= OUT * 8

@@ -1,3 +1,5 @@
+"""Precision of matrix products, whatever the process has set."""
+
 from __future__ import annotations
 
 import threading
@@ -32,7 +34,7 @@ def test_working_dtype(dtype: torch.dtype, working: torch.dtype):
     assert working_dtype(dtype) == working
 
 
-def test_autocast_is_not_in_the_way():
+def test_autocast_has_no_effect():
     delta = DenseDelta(gaussian((32, 48), 1)[0].float())
     expected = truncate(delta, 40)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -52,7 +54,7 @@ def test_process_wide_precision_is_set_and_restored():
 
 
 @pytest.mark.usefixtures("low_precision")
-def test_last_thread_out_restores():
+def test_last_thread_restores_the_precision():
     inside, leave = threading.Event(), threading.Event()
 
     def hold() -> None:

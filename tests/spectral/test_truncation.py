@@ -1,3 +1,5 @@
+"""STAR's truncation."""
+
 from __future__ import annotations
 
 import pytest
@@ -20,7 +22,7 @@ def test_nuclear_norm_is_kept(deltas: list[Tensor], eta: float):
 
 
 @given(delta_groups(max_inputs=1))
-def test_full_percentage_changes_nothing(deltas: list[Tensor]):
+def test_eta_of_100_changes_nothing(deltas: list[Tensor]):
     assert relative_error(truncate(DenseDelta(deltas[0]), 100).to_dense(), deltas[0]) < 1e-9
 
 
@@ -30,13 +32,13 @@ def test_kept_rank(eta: float, rank: int):
 
 
 @pytest.mark.parametrize("shape", [(30, 50), (50, 30)])
-def test_float32_is_as_good_as_the_definition(shape: tuple[int, int]):
+def test_float32_agrees_with_the_definition(shape: tuple[int, int]):
     (delta,) = gaussian(shape, 1)
     actual = truncate(DenseDelta(delta.float()), 40).to_dense()
     assert relative_error(actual, reference.truncate(delta.float(), 40)) < 1e-5
 
 
-def test_zero_delta():
+def test_zero_delta_is_truncated_to_rank_zero():
     truncated = truncate(DenseDelta(torch.zeros(4, 6)), 40)
     assert truncated.B.shape == (4, 0)
     assert not truncated.to_dense().any()

@@ -1,1 +1,1 @@
-"""What tests share: checkpoints, adapters, matrices, and mergekit's commands in this process."""
+"""Helpers that tests share: checkpoints, adapters, matrices, and mergekit's commands."""

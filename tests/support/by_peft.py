@@ -1,4 +1,4 @@
-"""What an adapter does by peft's own word: the judge of scales, patterns and transpositions."""
+"""Merge and run adapters with peft, to compare scales, patterns and transpositions with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def merged_by_peft(base: Path, adapter: Path) -> Weights:
 
 
 def logits_by_peft(base: Path, adapter: Path) -> torch.Tensor:
-    """Run an adapter on its base, not merged, in float64."""
+    """Run a base with an adapter that is not merged into it, in float64."""
     return _logits(_adapted(base, adapter))
 
 

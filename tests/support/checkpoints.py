@@ -1,4 +1,4 @@
-"""Tiny checkpoints, adapters and tokenizers, written by transformers and peft as real ones are."""
+"""Write tiny checkpoints, adapters and tokenizers with transformers and peft."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VISION = {"num_attention_heads": 4, "image_size": 16, "patch_size": 8, "hidden_s
 
 @dataclass(frozen=True)
 class Family:
-    """A base checkpoint's folder and those of the models fine-tuned from it."""
+    """Folders of a base checkpoint and of the models fine-tuned from it."""
 
     base: Path
     tuned: tuple[Path, ...]
@@ -51,25 +51,28 @@ def mistral(vocab_size: int = len(VOCABULARY), **config: object) -> PreTrainedMo
 
 
 def granite(vocab_size: int = len(VOCABULARY), **config: object) -> PreTrainedModel:
-    """Of the models that mergekit knows, one whose biases may be missing."""
+    """Return a model of an architecture with optional biases in mergekit."""
     return _new("Granite", "GraniteForCausalLM", vocab_size=vocab_size, **{**DECODER, **config})
 
 
 def mixtral() -> PreTrainedModel:
-    """With a tensor for each expert in its files, which mergekit stacks."""
+    """Return a model whose files have one tensor for each expert; mergekit stacks them."""
     experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
     return _new("Mixtral", "MixtralForCausalLM", vocab_size=len(VOCABULARY), **experts, **DECODER)
 
 
 def qwen3_moe(**config: object) -> PreTrainedModel:
-    """As `mixtral`."""
+    """Return a model whose files have one tensor for each expert; mergekit stacks them."""
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
     settings = {"vocab_size": len(VOCABULARY), "head_dim": 8, **DECODER, **experts, **config}
     return _new("Qwen3Moe", "Qwen3MoeForCausalLM", **settings)
 
 
 def gpt_oss(**config: object) -> PreTrainedModel:
-    """With stacked experts that are [in, out], in its files too, and biases of them."""
+    """Return a model with stacked experts, [experts, in, out], and with biases of the experts.
+
+    The experts are also stacked in the files.
+    """
     experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8}
     settings = {"vocab_size": len(VOCABULARY), **DECODER, **experts}
     rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
@@ -77,7 +80,7 @@ def gpt_oss(**config: object) -> PreTrainedModel:
 
 
 def llama4(**config: object) -> PreTrainedModel:
-    """With stacked experts that are [in, out], which neither transformers nor peft says of them."""
+    """Return a model with stacked experts, [experts, in, out], without `is_transposed`."""
     experts = {"num_local_experts": 4, "interleave_moe_layer_step": 1, "head_dim": 8}
     settings = {"vocab_size": len(VOCABULARY), **DECODER, **experts, **config}
     text = transformers.Llama4TextConfig(**settings)
@@ -98,13 +101,13 @@ def llama4(**config: object) -> PreTrainedModel:
 
 
 def qwen2(**config: object) -> PreTrainedModel:
-    """With biases on q_proj, k_proj and v_proj."""
+    """Return a model with biases in q_proj, k_proj and v_proj."""
     settings = {"vocab_size": len(VOCABULARY), **DECODER, **config}
     return _new("Qwen2", "Qwen2ForCausalLM", **settings)
 
 
 def qwen2_moe() -> PreTrainedModel:
-    """With a gate of one row, `shared_expert_gate`, in each layer."""
+    """Return a model with a weight of one row, `shared_expert_gate`, in each layer."""
     experts = {"num_experts": 4, "num_experts_per_tok": 2}
     sizes = {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 24}
     settings = {"vocab_size": len(VOCABULARY), **DECODER, **experts, **sizes}
@@ -112,14 +115,14 @@ def qwen2_moe() -> PreTrainedModel:
 
 
 def gpt2(**config: object) -> PreTrainedModel:
-    """With weights that are [in, out], transformers' Conv1D."""
+    """Return a model with weights [in, out], in transformers' Conv1D."""
     sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
     tokens = {"vocab_size": len(VOCABULARY), "bos_token_id": 1, "eos_token_id": 2}
     return _new("GPT2", "GPT2LMHeadModel", **{**sizes, **tokens, **config})
 
 
 def opt() -> PreTrainedModel:
-    """Of an architecture that mergekit has no definition of."""
+    """Return a model of an architecture that mergekit has no definition of."""
     return _new(
         "OPT",
         "OPTForCausalLM",
@@ -150,7 +153,7 @@ def t5() -> PreTrainedModel:
 
 
 def llava() -> PreTrainedModel:
-    """With other names for its modules than its files have for their tensors."""
+    """Return a model whose modules have other names than their tensors in the files."""
     settings = {"vocab_size": len(VOCABULARY), **DECODER}
     return _new(
         "Llava",
@@ -165,7 +168,7 @@ def llava() -> PreTrainedModel:
 
 
 def gemma3() -> PreTrainedModel:
-    """As `llava`."""
+    """Return a model whose modules have other names than their tensors in the files."""
     settings = {"vocab_size": len(VOCABULARY), "head_dim": 8, **DECODER}
     return _new(
         "Gemma3",
@@ -179,7 +182,7 @@ def gemma3() -> PreTrainedModel:
 
 
 def vit() -> PreTrainedModel:
-    """As `llava`."""
+    """Return a model whose modules have other names than their tensors in the files."""
     sizes = {"intermediate_size": 48, "num_hidden_layers": 2, **VISION}
     return _new("ViT", "ViTForImageClassification", **sizes)
 
@@ -205,9 +208,10 @@ def _new(family: str, architecture: str, **config: object) -> PreTrainedModel:
 
 
 def fine_tuned(base: PreTrainedModel, seed: int, decay: float = 1.0) -> PreTrainedModel:
-    """A copy of `base` in which every weight has moved, each row by `decay` times the one before.
+    """Return a copy of `base` with noise added to every weight.
 
-    A decay below 1 gives the deltas singular values of every size.
+    The noise in each row is `decay` times as large as in the row before. With a decay below 1, the
+    deltas have singular values of very different sizes.
     """
     generator = torch.Generator().manual_seed(seed)
     model = copy.deepcopy(base)
@@ -221,7 +225,7 @@ def fine_tuned(base: PreTrainedModel, seed: int, decay: float = 1.0) -> PreTrain
 
 
 def write_family(folder: Path, base: PreTrainedModel, count: int = 3, **save: object) -> Family:
-    """Save `base` and `count` models fine-tuned from it, in the precision that `base` has."""
+    """Save `base` and `count` models fine-tuned from it, in the dtype of `base`."""
     base.save_pretrained(folder / "base", **save)
     tuned = tuple(folder / f"tuned-{number}" for number in range(1, count + 1))
     for seed, path in enumerate(tuned, start=1):
@@ -237,10 +241,10 @@ def write_adapter(
     rank: int = 4,
     **config: object,
 ) -> Path:
-    """Save a LoRA adapter on `base` in which everything trainable has been trained.
+    """Save a LoRA adapter on `base` in which every trainable tensor has changed.
 
-    `config` is for peft's `LoraConfig`. A and B are random (peft's own start has B = 0), and what
-    starts at the base's values has moved.
+    A and B are random, whereas peft initializes B with zeros. Noise is also added to trainable
+    tensors that peft initializes with the base's values. `config` is for peft's `LoraConfig`.
     """
     torch.manual_seed(seed)
     targets = targets if isinstance(targets, str) else list(targets)
@@ -255,7 +259,7 @@ def write_adapter(
 
 
 def write_tokenizer(folder: Path, *added: str) -> None:
-    """Save a tokenizer of single letters and, after them, the special tokens `added`."""
+    """Save a tokenizer with single letters, followed by the special tokens `added`."""
     letters = BPE(vocab={token: i for i, token in enumerate(VOCABULARY)}, merges=[])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(letters),
@@ -268,7 +272,7 @@ def write_tokenizer(folder: Path, *added: str) -> None:
 
 
 def write_enlarged(folder: Path, model: PreTrainedModel, *added: str) -> None:
-    """Save `model` with a tokenizer that has the special tokens `added`, and a row for each."""
+    """Save `model` with a tokenizer that has the special tokens `added`, and their embeddings."""
     torch.manual_seed(0)
     enlarged = copy.deepcopy(model)
     enlarged.resize_token_embeddings(len(VOCABULARY) + len(added), mean_resizing=False)
@@ -277,9 +281,9 @@ def write_enlarged(folder: Path, model: PreTrainedModel, *added: str) -> None:
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Load a checkpoint with transformers; return a copy of every tensor, tied ones included.
+    """Load a checkpoint with transformers, and return a copy of every tensor, also of tied ones.
 
-    The copies stay what they are where a test writes the files anew, which may be memory-mapped.
+    Files may be memory-mapped. The copies do not change when a test overwrites the files.
     """
     config = transformers.AutoConfig.from_pretrained(folder)
     model_class = getattr(transformers, config.architectures[0])
@@ -289,5 +293,5 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def write_tensors(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Put other tensors in the place of a model's."""
+    """Replace the tensors of a saved model."""
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -1,4 +1,4 @@
-"""The real commands, run in this process: importing them anew takes seconds, a merge does not."""
+"""Run mergekit's commands in this process, because importing them again would take seconds."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def try_mergekit_yaml(recipe: dict[str, Any], out: Path, *options: str) -> Resul
 
 
 def mergekit_multi(recipes: list[dict[str, Any]], out: Path, *options: str) -> Path:
-    """Run `mergekit-multi` on recipes that may name one another; return the last one's folder."""
+    """Run `mergekit-multi` on recipes that may use each other; return the last model's folder."""
     arguments = [_saved(recipes, out), "--out-path", str(out), "-I", str(out.parent / "steps")]
     return _succeeded(_run(multimerge.main, arguments, options), out)
 
 
 def mergekit_pytorch(recipe: dict[str, Any], out: Path, *options: str) -> Path:
-    """Run `mergekit-pytorch`, which takes files of tensors in place of models."""
+    """Run `mergekit-pytorch`, which merges files of tensors instead of models."""
     return _succeeded(_run(merge_raw_pytorch.main, [_saved([recipe], out), str(out)], options), out)
 
 

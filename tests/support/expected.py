@@ -1,4 +1,4 @@
-"""What a merge must write: the definitions in float64, applied weight by weight."""
+"""Compute what a merge must write, weight by weight, from the definitions in float64."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from support.checkpoints import Family, tensors
 
 VOCABULARY = re.compile(r"embed_tokens|lm_head|shared\.|word_embeddings|\.wte\.")
 ACCURACY = 1e-5
-"""The error allowed before the one rounding to the output's precision, relative to the delta.
+"""Maximum error before the result is rounded to the output's dtype, relative to the delta's norm.
 
-Matrices as small as these are merged far more exactly than the 1e-3 that large ones may need."""
+For large matrices the package promises 1e-3; the small matrices of tests are much more exact."""
 
 Weights = Mapping[str, torch.Tensor]
 Parameters = Callable[[str], dict[str, Any]]
@@ -35,8 +35,13 @@ def assert_merged(
 ) -> None:
     """Compare every tensor in the folder `out` with its definition.
 
-    `parameters` has the reference's names (`weights` and `lam`, lists in the order of the
-    inputs), or is a function from a tensor's name to such a mapping; `dtype` is the recipe's.
+    Args:
+        out: folder of the merged model.
+        family: the base and the inputs.
+        method: name of the method.
+        parameters: arguments of the function in `reference`, such as `weights` and `lam`, with
+            lists in the order of the inputs; or a function that returns them for a tensor's name.
+        dtype: the recipe's `dtype`.
     """
     assert_weights_merged(
         tensors(out),
@@ -66,7 +71,7 @@ def assert_weights_merged(
 
 
 def assert_close(name: str, tensor: torch.Tensor, base: torch.Tensor, delta: torch.Tensor) -> None:
-    """Check `tensor` against base + delta, allowing for one rounding and for `ACCURACY`."""
+    """Check that `tensor` is base + delta, up to one rounding and a relative error `ACCURACY`."""
     wanted = base + delta
     rounding = torch.finfo(tensor.dtype).eps / 2 * wanted.abs()
     error = ((tensor.double() - wanted).abs() - rounding).clamp(min=0).norm()
@@ -80,7 +85,7 @@ def merged_delta(
     embeddings: str = "elementwise",
     **parameters: Any,
 ) -> torch.Tensor:
-    """Merge the float64 deltas of the weight `name` by the definition of `method`."""
+    """Merge the float64 deltas of the weight `name` with the definition of `method`."""
     shape = deltas[0].shape
     if not any(delta.any() for delta in deltas):
         return torch.zeros(shape, dtype=torch.float64)
@@ -124,10 +129,10 @@ def _inner(method: str) -> str:
 def _knots(
     inner: str, deltas: list[torch.Tensor], rank_tolerance: float = 1e-5, **parameters: Any
 ) -> torch.Tensor:
-    """KnOTS, horizontal, around any of mergekit's methods.
+    """Merge by KnOTS, horizontally, with any of mergekit's methods as the inner method.
 
-    The coordinates diag(s)·V_tᵀ are written Uᵀ·D_t here, so that those of an input that leaves the
-    weight alone are zero, not rounding noise with a vote.
+    The coordinates diag(s)·V_tᵀ are computed as Uᵀ·D_t. If an input does not change the weight,
+    they are then exactly zero, and there is no rounding noise that could vote.
     """
     U, S, _Vt = torch.linalg.svd(torch.cat(deltas, dim=1), full_matrices=False)
     basis = U[:, rank_tolerance * S[0] < S]
@@ -141,9 +146,10 @@ def _by_mergekit(
     lam: float = 1.0,
     **parameters: Any,
 ) -> torch.Tensor:
-    """Merge with one of mergekit's methods, in float64, over a base of zeros.
+    """Merge with one of mergekit's methods, in float64, on a base of zeros.
 
-    Where votes cancel, its TIES takes the positive sign; ours elects none.
+    Where votes cancel, mergekit's TIES elects the positive sign. This package elects no sign, so
+    the deltas are set to zero there before mergekit merges them.
     """
     base = torch.zeros_like(deltas[0])
     if method == "ties":
@@ -158,12 +164,12 @@ def _by_mergekit(
 
 
 def _exact(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """Round as mergekit does when it reads; float64 is exact as it is."""
+    """Round as mergekit does when it reads a tensor, unless the tensor is in float64."""
     return tensor if tensor.dtype == torch.float64 else tensor.to(dtype or tensor.dtype).double()
 
 
 def with_adapter(base: Weights, adapter: Path) -> Weights:
-    """Add an adapter's update B·A in float64, where no rounding disturbs it."""
+    """Add an adapter's updates B·A to the base's weights, in float64 and so without rounding."""
     config = json.loads((adapter / "adapter_config.json").read_text())
     scale = config["lora_alpha"] / config["r"]
     factors = load_file(adapter / "adapter_model.safetensors")

@@ -1,4 +1,4 @@
-"""A hub cache on disk, as the hub's client leaves it."""
+"""Write a cache of the Hugging Face Hub's client."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def store(cache: Path, repository: str, revision: str, folder: Path) -> str:
-    """Put the files of `folder` into a cache as `revision` of `repository`; return the commit."""
+    """Copy the files of `folder` into a cache, as `revision` of `repository`; return the commit."""
     commit = hashlib.sha1(f"{repository}@{revision}".encode()).hexdigest()
     place = cache / f"models--{repository.replace('/', '--')}"
     shutil.copytree(folder, place / "snapshots" / commit)

@@ -1,4 +1,7 @@
-"""Programs that are killed or meet a full disk, in a child of this process: importing is slow."""
+"""Run code that is killed or has no disk space, in a child process.
+
+The child is a fork of this process, so it does not have to import PyTorch again, which is slow.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +20,32 @@ from mergekit_spectral.command_line.main import main
 
 
 def command_on_a_full_disk(limit: int, *arguments: str) -> tuple[int, str]:
-    """Run a command that may write no file of more bytes than `limit`; return status and output."""
+    """Run a command that cannot write files larger than `limit` bytes.
+
+    Returns:
+        Its exit status and its output, which ends with the exception if it raised one.
+    """
 
     def run() -> tuple[int, str]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         result = CliRunner().invoke(main, list(arguments))
         raised = result.exception
-        told = "" if raised is None or isinstance(raised, SystemExit) else f"Traceback: {raised!r}"
-        return result.exit_code, result.output + told
+        crashed = raised is not None and not isinstance(raised, SystemExit)
+        return result.exit_code, result.output + (f"Traceback: {raised!r}" if crashed else "")
 
     return in_child(run)[1]
 
 
 def killed_at(event: int, folder: Path, run: Callable[[], Any]) -> bool:
-    """Run a function and kill it at its n-th event of files; tell whether it came to that.
+    """Run a function and kill its process at the given event, counted from 0.
 
-    Events are calls of the system about paths in `folder`, and calls of its libraries.
+    Events are Python's audit events about paths in `folder`, and calls of C functions by ctypes.
+
+    Returns:
+        Whether the process was killed; False if the function ended before the event.
     """
 
-    def doomed() -> None:
+    def run_until_killed() -> None:
         left = event
 
         def within(path: Any) -> bool:
@@ -53,11 +63,11 @@ def killed_at(event: int, folder: Path, run: Callable[[], Any]) -> bool:
         sys.addaudithook(count)
         run()
 
-    return in_child(doomed)[0] == -signal.SIGKILL
+    return in_child(run_until_killed)[0] == -signal.SIGKILL
 
 
 def in_child(run: Callable[[], Any]) -> tuple[int | None, Any]:
-    """Run a function in a fork; return its exit code, and its result if it had one."""
+    """Run a function in a fork of this process; return the exit code and the function's result."""
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
     child = fork.Process(target=lambda: theirs.send(run()))

@@ -1,4 +1,4 @@
-"""Watch how large the tensors are that a computation makes."""
+"""Record the shapes of the tensors that a computation creates."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.utils._pytree import tree_leaves
 
 
 class LargestTensor(TorchDispatchMode):
-    """Within this context, every tensor that an operator returns is looked at.
+    """A context manager that records every tensor, including views, that an operator returns.
 
     Attributes:
-        numel: the number of values of the largest, views included.
-        shapes: the shapes of all of them.
+        numel: number of values of the largest tensor.
+        shapes: shapes of all tensors.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Deltas to merge: random ones for properties, and the kinds of spectra that real ones have."""
+"""Random deltas, and deltas with the kinds of spectra that real deltas have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def generator(seed: int) -> torch.Generator:
 
 
 def gaussian(shape: tuple[int, ...], count: int, seed: int = 0) -> list[Tensor]:
-    """`count` float64 tensors of independent normal entries."""
+    """Return `count` float64 tensors with independent normal entries."""
     return list(torch.randn(count, *shape, generator=generator(seed), dtype=torch.float64))
 
 
@@ -24,7 +24,7 @@ def orthogonal(size: int, seed: int = 0) -> Tensor:
 
 
 def with_spectrum(kind: str, shape: tuple[int, int], count: int, seed: int = 0) -> list[Tensor]:
-    """`count` float64 deltas of size about 1e-3 whose singular values fall off as `kind` says."""
+    """Return `count` float64 deltas with entries of about 1e-3 and a spectrum of the given kind."""
     n = min(shape)
     deltas = []
     for i in range(count):
@@ -52,7 +52,7 @@ def with_spectrum(kind: str, shape: tuple[int, int], count: int, seed: int = 0) 
 
 @st.composite
 def delta_groups(draw: st.DrawFn, min_inputs: int = 1, max_inputs: int = 4) -> list[Tensor]:
-    """Lists of float64 deltas [out, in] of 2 to 12 rows and columns, of full or of low rank."""
+    """Draw float64 deltas [out, in] with 2 to 12 rows and columns, of full or low rank."""
     shape = draw(st.integers(2, 12)), draw(st.integers(2, 12))
     count = draw(st.integers(min_inputs, max_inputs))
     seed = draw(st.integers(0, 2**20))

@@ -1,4 +1,4 @@
-"""Merges of deltas by name, without models."""
+"""Merge deltas with a method given by its name, without models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def merge(deltas: list[Tensor], method: str, **values: Any) -> Tensor:
 
 
 def merge_matrices(deltas: list[Delta], method: str, **chosen: Any) -> Tensor:
-    """The merged delta before it is rounded to the inputs' dtype."""
+    """Return the merged delta, not yet rounded to the inputs' dtype."""
     implementation = get(method)
     assert isinstance(implementation, SpectralMethod)
     settings = settings_of(implementation, len(deltas), **chosen)
@@ -26,7 +26,7 @@ def merge_matrices(deltas: list[Delta], method: str, **chosen: Any) -> Tensor:
 
 
 def settings_of(method: SpectralMethod, inputs: int, **chosen: Any) -> dict[str, Any]:
-    """A method's defaults, but for the chosen values, which hold for all inputs."""
+    """Return a method's default settings, updated by `chosen`, with equal values for all inputs."""
     settings: dict[str, Any] = {}
     for parameter in method.spec.parameters:
         value = chosen.get(parameter.name, parameter.default)

@@ -1,4 +1,4 @@
-"""Refuse operators on tensors of different devices."""
+"""Raise an error where an operator gets tensors on different devices."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MOVES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 
 class OneDevice(TorchDispatchMode):
-    """Within this context, an operator other than a move raises where its tensors lie apart.
+    """A context manager in which operators, except moves, raise if tensors are on two devices.
 
-    As on a GPU, a single number may come from the CPU. Of the meta device PyTorch itself is less
-    strict.
+    Tensors without axes are allowed on any device, as on a GPU. It is needed for tests with the
+    meta device, for which PyTorch itself checks less.
     """
 
     def __torch_dispatch__(

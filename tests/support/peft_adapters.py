@@ -1,4 +1,4 @@
-"""Adapters that peft writes for toy modules, and what peft says that they add."""
+"""Write adapters of small modules with peft, and compute their updates with peft."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mergekit_spectral.adapters import ModelStructure
 
 
 class Toy(nn.Module):
-    """One layer of every kind that LoRA adapts by a product."""
+    """A module with one layer of every kind that LoRA adapts by a product of factors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,11 @@ def write(
     dtype: torch.dtype = torch.float64,
     **config: Any,
 ) -> dict[str, Tensor]:
-    """Save a trained adapter on `toy()`; return what it adds, by weight, in `dtype`."""
+    """Save an adapter on `toy()` with random factors.
+
+    Returns:
+        The update of each weight that peft computes, in `dtype`.
+    """
     base = toy().to(dtype)
     settings = {"target_modules": targets, "init_lora_weights": False, **config}
     adapted = peft.get_peft_model(copy.deepcopy(base), peft.LoraConfig(**settings))
@@ -53,7 +57,7 @@ def write(
             if weight.requires_grad:
                 weight.add_(torch.randn_like(weight))
     adapted.save_pretrained(folder)
-    # From disk: of alpha patterns that overlap, saving changes the order.
+    # Read from disk: the first matching alpha pattern is used, and saving changes their order.
     again = peft.PeftModel.from_pretrained(copy.deepcopy(base), folder)
     before, after = base.state_dict(), again.merge_and_unload().state_dict()
     return {name: after[name] - weight for name, weight in before.items()}

@@ -1,4 +1,4 @@
-"""Records as `train` and `run` write them, with figures of one's choice."""
+"""Write records like those of the benchmarks' `train` and `run`, with chosen numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_training(
                 "task": task,
                 "side": side,
                 "examples": 100,
-                # Not what counts for a task with choices.
+                # A task with choices is scored by `choice` alone.
                 "exact": 0.0 if choice else value,
                 "choice": value if choice else None,
             }

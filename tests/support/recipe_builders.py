@@ -1,4 +1,4 @@
-"""Recipes as mappings, short to write in a test."""
+"""Build recipes as mappings."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from support.checkpoints import Family
 
 METHODS = ("drm", "knots_ties", "star")
-"""The three papers' methods, for tests that hold for each of them."""
+"""One method of each of the three papers, for tests that apply to all of them."""
 
 
 def recipe(method: str, family: Family, **parameters: Any) -> dict[str, Any]:
-    """Merge a family's models with `method`; `parameters` are for all of them."""
+    """Return a recipe that merges a family's models; `parameters` are those of the whole recipe."""
     return {
         "merge_method": method,
         "base_model": str(family.base),
@@ -21,7 +21,7 @@ def recipe(method: str, family: Family, **parameters: Any) -> dict[str, Any]:
 
 
 def per_input(recipe: dict[str, Any], **values: list[Any]) -> dict[str, Any]:
-    """Give each model of `recipe` a value of its own for every parameter named."""
+    """Return `recipe` with parameters of each model; every list has one value for each model."""
     models = [
         {**model, "parameters": {name: each[index] for name, each in values.items()}}
         for index, model in enumerate(recipe["models"])

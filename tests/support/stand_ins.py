@@ -1,4 +1,4 @@
-"""Small local models in place of those that the recipes name."""
+"""Write small local models that replace the models of the Hub in recipes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ NEW_TOKENS = {
     "teknium/OpenHermes-2.5-Mistral-7B": ("<|im_end|>", "<|im_start|>"),
     "meta-math/MetaMath-Mistral-7B": ("[PAD]",),
 }
-"""Tokens that a model has and its base has not, so its embeddings have more rows."""
+"""Tokens that a model has and its base does not have; its embeddings have a row for each."""
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 class StandIns:
-    """Writes a stand-in of the right architecture and vocabulary when a recipe first names it."""
+    """Stand-ins with the architecture and vocabulary of the models on the Hub.
+
+    A stand-in is written when a recipe first uses it.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder

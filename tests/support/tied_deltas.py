@@ -1,4 +1,4 @@
-"""Deltas with exact ties at thresholds or in elections, or with entries that are only noise."""
+"""Deltas with exact ties at thresholds or in sign elections, or with rounding noise as entries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rank_1(seed: int) -> list[Tensor]:
 
 
 def sparse(seed: int) -> list[Tensor]:
-    """Of which 2% are not zero: most directions belong to a few rows and columns alone."""
+    """Return deltas with 2% nonzero entries: most directions have few nonzero entries."""
     masks = torch.rand(T, OUT, IN, generator=torch.Generator().manual_seed(seed)) < 0.02
     return [delta * mask for delta, mask in zip(full(seed), masks, strict=True)]
 
@@ -64,7 +64,11 @@ def factors_of_rank(rank: int, seed: int) -> Factors:
 
 
 def factors_that_cancel(size: float) -> Factors:
-    """As PiSSA's adapters once they are converted: B and A less where they began, in float32."""
+    """Return factors like those of converted PiSSA adapters, in float32.
+
+    The update is the difference of the final and the initial product, and `size` is the relative
+    change of the factors. The smaller it is, the more digits cancel.
+    """
     factors = []
     for t in range(T):
         B0, B1 = (x.float() for x in gaussian((96, 8), 2, 10 * t))

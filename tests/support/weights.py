@@ -1,4 +1,4 @@
-"""A base's weights, as far as an adapter is fitted to them."""
+"""The weights of a base, as `fit_to_base` needs them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mergekit_spectral.adapters.base_weights import Header
 
 
 class Weights:
-    """Weights of which only the shapes are known."""
+    """Weights in float32 that have shapes, but no values."""
 
     def __init__(self, shapes: dict[str, tuple[int, ...]]):
         self.shapes = shapes

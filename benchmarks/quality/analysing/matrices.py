@@ -10,8 +10,8 @@ from torch import Tensor
 
 from benchmarks.quality.analysing.sign_agreement import SignAgreement, sign_agreement
 from benchmarks.quality.training.settings import Kind
+from mergekit_spectral.inspecting.measures import effective_rank
 from mergekit_spectral.inspecting.pruned_rows import PrunedRows, kept_places, pruned_shares
-from mergekit_spectral.inspecting.spectra import effective_rank
 from mergekit_spectral.methods.knots import trimmed
 from mergekit_spectral.spectral import (
     Delta,

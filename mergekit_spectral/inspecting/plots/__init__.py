@@ -1,4 +1,4 @@
-"""The plots of an inspection, as PNG files."""
+"""Draw the plots of an inspection, as PNG files."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from pathlib import Path
 
 from mergekit_spectral.inspecting.inspection import Inspection
 from mergekit_spectral.inspecting.plots.heat_maps import draw_heat_maps
+from mergekit_spectral.inspecting.plots.histograms import draw_pruned_rows
 from mergekit_spectral.inspecting.plots.pairs import draw_pairs, draw_pairs_by_layer
-from mergekit_spectral.inspecting.plots.pruning import draw_pruned_rows
 from mergekit_spectral.inspecting.plots.spectra import draw_spectra
 from mergekit_spectral.inspecting.plots.style import Plot
 from mergekit_spectral.inspecting.summary import inputs_changing
 
 __all__ = ["Plot", "draw_inspection"]
 
-# Of the files, so that those of an earlier inspection can be told from a person's own.
 NAMES = (
     "sizes",
     "effective-ranks",
@@ -27,10 +26,11 @@ NAMES = (
     "pairs-by-layer",
     "pruned",
 )
+"""Names of all plots' files, without suffix. The `inspect` command only replaces these files."""
 
 
 def draw_inspection(inspection: Inspection, folder: Path) -> list[Plot]:
-    """Draw all plots and return them in the order in which they are read."""
+    """Draw all plots, and return them in the order in which the page shows them."""
     if not inspection.weights:
         return []
     plots = [*draw_heat_maps(inspection, folder), draw_spectra(inspection, folder)]

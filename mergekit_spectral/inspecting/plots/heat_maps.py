@@ -1,4 +1,4 @@
-"""Values of each input by layer and kind of weight."""
+"""Heat maps of each input's values, by layer and kind of weight."""
 
 from __future__ import annotations
 
@@ -7,76 +7,85 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mergekit_spectral.inspecting.inspection import Inspection
-from mergekit_spectral.inspecting.plots.style import SCALE, Plot, label_layers, save, spread
-from mergekit_spectral.inspecting.summary import Grid, PerInput, grid, pruned_without, short_names
+from mergekit_spectral.inspecting.plots.style import SCALE, Plot, color_range, label_layers, save
+from mergekit_spectral.inspecting.summary import (
+    Grid,
+    PerInput,
+    lay_out_grid,
+    pruned_share_unrenormalized,
+    short_names,
+)
 from mergekit_spectral.inspecting.weights import DENSITY
 
 
 def draw_heat_maps(inspection: Inspection, folder: Path) -> list[Plot]:
-    """Draw sizes, ranks, shares of the joint directions and pruned entries, where useful."""
+    """Draw sizes, ranks, and with several inputs shares of directions and pruned entries."""
     relative = all(weight.relative_norms for weight in inspection.weights)
     sizes: PerInput = (lambda w: w.relative_norms or ()) if relative else (lambda w: w.norms)
     several = len(inspection.inputs) > 1
     wanted: list[tuple[str, str, str, PerInput, bool]] = [
         (
             "sizes",
-            "Size of the updates" + (", over the base's" if relative else ""),
-            "The Frobenius norm of each input's update, by layer and kind of weight. A bright "
-            "input outvotes a dark one; dark layers were hardly trained.",
+            "Relative size of the updates" if relative else "Size of the updates",
+            f"The Frobenius norm of each input's update{', divided by the base' * relative}, by "
+            "layer and kind of weight. An input with bright cells decides most signs against one "
+            "with dark cells. Dark layers were hardly trained.",
             sizes,
             True,
         ),
         (
             "effective-ranks",
             "Effective rank of the updates",
-            "How many directions an update spreads over (the exponential of its spectrum's "
-            "entropy). Few directions survive truncation and pruning more easily.",
+            "The number of directions over which an update is spread: the exponential of the "
+            "entropy of its singular values. Truncation and pruning change an update with few "
+            "directions less.",
             lambda w: w.effective_ranks,
             True,
         ),
         (
             "stable-ranks",
             "Stable rank of the updates",
-            "The squared norm over that of the largest singular value: near 1 where one direction "
-            "is nearly all there is.",
+            "The squared Frobenius norm divided by the squared largest singular value. It is near "
+            "1 if one direction has nearly the whole norm.",
             lambda w: w.stable_ranks,
             True,
         ),
         (
             "kept-ranks",
             "Rank that STAR keeps at η = 40",
-            "How many directions hold 40% of the nuclear norm.",
+            "The number of directions that have 40% of the nuclear norm.",
             lambda w: w.kept_ranks[40],
             True,
         ),
         (
             "norm-shares",
             "Share of the leading joint directions",
-            "How much of the norm of the leading joint directions is each input's. Where one has "
-            "nearly all, the joint space is its own, and DRM's renormalization matters most.",
+            "Each input's share of the squared norm of the leading joint directions. If one input "
+            "has nearly the whole norm, the joint space consists of its directions, and DRM's "
+            "renormalization has the largest effect.",
             lambda w: w.norm_shares,
             several,
         ),
         (
             "pruned-unrenormalized",
             f"Entries pruned at density {DENSITY:g} without renormalization",
-            "With it the cells of a weight are at about one value. Bright cells are where an input "
-            "would nearly vanish.",
-            pruned_without,
+            "With renormalization, all inputs' cells of a weight have about the same value. In "
+            "bright cells, nearly the whole update of an input would be pruned.",
+            pruned_share_unrenormalized,
             several,
         ),
     ]
     plots = []
-    for name, title, text, value, useful in wanted:
-        cells = grid(inspection, value)
-        if useful and cells is not None:
+    for name, title, text, value, drawn in wanted:
+        cells = lay_out_grid(inspection, value)
+        if drawn and cells is not None:
             plots.append(Plot(folder / f"{name}.png", title, text))
-            _heat_maps(cells, inspection, title, plots[-1].path)
+            _draw(cells, inspection, title, plots[-1].path)
     return plots
 
 
-def _heat_maps(cells: Grid, inspection: Inspection, title: str, path: Path) -> None:
-    """Draw layers against kinds of weight, a panel for each input."""
+def _draw(cells: Grid, inspection: Inspection, title: str, path: Path) -> None:
+    """Draw one panel for each input, with layers as rows and kinds of weight as columns."""
     names = short_names(inspection.inputs)
     across = min(len(names), 4)
     down = -(-len(names) // across)
@@ -85,7 +94,7 @@ def _heat_maps(cells: Grid, inspection: Inspection, title: str, path: Path) -> N
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    low, high = spread(cells.values)
+    low, high = color_range(cells.values)
     image = None
     for panel, values, name in zip(panels.flat, cells.values, names, strict=False):
         image = panel.imshow(

@@ -1,4 +1,4 @@
-"""How inputs go together, two at a time: over all weights, and by layer."""
+"""Plots of values of pairs of inputs: means over all weights, and by layer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mergekit_spectral.inspecting.inspection import Inspection
-from mergekit_spectral.inspecting.plots.style import SCALE, Plot, label_layers, save, spread
+from mergekit_spectral.inspecting.plots.style import SCALE, Plot, color_range, label_layers, save
 from mergekit_spectral.inspecting.summary import Array, mean_pairs, pairs_by_layer, short_names
 from mergekit_spectral.inspecting.weights import SUBSPACE, Pairs, WeightReport
 
 WIDTH = 10.5
-"""About what a page is wide, in inches."""
+"""Approximate width of the page, in inches."""
 PAIR_VALUES: tuple[tuple[str, Callable[[WeightReport], Pairs], float, float], ...] = (
     ("cosine", lambda w: w.cosines, -1, 1),
     ("overlap, output side", lambda w: w.overlap_out, 0, 1),
@@ -23,14 +23,14 @@ PAIR_VALUES: tuple[tuple[str, Callable[[WeightReport], Pairs], float, float], ..
     ("same sign, weights", lambda w: w.agreement, 0, 1),
     ("same sign, joint space", lambda w: w.joint_agreement, 0, 1),
 )
-"""What there is to say of two inputs, with the least and the most that it can be."""
+"""(title, function that returns the values of pairs, smallest and largest possible value)."""
 
 
 def draw_pairs(inspection: Inspection, folder: Path) -> Plot:
-    """Draw a matrix of pairs for each of `PAIR_VALUES`, of means over all weights."""
+    """Draw a matrix for each of `PAIR_VALUES`, with the pairs' means over all weights."""
     names = short_names(inspection.inputs)
     side = max(2.2, 0.42 * len(names) + 1)
-    figure, panels = _panels("How the inputs go together: mean over all weights", side, side)
+    figure, panels = _make_panels("Pairs of inputs, mean over all weights", side, side)
     for panel, (title, value, low, high) in zip(panels, PAIR_VALUES, strict=True):
         pairs = mean_pairs(inspection, value)
         panel.imshow(pairs, cmap="cividis", vmin=low, vmax=high)
@@ -40,15 +40,16 @@ def draw_pairs(inspection: Inspection, folder: Path) -> Plot:
     save(figure, path)
     return Plot(
         path,
-        "Pairs",
-        "Cosine: whether two updates add up (1), ignore each other (0) or cancel (-1). Overlap: "
-        f"how much of their leading directions, up to {SUBSPACE}, two inputs share on either side. "
-        "Same sign: at which share of places two inputs pull the same way; half is chance.",
+        "Pairs of inputs",
+        "Cosine: two updates add up (1), are orthogonal (0) or cancel (-1). Overlap: the share of "
+        f"leading directions, at most {SUBSPACE}, that two inputs have in common, in the output "
+        "space and in the input space. Same sign: the share of entries in which two updates have "
+        "the same sign; by chance it is 0.5.",
     )
 
 
-def _panels(title: str, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a panel, of a size in inches, for each of `PAIR_VALUES`."""
+def _make_panels(title: str, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel of the given size, in inches, for each of `PAIR_VALUES`."""
     across = max(1, min(len(PAIR_VALUES), round(WIDTH / width)))
     down = -(-len(PAIR_VALUES) // across)
     figure = Figure(figsize=(across * width + 1, down * height + 1), layout="constrained")
@@ -60,12 +61,12 @@ def _panels(title: str, width: float, height: float) -> tuple[Figure, list[Axes]
 
 
 def _label_pairs(panel: Axes, names: Sequence[str], pairs: Array, low: float, high: float) -> None:
-    places = range(len(names))
-    panel.set_xticks(places, names, rotation=45, ha="right", fontsize=8)
-    panel.set_yticks(places, names, fontsize=8)
+    positions = range(len(names))
+    panel.set_xticks(positions, names, rotation=45, ha="right", fontsize=8)
+    panel.set_yticks(positions, names, fontsize=8)
     if len(names) <= 10:
-        for i in places:
-            for j in places:
+        for i in positions:
+            for j in positions:
                 if np.isnan(pairs[i, j]):
                     continue
                 dark = (pairs[i, j] - low) / (high - low) < 0.6
@@ -75,16 +76,16 @@ def _label_pairs(panel: Axes, names: Sequence[str], pairs: Array, low: float, hi
 
 
 def draw_pairs_by_layer(inspection: Inspection, folder: Path) -> Plot | None:
-    """Draw the same against layers, if any weight is of one."""
+    """Draw the values of pairs by layer; return None if no weight is in a layer."""
     found = [(title, pairs_by_layer(inspection, value)) for title, value, _, _ in PAIR_VALUES]
     cells = [(title, each) for title, each in found if each is not None]
     if not cells:
         return None
     columns = cells[0][1].columns
     side = max(2.2, 0.25 * len(columns) + 1.2)
-    figure, panels = _panels("How the inputs go together, by layer", side, 3.8)
+    figure, panels = _make_panels("Pairs of inputs, by layer", side, 3.8)
     for panel, (title, own) in zip(panels, cells, strict=True):
-        low, high = spread(own.values)
+        low, high = color_range(own.values)
         image = panel.imshow(
             own.values, aspect="auto", cmap=SCALE, vmin=low, vmax=high, interpolation="nearest"
         )
@@ -95,11 +96,11 @@ def draw_pairs_by_layer(inspection: Inspection, folder: Path) -> Plot | None:
         figure.colorbar(image, ax=panel, shrink=0.6)
     path = folder / "pairs-by-layer.png"
     save(figure, path)
-    whole = columns == tuple(short_names(inspection.inputs))
-    told = "Columns are inputs, with means over their pairs" if whole else "Columns are pairs"
+    by_input = columns == tuple(short_names(inspection.inputs))
+    meaning = "Columns are inputs, with means over their pairs" if by_input else "Columns are pairs"
     return Plot(
         path,
-        "Pairs by layer",
-        f"{told}; values are means over the weights of a layer. Where signs agree or "
-        "subspaces overlap more than elsewhere, inputs learned the same there.",
+        "Pairs of inputs by layer",
+        f"{meaning}; values are means over the weights of a layer. In layers where signs agree "
+        "more or subspaces overlap more than in others, the inputs learned similar changes.",
     )

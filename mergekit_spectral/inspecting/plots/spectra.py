@@ -1,4 +1,4 @@
-"""Singular values, and the ranks that STAR keeps."""
+"""Plots of the singular values, and of the ranks that STAR keeps."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mergekit_spectral.inspecting.weights import ETAS, WeightReport
 
 
 def draw_spectra(inspection: Inspection, folder: Path) -> Plot:
-    """Draw the spectra, and the kept ranks over η."""
+    """Draw the inputs' mean spectra, and the mean kept ranks by η."""
     names = short_names(inspection.inputs)
     figure = Figure(figsize=(9.5, 4), layout="constrained")
-    figure.suptitle("Singular values of the updates, and what STAR keeps of them")
+    figure.suptitle("Singular values of the updates, and ranks that STAR keeps")
     left, right = figure.subplots(1, 2)
     shares = np.linspace(0, 1, 40)
     ranks = np.array([mean_over_weights(inspection, partial(_kept, eta=eta)) for eta in ETAS])
@@ -36,8 +36,8 @@ def draw_spectra(inspection: Inspection, folder: Path) -> Plot:
             left.plot(shares, mean, label=name, markevery=6, **style)
         right.plot(ETAS, ranks[:, number], label=name, **style)
     left.set(
-        xlabel="place in the spectrum, as a share of all",
-        ylabel="singular value over the largest",
+        xlabel="position in the spectrum, as a share of all",
+        ylabel="singular value / largest singular value",
         yscale="log",
     )
     left.xaxis.set_major_formatter(PercentFormatter(1, 0))
@@ -51,8 +51,9 @@ def draw_spectra(inspection: Inspection, folder: Path) -> Plot:
     return Plot(
         path,
         "Spectra",
-        "Left, how fast the singular values fall, the mean over all weights. Right, how many "
-        "directions STAR keeps at each η: where the line is flat, η hardly matters.",
+        "Left: how fast the singular values decrease, as the mean over all weights. Right: the "
+        "number of directions that STAR keeps at each η. Where the line is flat, η has little "
+        "effect.",
     )
 
 

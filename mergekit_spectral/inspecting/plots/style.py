@@ -1,4 +1,4 @@
-"""What all plots of an inspection have in common."""
+"""Colors, labels and files that all plots of an inspection share."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from matplotlib.ticker import MaxNLocator
 
 from mergekit_spectral.inspecting.summary import Array
 
-# Okabe and Ito's colours and viridis, which colour-blind readers tell apart.
+# Readers with color blindness can distinguish Okabe and Ito's colors, and those of viridis.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = "osD^vP*X"
 SCALE = "viridis"
 LEAST_SPAN = 0.1
-"""Of a heat map's colours, relative to its largest value."""
+"""Smallest range of values that a heat map's colors cover, relative to its largest value."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot and what it shows.
+    """A plot and its description.
 
     Attributes:
-        path: of the file.
-        title: a few words.
-        text: what to see in it, in a sentence or two.
+        path: path of the PNG file.
+        title: title of the plot.
+        text: what the plot shows and how to read it, in a few sentences.
     """
 
     path: Path
@@ -37,24 +37,24 @@ class Plot:
     text: str
 
 
-def spread(values: Array) -> tuple[float, float]:
-    """Return the ends of a heat map's colours."""
+def color_range(values: Array) -> tuple[float, float]:
+    """Return the values of a heat map's first and last color."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    # Values that hardly differ shall not look as if they did.
+    # A minimum range, so that nearly equal values get nearly equal colors.
     slack = max(0.0, LEAST_SPAN * abs(high) - (high - low)) / 2
     return low - slack, high + slack
 
 
 def label_layers(panel: Axes, layers: Sequence[int]) -> None:
-    """Have the rows of a heat map be layers."""
+    """Label the rows of a heat map with the numbers of the layers."""
     panel.yaxis.set_major_locator(MaxNLocator(8, integer=True))
     panel.yaxis.set_major_formatter(
-        lambda place, _: str(layers[int(place)]) if 0 <= place < len(layers) else ""
+        lambda row, _: str(layers[int(row)]) if 0 <= row < len(layers) else ""
     )
 
 
 def line_style(number: int) -> dict[str, str]:
-    """Return the colour, marker and line of one input."""
+    """Return the color, marker and line style of an input, by its index."""
     return {
         "color": COLORS[number % len(COLORS)],
         "marker": MARKERS[number % len(MARKERS)],
@@ -63,13 +63,13 @@ def line_style(number: int) -> dict[str, str]:
 
 
 def legend_below(figure: Figure, panel: Axes) -> None:
-    """Put the legend of a panel's lines under the figure, for all panels."""
+    """Draw one legend for all panels below the figure, with the labels of `panel`."""
     handles, labels = panel.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure."""
+    """Write a figure to a PNG file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"savefig.dpi": 130}):
         figure.savefig(path)

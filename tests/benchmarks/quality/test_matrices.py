@@ -9,8 +9,8 @@ from support.matrices import gaussian, orthogonal
 
 from benchmarks.quality.analysing import matrices
 from benchmarks.quality.analysing.matrices import SPACES, analyse_matrix, trimmed_alone
+from mergekit_spectral.inspecting.measures import effective_rank
 from mergekit_spectral.inspecting.pruned_rows import PrunedRows
-from mergekit_spectral.inspecting.spectra import effective_rank
 from mergekit_spectral.spectral import DenseDelta
 
 

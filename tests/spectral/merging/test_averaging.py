@@ -1,3 +1,5 @@
+"""Sign election, disjoint mean and weighted mean."""
+
 from __future__ import annotations
 
 import pytest
@@ -12,14 +14,16 @@ from mergekit_spectral.spectral import disjoint_mean, mean_weights, weighted_mea
 
 
 @given(delta_groups(), st.lists(st.floats(-2, 2), min_size=4, max_size=4), st.booleans())
-def test_definition(tensors: list[Tensor], weights: list[float], normalize: bool):
+def test_disjoint_mean_agrees_with_the_definition(
+    tensors: list[Tensor], weights: list[float], normalize: bool
+):
     weights = weights[: len(tensors)]
     actual = disjoint_mean(tensors, weights, normalize)
     expected = reference.elect_and_average(tensors, weights, normalize)
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_by_hand():
+def test_disjoint_mean_of_values_computed_by_hand():
     a = torch.tensor([3.0, -1.0, 0.0, 2.0])
     b = torch.tensor([1.0, -3.0, 2.0, -2.0])
     c = torch.tensor([-1.0, 1.0, 0.0, 0.0])
@@ -30,7 +34,7 @@ def test_by_hand():
 
 
 @given(delta_groups(min_inputs=2))
-def test_signs_of_rows_do_not_matter(tensors: list[Tensor]):
+def test_flipping_signs_of_rows_flips_the_mean(tensors: list[Tensor]):
     """Singular vectors have arbitrary signs, which flip rows of the coordinates."""
     flips = torch.tensor([1.0, -1.0]).repeat(6)[: len(tensors[0]), None]
     weights = [1.0] * len(tensors)
@@ -50,7 +54,7 @@ def test_weights_that_cancel_are_not_divided_by():
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-9, 1e9, 1e38])
-def test_the_size_of_weights_does_not_matter(size: float):
+def test_magnitude_of_weights_has_no_effect(size: float):
     assert mean_weights([size, 3 * size]) == pytest.approx([0.25, 0.75])
     assert mean_weights([size, -size]) == [size, -size]
     assert mean_weights([size, size * (1e-12 - 1)]) == [size, size * (1e-12 - 1)]

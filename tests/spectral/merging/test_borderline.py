@@ -1,4 +1,4 @@
-"""What rounding could decide is decided in float64."""
+"""Borderline entries, which rounding in float32 could decide wrongly, are decided in float64."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ OUT, IN, T = 96, 80, 3
 
 
 def coordinates(kind: type[Coordinates], seed: int = 0) -> Coordinates:
-    """Of deltas that are exact in bfloat16, in a basis that is exact in float32."""
+    """Return coordinates of deltas with bfloat16 values, in a basis with float32 values."""
     tensors = [tensor.bfloat16().float() for tensor in gaussian((OUT, IN), T, seed)]
     basis = orthogonal(OUT, seed).float()
     joint = JointDecomposition(basis, torch.ones(OUT, dtype=torch.float64))
     return kind(joint, [DenseDelta(tensor) for tensor in tensors])
 
 
-def exactly(entries: Coordinates) -> list[Tensor]:
+def exact_values(entries: Coordinates) -> list[Tensor]:
+    """Compute the coordinates of each input in float64."""
     U = entries.joint.basis.double()
     return [U.T @ delta.to_dense().double() for delta in entries.deltas]
 
 
 def merged(entries: Coordinates, j: int, divisor: int = 1) -> Tensor:
+    """Keep the entries from the j-th smallest on (all if j is 0); return their disjoint mean."""
     result = torch.empty(entries.shape)
     merge = partial(disjoint_mean, weights=[1.0] * T)
     with smaller_blocks(divisor):
@@ -49,21 +51,24 @@ def merged(entries: Coordinates, j: int, divisor: int = 1) -> Tensor:
     return result
 
 
-def spoil(entries: Coordinates, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the values as wrong as they may be, a thousand times as wrong as float32 makes them."""
+def add_errors(entries: Coordinates, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add errors to the values, and make `entries` declare these errors as its error bounds.
+
+    The errors are as large as the bounds allow, and 1000 times larger than float32's.
+    """
     take = entries.take
     assert entries.errors is not None
     errors = [1000 * error for error in entries.errors]
     monkeypatch.setattr(entries, "errors", errors)
 
-    def spoilt(rows: slice):
+    def take_with_errors(rows: slice):
         taken = take(rows)
         for t, values in enumerate(taken.values):
             noise = torch.rand(values.shape, generator=torch.Generator().manual_seed(t))
             values += errors[t] * (2 * noise - 1)
         return taken
 
-    monkeypatch.setattr(entries, "take", spoilt)
+    monkeypatch.setattr(entries, "take", take_with_errors)
 
 
 @pytest.mark.parametrize("kind", [Coordinates, RenormalizedCoordinates])
@@ -72,12 +77,12 @@ def spoil(entries: Coordinates, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_decisions_are_those_of_exact_values(
     kind: type[Coordinates], share: float, divisor: int, monkeypatch: pytest.MonkeyPatch
 ):
-    """Values off by 2e-3 of their size turn some decisions, and are off by no more than that."""
+    """Errors of 2e-3 of the values' size change no decision, but would without exact values."""
     j = round(share * T * OUT * IN)
-    turned = 0
+    changed = 0
     for seed in range(8):
         entries = coordinates(kind, seed)
-        exact = exactly(entries)
+        exact = exact_values(entries)
         lengths = [x.norm(dim=1, keepdim=True) for x in exact]
         units = lengths if kind is RenormalizedCoordinates else [torch.ones(1)] * T
         magnitudes = [x.abs() / unit for x, unit in zip(exact, units, strict=True)]
@@ -85,13 +90,13 @@ def test_decisions_are_those_of_exact_values(
         pruned = [torch.where(m >= threshold, x, 0) for m, x in zip(magnitudes, exact, strict=True)]
         expected = disjoint_mean(pruned, [1.0] * T).float()
 
-        spoil(entries, monkeypatch)
+        add_errors(entries, monkeypatch)
         torch.testing.assert_close(merged(entries, j, divisor), expected, rtol=0, atol=0.01)
         with monkeypatch.context() as without:
             without.setattr(Borderline, "decided", lambda *_: None)
             rounded = merged(entries, j, divisor)
-        turned += int(((rounded - expected).abs() > 0.01).sum())
-    assert turned
+        changed += int(((rounded - expected).abs() > 0.01).sum())
+    assert changed
 
 
 def test_single_entries_of_a_projection():
@@ -105,25 +110,26 @@ def test_single_entries_of_a_projection():
 
 
 def test_difference_is_exact():
-    """0.1 is lost in float32 beside 2²⁴."""
+    """In float32, 2²⁴ - 0.1 would be rounded to 2²⁴."""
     delta = DenseDelta(torch.tensor([[2.0**24]]), torch.tensor([[0.1]]))
-    one, here = torch.ones(1, 1), torch.zeros(1, dtype=torch.int64)
-    assert delta.projected_at(one, here, here).item() == 2.0**24 - torch.tensor(0.1).double().item()
+    one, first = torch.ones(1, 1), torch.zeros(1, dtype=torch.int64)
+    expected = 2.0**24 - torch.tensor(0.1).double().item()
+    assert delta.projected_at(one, first, first).item() == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_exact_values_are_not_made_again(dtype: torch.dtype):
+def test_float64_values_have_no_borderline_entries(dtype: torch.dtype):
     tensors = [tensor.to(dtype) for tensor in gaussian((8, 6), 2)]
     joint = JointDecomposition(orthogonal(8).to(dtype), torch.ones(8).double())
     entries = Coordinates(joint, [DenseDelta(tensor) for tensor in tensors])
     assert (entries.errors is None) == (dtype == torch.float64)
 
 
-def test_no_say_for_noise():
-    """Inputs without a part in a direction are not asked about it again."""
+def test_rounding_noise_does_not_vote():
+    """If an input is zero in a direction, its rounding noise is not replaced by exact values."""
     Q = orthogonal(32).float()
     A, B = (tensor.float() for tensor in gaussian((8, 48), 2))
-    A[:, ::2] *= 1e-7  # close calls in every row
+    A[:, ::2] *= 1e-7  # borderline entries in every row
     deltas = [DenseDelta(Q[:, :8] @ A), DenseDelta(Q[:, 8:16] @ B)]
     joint = JointDecomposition(Q, torch.ones(32).double())
     entries = Coordinates(joint, deltas)
@@ -135,7 +141,7 @@ def test_no_say_for_noise():
     torch.testing.assert_close(result[8:16], B, rtol=1e-4, atol=1e-6)
 
 
-def test_votes_that_cancel_in_float32_are_close_calls():
+def test_votes_that_cancel_in_float32_are_borderline():
     (tensor,) = gaussian((48, 48), 1)
     first = tensor.float()
     second = -(first.double() * (1 + 1e-7 * gaussian((48, 48), 1, seed=1)[0])).float()
@@ -149,8 +155,8 @@ def test_votes_that_cancel_in_float32_are_close_calls():
     torch.testing.assert_close(result[:8], expected[:8])
 
 
-def test_lengths_are_as_exact_as_float64():
-    """An error of 6e-8 in a length has swapped a threshold and its neighbour."""
+def test_lengths_have_the_precision_of_float64():
+    """An error of 6e-8 in a row's length can swap the order of the threshold and the next entry."""
     entries = coordinates(RenormalizedCoordinates)
     rows = entries.take(slice(0, OUT))
     assert rows.units is not None
@@ -159,8 +165,8 @@ def test_lengths_are_as_exact_as_float64():
         torch.testing.assert_close(units, expected, rtol=1e-14, atol=0)
 
 
-def test_decisions_are_made_in_the_exact_basis():
-    """Where the basis itself was rounded to float32, its rounding is not to decide."""
+def test_decisions_use_the_float64_basis():
+    """Rounding the basis to float32 must not change a decision."""
     deltas = coordinates(Coordinates).deltas
     joint = joint_decomposition(deltas, above_tolerance(0.0))
     assert joint.exact_basis is not None

@@ -1,3 +1,5 @@
+"""Prune and merge entries in blocks: with thresholds, samples, and both strategies."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -15,8 +17,8 @@ from mergekit_spectral.spectral.merging.entries import Entries, Rows
 from mergekit_spectral.spectral.numerics import STREAM_BLOCK, smaller_blocks
 
 
-class MadeEntries(HeldEntries):
-    """Entries that are costly to make, so that each is to be made once; it counts how often."""
+class CostlyEntries(HeldEntries):
+    """Entries that declare that computing them is costly, and count how often each row is taken."""
 
     cheap = False
 
@@ -30,7 +32,10 @@ class MadeEntries(HeldEntries):
 
 
 def prune(entries: Entries, first: int | Sequence[int]) -> list[Tensor]:
-    """Each input after pruning: merging by taking one input shows what is left of it."""
+    """Return each input after pruning.
+
+    The merge function returns one input's values, so the merged entries are its pruned entries.
+    """
     keep = Ranks(first) if isinstance(first, int) else [Ranks(own) for own in first]
     pruned = []
     for t in range(entries.count):
@@ -50,8 +55,8 @@ def equal(left: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-kinds = pytest.mark.parametrize("kind", [HeldEntries, MadeEntries])
-# Whole; a few rows at a time; row by row.
+kinds = pytest.mark.parametrize("kind", [HeldEntries, CostlyEntries])
+# All rows in one block; a few rows in a block; one row in a block.
 divisors = pytest.mark.parametrize("divisor", [1, STREAM_BLOCK // 60, STREAM_BLOCK])
 
 
@@ -67,7 +72,7 @@ def test_common_threshold(kind: type[Entries], divisor: int, tensors: list[Tenso
 @kinds
 @divisors
 @given(tensors=delta_groups(min_inputs=2, max_inputs=2), shares=st.tuples(*2 * [st.floats(0, 1)]))
-def test_thresholds_of_their_own(
+def test_threshold_for_each_input(
     kind: type[Entries], divisor: int, tensors: list[Tensor], shares: tuple[float, float]
 ):
     first = [round(share * tensors[0].numel()) for share in shares]
@@ -77,12 +82,12 @@ def test_thresholds_of_their_own(
 
 
 def long_tensors(kind: str) -> list[Tensor]:
-    """Three inputs of 3000 rows, of which a sample looks at one in eleven."""
+    """Return three inputs with 3000 rows, of which every eleventh row is sampled."""
     tensors = gaussian((3000, 7), 3)
     rows = torch.arange(3000.0, dtype=torch.float64)[:, None]
     if kind == "falling":
         return [tensor / (1 + rows) for tensor in tensors]
-    if kind == "misleading":  # the sampled rows are unlike all others
+    if kind == "misleading":  # the sampled rows differ from all others
         return [torch.where(rows % 11 == 5, 100 * tensor, tensor) for tensor in tensors]
     if kind == "quantized":
         return [(2 * tensor).round() for tensor in tensors]
@@ -101,8 +106,8 @@ def test_more_rows_than_are_sampled(kind: type[Entries], shape: str, share: floa
         assert equal(prune(kind(tensors), j), expected(tensors, j))
 
 
-def test_costly_rows_are_made_once_beside_the_sample():
-    entries = MadeEntries(long_tensors("falling"))
+def test_costly_rows_are_computed_once_outside_the_sample():
+    entries = CostlyEntries(long_tensors("falling"))
     result = torch.empty(entries.shape, dtype=torch.float64)
     with smaller_blocks(STREAM_BLOCK // 10_000):
         merge_entries(entries, sum, TensorOutput(result), Ranks(30_000))
@@ -111,15 +116,15 @@ def test_costly_rows_are_made_once_beside_the_sample():
 
 
 @pytest.mark.parametrize("j", [0, 5])
-def test_inputs_are_left_alone(j: int):
+def test_inputs_are_not_changed(j: int):
     tensors = gaussian((5, 4), 2)
     copies = [tensor.clone() for tensor in tensors]
     prune(HeldEntries(tensors), j)
     assert equal(tensors, copies)
 
 
-def test_reference_counts_as_the_paper_does():
-    """Strictly below the j-th smallest, j = N − round(N·p): the j-th smallest itself stays."""
+def test_reference_has_the_papers_rule_for_the_threshold():
+    """Entries below the j-th smallest are pruned, j = N − round(N·p). The j-th smallest is kept."""
     tensors = gaussian((5, 4), 3)
     for density, j in [(1.0, 0), (0.5, 30), (0.2, 48), (1e-9, 60)]:
         assert equal(reference.prune(tensors, density), prune(HeldEntries(tensors), j))

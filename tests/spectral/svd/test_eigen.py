@@ -1,4 +1,4 @@
-"""All eigenvalues and the leading eigenvectors, by each way and each way out."""
+"""Eigenvalues and leading eigenvectors, from every algorithm and every fallback."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ DTYPES = [torch.float32, torch.float64]
 
 
 def matrix(n: int, columns: int | None = None) -> Tensor:
-    """M of which the Gram matrix is taken, with singular values over three decades."""
+    """Return M, [n, columns], with singular values from about 1 to 1e-3. Tests use M·Mᵀ."""
     M = gaussian((n, columns or n + 5), 1)[0]
     return M * torch.logspace(0, -3, n, dtype=torch.float64)[:, None]
 
 
 def check(M: Tensor, k: int, dtype: torch.dtype, few: bool = True) -> None:
-    gram = (M @ M.T).triu()  # the other triangle is not to be read
+    gram = (M @ M.T).triu()  # the algorithms must not read the lower triangle
     vectors, values = leading_eigenvectors(gram, lambda values: k, dtype, few)
     expected = torch.linalg.svdvals(M)
     eps = torch.finfo(dtype).eps
@@ -35,7 +35,7 @@ def check(M: Tensor, k: int, dtype: torch.dtype, few: bool = True) -> None:
     assert vectors.dtype in (dtype, torch.float64)
     identity = torch.eye(k, dtype=vectors.dtype)
     torch.testing.assert_close(vectors.T @ vectors, identity, rtol=0, atol=300 * eps)
-    # Vᵀ·M·Mᵀ·V is diagonal, with the squares on it.
+    # Vᵀ·M·Mᵀ·V is diagonal, with the squared singular values on the diagonal.
     V = vectors.double()
     core = V.T @ (M @ M.T) @ V
     squares = values[:k].square().diag()
@@ -50,14 +50,14 @@ def test_vectors_and_values(n: int, share: float, few: bool, dtype: torch.dtype)
     check(matrix(n), round(share * n), dtype, few)
 
 
-def test_large_matrices_go_by_steps(monkeypatch: pytest.MonkeyPatch):
+def test_large_matrices_are_decomposed_in_steps(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(eigen, "_LARGE", 149)
     monkeypatch.setattr(torch.linalg, "eigh", None)
     check(matrix(150), 150, torch.float32, few=False)
 
 
 def test_vectors_by_relatively_robust_representations(monkeypatch: pytest.MonkeyPatch):
-    """What serves the largest matrices, and all with scipy before 1.16."""
+    """This algorithm is used for the largest matrices, and for all with scipy before 1.16."""
     monkeypatch.setattr(eigen, "_LARGE", 0)
     monkeypatch.setattr(eigen, "_DIVIDE_AND_CONQUER", 0)
     check(matrix(150), 150, torch.float32, few=False)
@@ -78,8 +78,8 @@ def test_zero_matrix_has_no_directions():
     assert not values.any()
 
 
-def failing(name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Have one of LAPACK's functions report that it did not converge."""
+def make_fail(name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Make a function of LAPACK report that it did not converge; return a list of its calls."""
     function = getattr(lapack, name)
     calls = []
 
@@ -93,12 +93,10 @@ def failing(name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "k"), [("dsterf", 10), ("dstemr", 10), ("dstevd", 100)])
-def test_steps_that_do_not_converge_are_done_in_a_safer_way(
-    name: str, k: int, monkeypatch: pytest.MonkeyPatch
-):
+def test_fallback_if_a_step_does_not_converge(name: str, k: int, monkeypatch: pytest.MonkeyPatch):
     if not hasattr(lapack, name):
         name = "dstemr"
-    calls = failing(name, monkeypatch)
+    calls = make_fail(name, monkeypatch)
     monkeypatch.setattr(eigen, "_LARGE", 0)
     check(matrix(100), k, torch.float64, few=k < 100)
     assert calls
@@ -107,7 +105,7 @@ def test_steps_that_do_not_converge_are_done_in_a_safer_way(
 @pytest.mark.parametrize(
     "error", [LinAlgError("eigh: failed to converge"), torch.OutOfMemoryError("out of memory")]
 )
-def test_steps_take_over(
+def test_fallback_to_steps_if_eigh_fails(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     def fails(*_: Any, **__: Any) -> None:
@@ -118,11 +116,11 @@ def test_steps_take_over(
     assert str(error) in caplog.text
 
 
-def test_nothing_converges(monkeypatch: pytest.MonkeyPatch):
+def test_error_if_no_algorithm_converges(monkeypatch: pytest.MonkeyPatch):
     def fails(*_: Any, **__: Any) -> None:
         raise np.linalg.LinAlgError("stev did not converge")
 
-    failing("dstemr", monkeypatch)
+    make_fail("dstemr", monkeypatch)
     monkeypatch.setattr(eigen, "eigh_tridiagonal", fails)
     with pytest.raises(LinAlgError, match="stev did not converge"):
         check(matrix(100), 10, torch.float64)

@@ -1,4 +1,4 @@
-"""Factored deltas against the float64 definitions on B·A: within 1e-4, as LoRA inputs need."""
+"""Compare merges of factored deltas with the float64 definitions on B·A, to within 1e-4."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ordinary(out: int, rest: int, r: int) -> Factors:
 
 
 def twins(out: int, rest: int, r: int) -> Factors:
-    """One adapter twice: the stacked B has half the rank that it has columns."""
+    """Use one adapter twice, so that the rank of the stacked B is below its number of columns."""
     first, second, _ = ordinary(out, rest, r)
     return [first, second, first]
 
@@ -35,7 +35,7 @@ def almost_twins(out: int, rest: int, r: int) -> Factors:
 
 
 def lopsided(out: int, rest: int, r: int) -> Factors:
-    """Factors of very different sizes, whose products are alike."""
+    """Use factors of very different sizes, whose products are of similar size."""
     sizes = (1e-6, 1.0, 1e5)
     return [(B * c, A / c) for (B, A), c in zip(ordinary(out, rest, r), sizes, strict=True)]
 
@@ -51,7 +51,9 @@ KINDS = {f.__name__: f for f in (ordinary, twins, almost_twins, lopsided, decayi
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(64, 96, 8), (96, 40, 8), (20, 60, 8)])
-def test_as_defined(kind: str, dtype: torch.dtype, shape: tuple[int, int, int]):
+def test_merges_agree_with_the_definitions(
+    kind: str, dtype: torch.dtype, shape: tuple[int, int, int]
+):
     stored = [(B.to(dtype), A.to(dtype)) for B, A in KINDS[kind](*shape)]
     exact = [B.double() @ A.double() for B, A in stored]
     deltas = [FactoredDelta(B.float(), A.float()) for B, A in stored]

@@ -1,3 +1,5 @@
+"""The joint decomposition of dense and of factored deltas."""
+
 from __future__ import annotations
 
 import pytest
@@ -22,7 +24,8 @@ def decompose(deltas: list[Tensor], tolerance: float = 0.01, resolution: float |
     )
 
 
-# (dtype, resolution, shape, inputs): the plain SVD twice, the left and the right Gram matrix.
+# (dtype, resolution, shape, number of inputs). Each case uses another algorithm: the plain SVD, the
+# left Gram matrix or the right Gram matrix.
 BRANCHES = {
     "svd, float64": (torch.float64, 0.01, (24, 40), 3),
     "svd, fine resolution": (torch.float32, 0.0, (24, 40), 3),
@@ -53,8 +56,8 @@ def test_branches_agree_with_plain_svd(branch: str):
 
 
 @given(delta_groups())
-def test_shared_norm_budget(deltas: list[Tensor]):
-    """DRM, proposition 1: the inputs' shares of a direction's squared norm add up to 1."""
+def test_inputs_share_the_norm_of_each_direction(deltas: list[Tensor]):
+    """By DRM's proposition 1, the inputs' shares of a direction's squared norm add up to 1."""
     joint = decompose(deltas)
     squares = sum(joint.coordinates(DenseDelta(d)).square().sum(1) for d in deltas)
     k = joint.basis.shape[1]
@@ -71,7 +74,7 @@ def test_squares_stay_in_range(size: float, shape: tuple[int, int]):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_rounding_noise_is_no_direction(dtype: torch.dtype):
+def test_rounding_noise_is_not_a_direction(dtype: torch.dtype):
     exact = torch.arange(20, dtype=dtype)[:, None] * torch.ones(1, 16, dtype=dtype)
     assert decompose([exact, 3 * exact], 0.0).basis.shape[1] == 1
 
@@ -93,8 +96,8 @@ def test_tolerance_is_strict():
 
 
 @pytest.mark.parametrize("shape", [(64, 48), (512, 64)])
-def test_rounding_noise_is_no_part_in_a_direction(shape: tuple[int, int]):
-    """Inputs with orthogonal left spaces have no part in each other's directions."""
+def test_rounding_noise_is_not_a_coordinate(shape: tuple[int, int]):
+    """Inputs with orthogonal column spaces have no coordinates in each other's directions."""
     out_features, in_features = shape
     Q = torch.linalg.qr(gaussian((out_features, 16), 1)[0]).Q.float()
     A, B = (delta.float() for delta in gaussian((8, in_features), 2, seed=1))
@@ -106,7 +109,7 @@ def test_rounding_noise_is_no_part_in_a_direction(shape: tuple[int, int]):
 
 
 @given(delta_groups(min_inputs=2))
-def test_factored_deltas_decompose_alike(deltas: list[Tensor]):
+def test_factored_and_dense_deltas_have_the_same_decomposition(deltas: list[Tensor]):
     factored = []
     for delta in deltas:
         U, s, Vh = torch.linalg.svd(delta, full_matrices=False)

@@ -1,4 +1,4 @@
-"""The tensors in an adapter's file: names and shapes at once, values when they are asked for."""
+"""Read the tensors in an adapter's file: names and shapes when it is opened, values on demand."""
 
 from __future__ import annotations
 
@@ -17,51 +17,54 @@ class AdapterTensors:
     """An open ``adapter_model.safetensors`` or ``adapter_model.bin``.
 
     Args:
-        path: the file. A ``.bin`` is unpickled with ``weights_only`` and memory-mapped; in the
-            format of PyTorch before 1.6, which cannot be mapped, it is read into memory.
+        path: the file. A ``.bin`` is unpickled with ``weights_only`` and memory-mapped. PyTorch
+            before 1.6 wrote a format that cannot be mapped; such a file is read into memory.
 
     Attributes:
-        shapes: of the tensors, by name.
-        unusual: why a tensor's entries cannot be computed with, by name: its dtype, such as int8,
-            or its layout.
+        shapes: shapes of the tensors, by name.
+        unsupported: the dtype (such as int8) or the layout of each tensor that cannot be used as
+            a factor, by name.
 
     Raises:
-        MergeError: if it is truncated, not what its ending says, holds more than tensors or none.
+        MergeError: if the file is truncated, does not have the format that its suffix says,
+            contains objects other than tensors, or contains no tensors.
     """
 
     shapes: dict[str, Shape]
-    unusual: dict[str, str]
+    unsupported: dict[str, str]
 
     def __init__(self, path: Path):
         self._path = path
         self._pickled: dict[str, Tensor] | None = None
         try:
             if path.suffix == ".safetensors":
-                self.shapes, self.unusual = _safetensors_headers(path)
+                self.shapes, self.unsupported = _read_safetensors_headers(path)
             else:
-                self._pickled = _unpickled(path)
+                self._pickled = _unpickle(path)
                 self.shapes = {key: tuple(tensor.shape) for key, tensor in self._pickled.items()}
-                kinds = {key: _kind(tensor) for key, tensor in self._pickled.items()}
-                self.unusual = {key: kind for key, kind in kinds.items() if kind not in FLOATS}
+                kinds = {key: _describe_kind(tensor) for key, tensor in self._pickled.items()}
+                self.unsupported = {
+                    key: kind for key, kind in kinds.items() if kind not in FACTOR_DTYPES
+                }
         except (pickle.UnpicklingError, AttributeError, _NotTensorsError) as error:
             raise MergeError(
-                f"Adapter file {path} is damaged or holds more than tensors by name, and to read "
-                "more could run foreign code; copy or download it again, or save it as "
-                "adapter_model.safetensors."
+                f"Adapter file {path} is damaged, or contains objects other than tensors, which "
+                "are not loaded because they could run code; copy or download it again, or save it "
+                "as adapter_model.safetensors."
             ) from error
-        except Exception as error:  # a damaged pickle may raise any
+        except Exception as error:  # a damaged pickle can raise any exception
             raise MergeError(
                 f"Adapter file {path} cannot be read ({first_line(error)}); it is truncated or "
                 "damaged, so copy or download it again."
             ) from error
         if not self.shapes:
             raise MergeError(
-                f"Adapter file {path} holds no tensors; save the adapter again with peft's "
+                f"Adapter file {path} contains no tensors; save the adapter again with peft's "
                 "save_pretrained, or copy or download it again."
             )
 
     def read(self, key: str, device: torch.device | str = "cpu") -> Tensor:
-        """Return one tensor as stored, on `device`."""
+        """Return one tensor on `device`, with the shape and dtype that it has in the file."""
         if self._pickled is not None:
             return self._pickled[key].to(device)
         with safetensors.safe_open(self._path, framework="pt", device=str(device)) as file:
@@ -69,15 +72,15 @@ class AdapterTensors:
             return tensor
 
 
-FLOATS = ("float64", "float32", "float16", "bfloat16")
-"""The dtypes of factors."""
+FACTOR_DTYPES = ("float64", "float32", "float16", "bfloat16")
+"""Names of the dtypes that factors may have."""
 
 
 class _NotTensorsError(Exception):
-    """A pickle holds something other than tensors by name."""
+    """A pickle contains something other than a mapping of names to tensors."""
 
 
-def _unpickled(path: Path) -> dict[str, Tensor]:
+def _unpickle(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         legacy = file.read(1) == pickle.PROTO
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=not legacy)
@@ -89,8 +92,8 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     return {key: tensor.detach() for key, tensor in content.items()}
 
 
-def _kind(tensor: Tensor) -> str:
-    """Return a tensor's dtype, or what else keeps its entries from being read as numbers."""
+def _describe_kind(tensor: Tensor) -> str:
+    """Return a tensor's dtype, or why its entries cannot be read."""
     if tensor.is_meta:
         return "on the meta device, without values"
     if tensor.layout != torch.strided:
@@ -98,15 +101,16 @@ def _kind(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _safetensors_headers(path: Path) -> tuple[dict[str, Shape], dict[str, str]]:
+def _read_safetensors_headers(path: Path) -> tuple[dict[str, Shape], dict[str, str]]:
+    """Return the shapes of the tensors, and the dtypes of those that cannot be factors."""
     shapes: dict[str, Shape] = {}
-    unusual: dict[str, str] = {}
+    unsupported: dict[str, str] = {}
     with safetensors.safe_open(path, framework="pt") as file:
         for key in file.keys():  # noqa: SIM118
             entry = file.get_slice(key)
             shapes[key] = tuple(entry.get_shape())
             dtype = entry.get_dtype()
             kind = str(DTYPES.get(dtype, dtype)).removeprefix("torch.")
-            if kind not in FLOATS:
-                unusual[key] = kind
-    return shapes, unusual
+            if kind not in FACTOR_DTYPES:
+                unsupported[key] = kind
+    return shapes, unsupported

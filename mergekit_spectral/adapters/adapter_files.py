@@ -1,4 +1,4 @@
-"""Where an adapter's two files are, in a folder or on the hub."""
+"""Find an adapter's two files, in a folder or on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class AdapterFiles:
     """The files of one adapter.
 
     Attributes:
-        name: what the recipe calls it, for messages.
-        config: what peft's own classes read from ``adapter_config.json``.
-        weights: ``adapter_model.safetensors`` or ``adapter_model.bin``.
-        peft_version: that ``adapter_config.json`` names. peft's classes put their own in its place
-            where it names none.
+        name: the adapter's name in the recipe, for messages.
+        config: the configuration, as peft's classes read ``adapter_config.json``.
+        weights: path of ``adapter_model.safetensors`` or ``adapter_model.bin``.
+        peft_version: the version of peft in ``adapter_config.json``, or None. `config` cannot be
+            used for it: where the file has no version, peft's classes fill in their own.
     """
 
     name: str
@@ -41,9 +41,9 @@ def find_adapter(
     """Find an adapter and read its configuration.
 
     Args:
-        path: a folder, or a repository on the hub, from which only the two files are fetched.
-        revision: a branch, tag or commit on the hub.
-        cache_dir: where what comes from the hub is kept; by default, where the hub's client does.
+        path: a folder, or the id of a repository on the Hub. Only the two files are downloaded.
+        revision: a branch, tag or commit on the Hub.
+        cache_dir: where downloaded files are cached; by default, in the cache of the Hub's client.
 
     Raises:
         MergeError: if there is no such folder or repository, a file is missing, or peft cannot
@@ -52,31 +52,32 @@ def find_adapter(
     folder = Path(path) if os.path.exists(path) else _fetch(path, revision, cache_dir)
     if not (folder / CONFIG_NAME).is_file():
         raise MergeError(
-            f"Adapter {path} has no {CONFIG_NAME}; a LoRA input is a folder or hub repository as "
-            "peft's save_pretrained writes it. A whole model is named without a base before it."
+            f"Adapter {path} has no {CONFIG_NAME}; give a folder or Hub repository that peft's "
+            "save_pretrained wrote. To merge a whole model, give its name alone, without a base "
+            "and `+` before it."
         )
     weights = next((folder / n for n in WEIGHTS_NAMES if (folder / n).is_file()), None)
     if weights is None:
         raise MergeError(
-            f"Adapter {path} has no weights, neither {' nor '.join(WEIGHTS_NAMES)}; copy or "
-            "download it again."
+            f"Adapter {path} has no weights: neither {' nor '.join(WEIGHTS_NAMES)} was found; copy "
+            "or download it again."
         )
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
         stored = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     except KeyError as error:
         raise MergeError(
-            f"Adapter {path} has the peft_type {error} in its {CONFIG_NAME}, which peft "
-            f"{peft.__version__} does not know; a newer peft may."
+            f"Adapter {path}: peft {peft.__version__} does not support the `peft_type` {error} in "
+            f"its {CONFIG_NAME}; install a newer version of peft."
         ) from error
-    except Exception as error:  # what a file holds may make it raise any
+    except Exception as error:  # depending on the file's content, peft can raise any exception
         raise MergeError(
             f"Adapter {path}: peft cannot read its {CONFIG_NAME} ({first_line(error)}); correct "
             "it, or copy or download it again."
         ) from error
     if config.peft_type is None:
         raise MergeError(
-            f"Adapter {path} has no peft_type in its {CONFIG_NAME}; for LoRA it is LORA."
+            f"Adapter {path} has no `peft_type` in its {CONFIG_NAME}; for LoRA it must be LORA."
         )
     version = stored.get("peft_version")
     return AdapterFiles(path, config, weights, version if isinstance(version, str) else None)
@@ -95,6 +96,7 @@ def _fetch(path: str, revision: str | None, cache_dir: str | None) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         at = f" at revision {revision}" if revision else ""
         raise MergeError(
-            f"Adapter {path}{at} is neither a folder here nor a repository that the hub gives out "
-            f"({first_line(error)}); give the path or the id of one that you have access to."
+            f"Adapter {path}{at} not found: it is not a folder (working directory {Path.cwd()}), "
+            f"and it cannot be downloaded from the Hub ({first_line(error)}); give a folder, or "
+            "the id of a repository that you have access to."
         ) from error

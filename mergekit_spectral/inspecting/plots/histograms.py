@@ -1,4 +1,4 @@
-"""The rows that DRM prunes, with renormalization and without (DRM, Figure 3)."""
+"""Histograms of the pruned shares of rows in DRM, with renormalization and without (Figure 3)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mergekit_spectral.inspecting.weights import DENSITY, WeightReport
 
 
 def draw_pruned_rows(inspection: Inspection, folder: Path) -> Plot:
-    """Draw which shares of rows are pruned to which part."""
+    """Draw the histograms of the pruned shares of rows."""
     figure = Figure(figsize=(9.5, 4), layout="constrained")
     figure.suptitle(f"Rows that DRM prunes at density {DENSITY:g}")
     panels = figure.subplots(1, 2, sharey=True)
-    ways: list[tuple[str, Callable[[WeightReport], Sequence[PrunedRows | None]]]] = [
+    panel_values: list[tuple[str, Callable[[WeightReport], Sequence[PrunedRows | None]]]] = [
         ("without renormalization", lambda w: w.pruned_unrenormalized),
         ("with renormalization", lambda w: w.pruned),
     ]
     shares = (np.arange(BINS) + 0.5) / BINS
-    for panel, (title, value) in zip(panels, ways, strict=True):
+    for panel, (title, value) in zip(panels, panel_values, strict=True):
         for number, name in enumerate(short_names(inspection.inputs)):
             found = [value(weight)[number] for weight in inspection.weights]
             histograms = [rows.histogram for rows in found if rows is not None]
@@ -46,6 +46,7 @@ def draw_pruned_rows(inspection: Inspection, folder: Path) -> Plot:
     return Plot(
         path,
         "Pruning",
-        "A row is one joint direction of one input. Rows at 100% vanish from the merge; the dotted "
-        "line is what all lose together. Renormalization is to bring all rows near it.",
+        "A row is one joint direction of one input. Rows at 100% have no effect on the merge. The "
+        "dotted line is the share that is pruned of all rows together. Renormalization is meant to "
+        "bring all rows close to it.",
     )

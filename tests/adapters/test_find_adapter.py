@@ -1,4 +1,4 @@
-"""Where an adapter's files are, and what its configuration may be."""
+"""Find an adapter's files, and read its configuration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
-def test_a_folder(adapter: Path):
+def test_find_in_a_folder(adapter: Path):
     found = find_adapter(str(adapter))
     assert found.name == str(adapter)
     assert isinstance(found.config, peft.LoraConfig)
@@ -34,12 +34,12 @@ def test_a_folder(adapter: Path):
     assert found.weights == adapter / "adapter_model.safetensors"
 
 
-def test_a_relative_path(adapter: Path, monkeypatch: pytest.MonkeyPatch):
+def test_find_by_a_relative_path(adapter: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(adapter.parent)
     assert find_adapter("adapter").weights.resolve() == adapter / "adapter_model.safetensors"
 
 
-def test_safetensors_go_before_bin(adapter: Path):
+def test_safetensors_are_preferred_to_bin(adapter: Path):
     (adapter / "adapter_model.bin").touch()
     assert find_adapter(str(adapter)).weights.suffix == ".safetensors"
     (adapter / "adapter_model.safetensors").unlink()
@@ -47,7 +47,7 @@ def test_safetensors_go_before_bin(adapter: Path):
 
 
 @pytest.mark.usefixtures("offline")
-def test_a_hub_id_and_its_revisions(adapter: Path, tmp_path: Path):
+def test_find_by_hub_id_and_revision(adapter: Path, tmp_path: Path):
     cache = tmp_path / "hub"
     commits = {r: hub.store(cache, "someone/lora", r, adapter) for r in ("main", "v2")}
     by_name = [(None, commits["main"]), *commits.items()]
@@ -59,30 +59,32 @@ def test_a_hub_id_and_its_revisions(adapter: Path, tmp_path: Path):
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("revision", [None, "v3"])
-def test_what_is_neither_here_nor_on_the_hub(revision: str | None, tmp_path: Path):
+def test_neither_a_folder_nor_on_the_hub(revision: str | None, tmp_path: Path):
     with pytest.raises(MergeError) as refused:
         find_adapter("someone/none", revision, str(tmp_path))
     at = f" at revision {revision}" if revision else ""
-    start = f"Adapter someone/none{at} is neither a folder here nor a repository"
+    start = (
+        f"Adapter someone/none{at} not found: it is not a folder (working directory {Path.cwd()}"
+    )
     assert str(refused.value).startswith(start)
 
 
-def test_a_local_folder_goes_before_the_hub(adapter: Path, monkeypatch: pytest.MonkeyPatch):
-    """As mergekit has it for models; a revision of a folder means nothing."""
+def test_a_folder_is_preferred_to_the_hub(adapter: Path, monkeypatch: pytest.MonkeyPatch):
+    """mergekit does the same for models. The revision is ignored for a folder."""
     monkeypatch.chdir(adapter.parent)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
     assert find_adapter("adapter", "main").weights.is_file()
 
 
-def test_what_a_newer_peft_wrote_is_passed_over(adapter: Path):
-    """peft says so itself."""
+def test_unknown_settings_are_ignored_with_a_warning(adapter: Path):
+    """A newer version of peft may have written them; the warning is peft's own."""
     _configure(adapter, setting_of_tomorrow=None)
     with pytest.warns(UserWarning, match="setting_of_tomorrow"):
         assert find_adapter(str(adapter)).config.peft_type == peft.PeftType.LORA
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "model"])
-def test_no_adapter(kind: str, tmp_path: Path):
+def test_path_without_an_adapter(kind: str, tmp_path: Path):
     path = tmp_path / kind
     if kind == "file":
         path.touch()
@@ -90,37 +92,37 @@ def test_no_adapter(kind: str, tmp_path: Path):
         path.mkdir()
     if kind == "model":
         (path / "config.json").write_text("{}")
-    _refuses(path, "has no adapter_config.json", "save_pretrained")
+    _assert_refused(path, "has no adapter_config.json", "save_pretrained")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '"LORA"', "null", "\0"])
-def test_a_configuration_that_is_none(content: str, adapter: Path):
+def test_configuration_that_cannot_be_parsed(content: str, adapter: Path):
     (adapter / "adapter_config.json").write_text(content)
-    _refuses(adapter, "cannot read its adapter_config.json")
+    _assert_refused(adapter, "cannot read its adapter_config.json")
 
 
-def test_a_configuration_that_contradicts_itself(adapter: Path):
+def test_configuration_with_contradictory_settings(adapter: Path):
     _configure(adapter, layers_to_transform=[1], target_modules="linear")
-    _refuses(adapter, "layers_to_transform", "correct it")
+    _assert_refused(adapter, "layers_to_transform", "correct it")
 
 
 @pytest.mark.parametrize("peft_type", ["TOMORROW", None, 3])
-def test_a_type_that_this_peft_does_not_know(peft_type: Any, adapter: Path):
+def test_peft_type_that_is_not_supported(peft_type: Any, adapter: Path):
     _configure(adapter, peft_type=peft_type)
-    _refuses(adapter, repr(peft_type), f"peft {peft.__version__} does not know")
+    _assert_refused(adapter, repr(peft_type), f"peft {peft.__version__} does not support")
 
 
 @pytest.mark.parametrize("keys", [[], ["r"]])
-def test_no_type(keys: list[str], adapter: Path):
+def test_configuration_without_a_peft_type(keys: list[str], adapter: Path):
     path = adapter / "adapter_config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({key: config[key] for key in keys}))
-    _refuses(adapter, "peft_type")
+    _assert_refused(adapter, "peft_type")
 
 
-def test_no_weights(adapter: Path):
+def test_folder_without_weights(adapter: Path):
     (adapter / "adapter_model.safetensors").unlink()
-    _refuses(adapter, "neither adapter_model.safetensors nor adapter_model.bin")
+    _assert_refused(adapter, "neither adapter_model.safetensors nor adapter_model.bin")
 
 
 def _configure(adapter: Path, **settings: Any) -> None:
@@ -128,7 +130,8 @@ def _configure(adapter: Path, **settings: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
 
 
-def _refuses(path: Path, *named: str) -> None:
+def _assert_refused(path: Path, *named: str) -> None:
+    """Check that the adapter is refused with one sentence that contains all parts of `named`."""
     with pytest.raises(MergeError) as refused:
         find_adapter(str(path))
     sentence = str(refused.value)

@@ -1,4 +1,4 @@
-"""Tensors in an adapter's file, in either format."""
+"""Read the tensors in an adapter's file, in both formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from mergekit_spectral.adapters.tensors import AdapterTensors
+from mergekit_spectral.adapters.adapter_tensors import AdapterTensors
 from mergekit_spectral.errors import MergeError
 
 TENSORS = {
@@ -43,10 +43,10 @@ def test_shapes_and_values(path: Path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.9])
-def test_a_truncated_file(path: Path, share: float):
+def test_truncated_file(path: Path, share: float):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    refuses(path, "truncated or damaged")
+    assert_refused(path, "truncated or damaged")
 
 
 @pytest.mark.parametrize(
@@ -54,26 +54,26 @@ def test_a_truncated_file(path: Path, share: float):
     [b"<html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", b"\0" * 99],
     ids=["page", "pointer", "zeros"],
 )
-def test_another_file_of_that_name(path: Path, content: bytes):
+def test_file_of_another_format(path: Path, content: bytes):
     path.write_bytes(content)
-    refuses(path, "truncated or damaged")
+    assert_refused(path, "truncated or damaged")
 
 
-def test_a_folder_of_that_name(path: Path):
+def test_folder_in_place_of_the_file(path: Path):
     path.unlink()
     path.mkdir()
-    refuses(path, "cannot be read")
+    assert_refused(path, "cannot be read")
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"step": 3}, {"path": Path("x")}, {"run": print}])
-def test_a_pickle_of_more_than_tensors(content: Any, tmp_path: Path):
+def test_pickle_with_other_objects_than_tensors(content: Any, tmp_path: Path):
     path = tmp_path / "adapter_model.bin"
     write(path, content)
-    refuses(path, "save it as adapter_model.safetensors")
+    assert_refused(path, "save it as adapter_model.safetensors")
 
 
 @given(place=st.integers(0, 10**6), value=st.integers(0, 255))
-def test_a_wrong_byte_raises_nothing_else(place: int, value: int, tmp_path_factory: Any):
+def test_wrong_byte_raises_no_error_but_merge_error(place: int, value: int, tmp_path_factory: Any):
     folder = tmp_path_factory.mktemp("bytes")
     for name in ("adapter_model.safetensors", "adapter_model.bin"):
         path = folder / name
@@ -85,7 +85,8 @@ def test_a_wrong_byte_raises_nothing_else(place: int, value: int, tmp_path_facto
             AdapterTensors(path)
 
 
-def refuses(path: Path, advice: str) -> None:
+def assert_refused(path: Path, advice: str) -> None:
+    """Check that the file is refused with one line that names it and contains `advice`."""
     with pytest.raises(MergeError) as refused:
         AdapterTensors(path)
     assert str(refused.value).startswith(f"Adapter file {path} ")
