@@ -1,49 +1,54 @@
 # make demo   merge real adapters into a real model, four ways, and compare them
 # make test   run all tests
-# make lint   ruff and mypy
+# make lint   run ruff and mypy
 #
+# make coverage       run all tests, and list the lines that no test runs
 # make test-lowest    run all tests with the lowest versions that pyproject.toml allows
 # make test-mergekit  run mergekit's own tests, with this package installed beside it
 #
 # Each makes the environment it needs, in .venv or beside it, if it is missing.
 
 PYTHON ?= python3
-# Any torch from 2.5 on will do; naming one keeps pip from fetching a newer one than is installed.
+# Any torch from 2.5 on works. pip installs the version named here, since it finds torch's wheels in
+# places that uv does not look at; uv, which is faster, keeps it and installs everything else.
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+make_venv = $(PYTHON) -m venv --clear $(1) \
+	&& $(1)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' uv
+uv_install = $(1)/bin/uv pip install --quiet --python $(1)/bin/python '$(TORCH)'
 
-.PHONY: demo test test-lowest test-mergekit lint clean
+.PHONY: demo test coverage test-lowest test-mergekit lint clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/mergekit-spectral demo
 
-# Without Chromium one test has nothing to look at the page of `inspect` with.
+# One test looks at the page of `inspect` in Chromium.
 NO_BROWSER := $(if $(shell command -v chromium || command -v google-chrome),,-m "not browser")
 
 test: $(VENV)/.test
-	@$(if $(NO_BROWSER),echo "No Chromium: the page of inspect is not looked at")
+	@$(if $(NO_BROWSER),echo "No Chromium: the test of the page of inspect is left out")
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) $(NO_BROWSER)
+
+coverage: $(VENV)/.test
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) $(NO_BROWSER) --cov
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-# torch stays as in $(TORCH): pip finds its wheel, uv then keeps what is installed. The lowest versions
-# are of direct dependencies; what these need is as low as they allow only where we name it ourselves.
+# The lowest versions of direct dependencies, with torch as above. Dependencies of dependencies are at
+# their newest, but for those that pyproject.toml names too.
 test-lowest: $(VENV)-lowest/.test
 	@$(VENV)-lowest/bin/python -m pytest --numprocesses $(WORKERS) $(NO_BROWSER)
 
 $(VENV)-lowest/.test: pyproject.toml
 	@echo "Making the environment $(VENV)-lowest"
-	@$(PYTHON) -m venv --clear $(VENV)-lowest
-	@$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' uv
-	@$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest/bin/python \
-		--resolution lowest-direct '$(TORCH)' --editable '.[demo,quality,test]'
+	@$(call make_venv,$(VENV)-lowest)
+	@$(call uv_install,$(VENV)-lowest) --resolution lowest-direct --editable '.[demo,quality,test]'
 	@touch $@
 
 # The tests are in mergekit's source distribution. Nothing of it is kept in this repository.
@@ -53,18 +58,17 @@ test-mergekit: $(VENV)/.test
 clean:
 	rm -rf $(VENV) $(VENV)-lowest
 
-$(VENV)/.torch:
+$(VENV)/.uv:
 	@echo "Making the environment $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install --quiet '$(TORCH)'
+	@$(call make_venv,$(VENV))
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+$(VENV)/.demo: $(VENV)/.uv pyproject.toml
 	@echo "Installing mergekit-spectral and what the demo needs"
-	@$(PIP) install --quiet --editable '.[demo]'
+	@$(call uv_install,$(VENV)) --editable '.[demo]'
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.torch pyproject.toml
+$(VENV)/.test: $(VENV)/.uv pyproject.toml
 	@echo "Installing mergekit-spectral and what its tests need"
-	@$(PIP) install --quiet --editable '.[demo,quality,test,dev]'
+	@$(call uv_install,$(VENV)) --editable '.[demo,quality,test,dev]'
 	@touch $@

@@ -1,1 +1,1 @@
-"""What the package costs, measured: each module but the shared ones is a command with `--help`."""
+"""Measurements of time, memory and quality; modules that are commands have `--help`."""

@@ -1,4 +1,4 @@
-"""One merge of one weight: what is merged how, and what that took."""
+"""One merge of one weight: its settings, and its time, memory and error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Case:
-    """A method and what it merges; `plain`: by the definition instead of the registered method."""
+    """A method and what it merges; if `plain`, the definition instead of the registered method."""
 
     method: str
     shape: tuple[int, int]
@@ -45,7 +45,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What a case took; `failure` says why, where there are no figures."""
+    """A case's figures; `failure` is the reason if there are none."""
 
     case: Case
     seconds: tuple[float, ...] = ()

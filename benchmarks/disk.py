@@ -1,4 +1,4 @@
-"""What the disk does: its speed, and files put out of the page cache."""
+"""The disk's speed, and removing files from the page cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share in reporting: the machine, the versions, the JSON."""
+"""The machine and the versions that figures were measured on, and JSON that records them."""
 
 from __future__ import annotations
 

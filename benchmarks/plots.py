@@ -14,7 +14,7 @@ from benchmarks.cases import Case, Result
 from benchmarks.growth import Series, curve, exponent
 from benchmarks.tables import Value, mebibytes, ratio_to_ties, seconds
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; markers and hatches say it twice.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; so can markers and hatches.
 PALETTE = {
     "ties": "#000000",
     "task_arithmetic": "#999999",

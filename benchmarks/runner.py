@@ -1,4 +1,4 @@
-"""Take cases' figures, each in a process of its own."""
+"""Measure cases, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def measure_all(
     error: bool,
     take: Callable[[Result], None],
 ) -> None:
-    """Measure cases in their order, and say on stderr how far it is.
+    """Measure cases in their order, and report the progress on stderr.
 
     Args:
         groups: the cases; those of a group merge the same weights.

@@ -1,10 +1,11 @@
-"""The source distribution has what its tests need."""
+"""The source distribution has what its tests need, and the wheel what the demo needs."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,24 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+def built(target: str, folder: Path) -> Path:
+    """Build a distribution and return its path."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target]
+    subprocess.run([*command, "--directory", folder], cwd=ROOT, check=True, capture_output=True)
+    (distribution,) = folder.iterdir()
+    return distribution
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The files in the source distribution, without the folder that they are in."""
-    out = tmp_path_factory.mktemp("sdist")
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", out]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (archive,) = out.glob("*.tar.gz")
-    with tarfile.open(archive) as tar:
+    with tarfile.open(built("sdist", tmp_path_factory.mktemp("sdist"))) as tar:
         return {name.partition("/")[2] for name in tar.getnames()}
 
 
 @pytest.mark.parametrize(
-    "folder", ["mergekit_spectral", "recipes", "docs", "tests", "benchmarks", "Makefile"]
+    "folder",
+    ["mergekit_spectral", "recipes", "docs", "tests", "benchmarks", ".github", "Makefile"],
 )
 def test_has_all_of(folder: str, files: set[str]):
     path = ROOT / folder
@@ -35,3 +41,13 @@ def test_has_all_of(folder: str, files: set[str]):
 
 def test_has_neither_caches_nor_environments(files: set[str]):
     assert not {name for name in files if "__pycache__" in name or ".venv" in name}
+
+
+def test_wheel_has_what_the_demo_reads(tmp_path: Path):
+    with zipfile.ZipFile(built("wheel", tmp_path)) as wheel:
+        names = set(wheel.namelist())
+    source = ROOT / "recipes" / "smollm2"
+    wanted = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+    assert "held_out.json" in wanted
+    assert {f"mergekit_spectral/demo/smollm2/{name}" for name in wanted} <= names
+    assert not {name for name in names if name.startswith(("tests/", "benchmarks/"))}

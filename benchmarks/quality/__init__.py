@@ -1,1 +1,1 @@
-"""What each merge method is worth: fine-tunes of SmolLM2-135M-Instruct, merged and scored."""
+"""The quality of each merge method: fine-tunes of SmolLM2-135M-Instruct, merged and scored."""

@@ -1,4 +1,4 @@
-"""What each merge method is worth on a small model and ten tasks.
+"""The quality of each merge method, on a small model and ten tasks.
 
     python -m benchmarks.quality train --kind lora --task plurals --task sums
     python -m benchmarks.quality run --kind lora --tasks plurals,sums --sizes 2
@@ -40,7 +40,7 @@ from_option = click.option(
     "--from",
     "given",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Show what this file has, which an earlier run wrote, instead of the cache.",
+    help="Show the results in this file, which an earlier run wrote, instead of the cache's.",
 )
 
 
@@ -57,7 +57,7 @@ def json_option(name: str) -> Callable[[F], F]:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Measure what each merge method is worth on a small model and ten tasks.
+    """Measure the quality of each merge method, on a small model and ten tasks.
 
     \b
     Examples:
@@ -80,7 +80,7 @@ def train(
 ) -> None:
     """Train a LoRA adapter and a full fine-tune of the base for each task.
 
-    Checkpoints that are there already are skipped, so a run that was stopped goes on where it was.
+    Checkpoints that exist are skipped, so a run that was stopped continues where it was.
     """
     # Late, because it imports torch and transformers, which takes seconds.
     from benchmarks.quality.training.command import train_all
@@ -124,10 +124,10 @@ def run(
 ) -> None:
     """Merge subsets of the tasks with each method, through mergekit-yaml, and score the merges.
 
-    Each merge is scored on the test examples of the tasks that it was made of, with the published
-    lambda and with the one of eight that does best on validation examples. Merges that were scored
-    before are skipped, so a run that was stopped goes on where it was. One run for each kind may
-    go on at the same time.
+    Each merge is scored on the test examples of its tasks, with the published lambda and with the
+    lambda from a grid of eight that is best on validation examples. Merges that have a record are
+    skipped, so a run that was stopped continues where it was. One run for each kind can be active
+    at the same time.
     """
     from benchmarks.quality.merging.command import run_all
 
@@ -140,7 +140,7 @@ def run(
 @json_option("merges.json")
 @plot_option
 def report(cache: Path, given: Path | None, json_path: Path, plots: Path | None) -> None:
-    """Print and draw the fine-tunes and the merges that there are, and say which are missing.
+    """Print and draw the results of fine-tunes and merges, and list those that are missing.
 
     \b
     Examples:
@@ -178,7 +178,7 @@ def report(cache: Path, given: Path | None, json_path: Path, plots: Path | None)
     "--merge/--no-merge",
     default=True,
     show_default=True,
-    help="Make the merges that have no record yet, or do with those that are there.",
+    help="Make the merges that have no record yet, or use those that exist.",
 )
 @cache_option
 @from_option
@@ -195,7 +195,7 @@ def analyse(
     json_path: Path,
     plots: Path | None,
 ) -> None:
-    """Repeat the papers' analyses: what single steps are worth, and what they do to a weight.
+    """Repeat the papers' analyses: ablations, and what single steps do to a weight.
 
     Merges variants of the methods as `run` does, and looks at four projections of three layers:
     which rows DRM prunes, with and without renormalization, how far the inputs agree in sign, and
@@ -226,7 +226,7 @@ def _kinds(chosen: str) -> list[Kind]:
 
 
 def _known(tasks: Sequence[str] | None) -> list[str]:
-    """Return the tasks, or all if there are none, if they are known."""
+    """Return the tasks if all exist, or all tasks if none are given."""
     from benchmarks.quality.tasks import TASKS
 
     names = list(tasks or TASKS)
@@ -236,7 +236,7 @@ def _known(tasks: Sequence[str] | None) -> list[str]:
 
 
 def _enough(tasks: Sequence[str] | None, largest: int, option: str) -> list[str]:
-    """Return the tasks if they are known and as many as are merged."""
+    """Return the tasks if all exist and there are enough to merge `largest` of them."""
     names = _known(tasks)
     if largest > len(names):
         raise click.UsageError(f"{option}: there are {len(names)} tasks, not {largest}")

@@ -7,7 +7,7 @@
 A merge of full fine-tunes wants `dtype: float32`: mergekit reads all its inputs in that dtype, and
 in bfloat16 most of a full fine-tune's update is rounded away.
 
-What is being made stands beside its place under another name until it is complete.
+An unfinished checkpoint has another name, in the same folder, until it is complete.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def test_encode_labels_only_the_answer(tokenizer):
     assert batch.labels[1].tolist() == [*tokenizer("b.")["input_ids"], *[IGNORED] * 3]
 
 
-def test_the_head_at_the_answers_gives_what_it_gives_everywhere(model, tokenizer):
+def test_logits_at_the_answers_are_the_models(model, tokenizer):
     examples = [Example("abc", "de"), Example("a", "bcdef"), Example("abc", "dh")]
     batch = encode(tokenizer, examples)
     everywhere = model(input_ids=batch.input_ids).logits
@@ -103,7 +103,7 @@ def test_the_head_at_the_answers_gives_what_it_gives_everywhere(model, tokenizer
     assert tokenizer.decode(batch.wanted) == "de.bcdef.dh."
 
 
-def test_an_adapter_counts(model, tokenizer):
+def test_an_adapter_changes_the_logits(model, tokenizer):
     batch = encode(tokenizer, [Example("abc", "de")])
     plain = answer_logits(model, batch)
     lora = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)

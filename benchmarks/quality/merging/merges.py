@@ -35,7 +35,7 @@ class Merge:
 
     @property
     def name(self) -> str:
-        """What tells it from others of its kind and method."""
+        """Name that differs from those of other merges of the same kind and method."""
         return f"{'-'.join(self.tasks)}-{self.seed}"
 
     def recipe(self, checkpoints: Checkpoints) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What became of fine-tunes and merges, compact enough to stand in the repository."""
+"""Results of fine-tunes and merges, compact enough to be kept in the repository."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def write_lines(path: Path, kind: type[T], figures: T) -> None:
     Args:
         path: of the file, in a folder that need not be there yet.
         kind: the dataclass.
-        figures: one of it.
+        figures: its instance.
     """
     fields = TypeAdapter(kind).dump_python(figures, mode="json")
     parts = []

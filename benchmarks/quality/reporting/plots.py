@@ -16,7 +16,7 @@ from benchmarks.quality.reporting.tables import AT, TITLES
 from benchmarks.quality.training.settings import Kind
 
 COLORS = {**PALETTE, "dare_ties": "#E69F00", "della": "#56B4E9", "knots_dare_ties": "#CC79A7"}
-# Solid lines for the spectral methods, so that the two families are told apart at a glance.
+# Solid lines for the spectral methods, so that the two families look different.
 STYLES = {
     "task_arithmetic": ("s", ":"),
     "ties": ("o", "--"),

@@ -39,7 +39,7 @@ def few(cache: Path, json_path: Path) -> list[object]:
     return ["--cache", cache, "--tasks", tasks, "--size", 2, "--json", json_path]
 
 
-def test_updates_are_those_that_the_checkpoints_make(cache: Path):
+def test_updates_are_the_checkpoints_differences_to_the_base(cache: Path):
     checkpoints = Checkpoints(cache)
     weights = list(analysed_weights(checkpoints))
     assert len(weights) == 8  # of two layers
@@ -97,7 +97,7 @@ def test_recipes_of_variants(name: str):
     assert recipe["parameters"] == {**variant.parameters, "lambda": 1.0}
 
 
-def test_what_cannot_be_analysed_is_told(cache: Path):
+def test_errors_are_reported(cache: Path):
     options = ["analyse", "--cache", str(cache), "--kind", "lora"]
     result = CliRunner().invoke(main, [*options, "--tasks", "sums,letters", "--size", "2"])
     assert result.exit_code == 1

@@ -23,7 +23,7 @@ def test_the_environment_names_the_folder(monkeypatch: pytest.MonkeyPatch):
     assert default_folder() == Path.home() / ".cache/mergekit-spectral/quality"
 
 
-def test_a_body_that_is_stopped_leaves_nothing_that_looks_whole(tmp_path: Path):
+def test_an_interrupted_body_leaves_no_checkpoint(tmp_path: Path):
     path = tmp_path / "lora" / "sums"
 
     def stop_halfway() -> None:
@@ -42,7 +42,7 @@ def test_a_body_that_is_stopped_leaves_nothing_that_looks_whole(tmp_path: Path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_finished_are_those_of_the_same_settings(tmp_path: Path):
+def test_a_checkpoint_is_finished_if_it_has_the_same_settings(tmp_path: Path):
     checkpoints = Checkpoints(tmp_path)
     assert not checkpoints.is_finished(SETTINGS)
     path = checkpoints.path("lora", "sums")
@@ -55,7 +55,7 @@ def test_finished_are_those_of_the_same_settings(tmp_path: Path):
         checkpoints.is_finished(replace(SETTINGS, steps=4))
 
 
-def test_what_was_made_of_an_earlier_checkpoint_is_deleted(tmp_path: Path):
+def test_results_of_an_earlier_checkpoint_are_deleted(tmp_path: Path):
     checkpoints = Checkpoints(tmp_path)
     records = {
         name: checkpoints.results(kind) / "drm" / f"{name}-0.json"

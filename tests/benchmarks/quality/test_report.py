@@ -115,7 +115,7 @@ def test_methods_are_compared_on_the_same_tasks(cache: Path):
     assert "| dare_ties | +5.0 (1/2) | +5.0 (1/2) |" in rows
 
 
-def test_a_file_tells_what_the_cache_does(cache: Path):
+def test_a_file_gives_the_same_report_as_the_cache(cache: Path):
     path = cache / "merges.json"
     from_cache = report("--cache", cache, "--json", path)
     written = path.read_bytes()
@@ -124,7 +124,7 @@ def test_a_file_tells_what_the_cache_does(cache: Path):
     assert path.read_bytes() == written
 
 
-def test_a_whole_run_misses_nothing(tmp_path: Path):
+def test_nothing_is_missing_after_a_whole_run(tmp_path: Path):
     from benchmarks.quality.merging.plan import SIZES, SUBSETS, plan
 
     for kind in ("lora", "full"):
@@ -158,15 +158,15 @@ def test_fine_tunes_alone(tmp_path: Path):
     assert not plots.exists()
 
 
-def test_what_cannot_be_reported_is_told(tmp_path: Path):
-    def told(*options: object) -> str:
+def test_errors_are_reported(tmp_path: Path):
+    def error_of(*options: object) -> str:
         result = CliRunner().invoke(main, ["report", *map(str, options)])
         assert result.exit_code != 0
         return result.output
 
     json_path = tmp_path / "merges.json"
-    assert f"no results in {tmp_path}" in told("--cache", tmp_path, "--json", json_path)
+    assert f"no results in {tmp_path}" in error_of("--cache", tmp_path, "--json", json_path)
     assert not json_path.exists()
     json_path.write_text("{}")
-    assert f"{json_path} is not a file of results" in told("--from", json_path)
-    assert "does not exist" in told("--from", tmp_path / "none.json")
+    assert f"{json_path} is not a file of results" in error_of("--from", json_path)
+    assert "does not exist" in error_of("--from", tmp_path / "none.json")

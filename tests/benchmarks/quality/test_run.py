@@ -83,7 +83,9 @@ def test_any_scale_of_one_merge_is_a_merge_of_that_scale(
         assert not torch.allclose(weight, base[name], rtol=0, atol=1e-5)
 
 
-def test_a_failed_merge_is_told_and_leaves_no_record(cache: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_merge_is_reported_and_leaves_no_record(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+):
     broken = replace(METHODS["drm"], parameters={"density": 7})
     monkeypatch.setitem(METHODS, "drm", broken)
     command = ["run", "--cache", str(cache), "--tasks", ",".join(TASKS), "--sizes", "2"]
@@ -96,17 +98,17 @@ def test_a_failed_merge_is_told_and_leaves_no_record(cache: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--tasks", "poetry"], "there is no task 'poetry'"),
         (["--tasks", "sums,letters", "--sizes", "3"], "--sizes: there are 2 tasks, not 3"),
         (["--tasks", "sums", "--sizes", "1"], "no lora fine-tune of sums in "),
     ],
 )
-def test_what_cannot_be_run_is_told(cache: Path, options: list[str], told: str):
+def test_errors_are_reported(cache: Path, options: list[str], message: str):
     result = CliRunner().invoke(main, ["run", "--cache", str(cache), *options])
     assert result.exit_code != 0
-    assert told in result.output
+    assert message in result.output
 
 
 def test_subsets():
