@@ -86,9 +86,10 @@ def test_its_tensors_are_read_from_the_files_that_were_checked(recipe: dict[str,
 def test_the_adapter_command_has_the_same_plan(recipe: dict[str, Any]):
     adapter_only = recipe | {"models": recipe["models"][1:]}
     tensors = plan(MergeConfiguration.model_validate(adapter_only)).tensors
+    before = dict(LoaderCache.loaders)
     merge = AdapterMerge(MergeConfiguration.model_validate(adapter_only), OPTIONS)
     assert len(merge) == sum("q_proj" in tensor.name for tensor in tensors)
-    assert not any(model.lora for model in LoaderCache.loaders)
+    assert LoaderCache.loaders == before
 
 
 def test_what_mergekit_refuses_is_one_sentence(recipe: dict[str, Any]):
