@@ -68,8 +68,8 @@ def estimate_costs(merge: PlannedMerge, out: Path) -> Costs:
     written = sum(count * dtype.itemsize for count, dtype in merged)
     tensors = [each for t in merge.tensors if (each := describe_inputs(merge, method, t))]
     work = sum((method.count_work(each) for each in tensors), Work())
-    speeds = measure_speeds(merge.method, max((each.count for each in tensors), default=0) or 1)
     startup = time.process_time()  # of a process that has imported what a merge imports
+    speeds = measure_speeds(merge.method, max((each.count for each in tensors), default=0) or 1)
     seconds = startup + estimate_seconds(work, speeds, read + written, len(merge.copied))
     return Costs(
         parameters=sum(count for count, _ in merged),

@@ -5,9 +5,13 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from mergekit.merge_methods.base import MergeMethod
 from support import checkpoints
 from support.planted_faults import Workshop, checked
 from support.recipe_builders import recipe as plain_recipe
+
+from mergekit_spectral.checking import estimate
+from mergekit_spectral.checking.timing import Speeds
 
 
 def test_memory_is_what_is_mapped_and_held(workshop: Workshop):
@@ -54,6 +58,22 @@ def test_decompositions_are_counted(method: str, times: int, workshop: Workshop)
     matrices = [n for n in checkpoints.tensors(workshop.family.base) if n.endswith("_proj.weight")]
     assert costs.decompositions == times * len(matrices)
     assert costs.seconds > 0
+
+
+def test_measuring_the_machine_is_not_part_of_the_merge(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    clock = [1.0]
+
+    def measure_slowly(method: MergeMethod, inputs: int) -> Speeds:
+        clock[0] += 1000
+        return Speeds(products=1e9, cubes=1e9, entries=1e9)
+
+    monkeypatch.setattr(estimate, "measure_speeds", measure_slowly)
+    monkeypatch.setattr(estimate.time, "process_time", lambda: clock[0])
+    costs = checked(workshop.recipe(), workshop.folder).costs
+    assert costs is not None
+    assert 1 < costs.seconds < 10
 
 
 def test_a_full_disk(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
