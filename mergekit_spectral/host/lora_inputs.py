@@ -56,8 +56,8 @@ class AdaptedLoader(TensorLoader):
             with the name under which the base's files have them.
 
     Raises:
-        MergeError: if the adapter does not fit the base, see `fitted`, or changes tensors of whole
-            numbers or truth values.
+        MergeError: if the adapter does not fit the base, see `fit_to_base`, or changes tensors of
+            integers or booleans.
     """
 
     def __init__(

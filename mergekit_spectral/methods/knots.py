@@ -20,6 +20,7 @@ from torch import Tensor
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.methods.base import SpectralMethod, along_shared_side
 from mergekit_spectral.methods.costs import TensorInputs
+from mergekit_spectral.methods.mergekits_own import averages_all
 from mergekit_spectral.methods.parameters import (
     DIRECTION,
     EMBEDDINGS,
@@ -126,7 +127,7 @@ class KnOTS(SpectralMethod):
     @property
     def averages_all(self) -> bool:  # type: ignore[override]  # a constant there
         """Whether the inner method adds all inputs, without electing signs."""
-        return self.inner.consensus_method is None
+        return averages_all(self.inner)
 
     def dense_memory(self, tensor: TensorInputs) -> float:
         sparsified = SPARSIFIED_BYTES * tensor.count * tensor.shape.numel()
