@@ -7,9 +7,8 @@ from pathlib import Path
 import peft
 import torch
 import transformers
-from transformers import PreTrainedModel
-
 from support.expected import Weights
+from transformers import PreTrainedModel
 
 
 def merged_by_peft(base: Path, adapter: Path) -> Weights:

@@ -13,7 +13,6 @@ import torch
 from mergekit import merge_methods
 from mergekit.merge_methods.base import TensorGroup
 from safetensors.torch import load_file
-
 from support.checkpoints import Family, tensors
 
 VOCABULARY = re.compile(r"embed_tokens|lm_head|shared\.|word_embeddings|\.wte\.")

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 import yaml
 from mergekit.options import MergeOptions
+from support import checkpoints
+from support.checkpoints import Family
+from support.recipe_builders import recipe as plain_recipe
 
 from mergekit_spectral.checking.check import Report, check
 from mergekit_spectral.recipe.findings import Finding
 from mergekit_spectral.recipe.text import dotted
-from support import checkpoints
-from support.checkpoints import Family
-from support.recipe_builders import recipe as plain_recipe
 
 Recipe = dict[str, Any]
 Fault = tuple[Callable[["Workshop"], Recipe | str], str, str, str]

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
-
 from support import checkpoints
+from transformers import PreTrainedModel
 
 NEW_TOKENS = {
     "NousResearch/Hermes-2-Pro-Llama-3-8B": ("<|im_end|>", "<|im_start|>", "<tool_call>"),

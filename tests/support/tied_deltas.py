@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-
 from support.matrices import gaussian
+from torch import Tensor
 
 OUT, IN, T = 24, 40, 3
 Factors = list[tuple[Tensor, Tensor]]
