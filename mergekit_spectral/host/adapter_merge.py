@@ -17,8 +17,6 @@ from mergekit.architecture import arch_info_for_config
 from mergekit.common import ModelReference, get_auto_cls
 from mergekit.config import MergeConfiguration
 from mergekit.io.lazy_tensor_loader import ShardedTensorIndex
-from mergekit.io.tasks import GatherTensors
-from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.options import MergeOptions
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
@@ -37,7 +35,7 @@ from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.loaders import HeaderLoader
 from mergekit_spectral.host.lora_inputs import AdaptedLoader
 from mergekit_spectral.host.models import read_configuration
-from mergekit_spectral.host.plan import plan_tensors
+from mergekit_spectral.host.plan import PlannedTensor, plan_tensors
 from mergekit_spectral.host.recipe_check import check_recipe
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.methods.task_deltas import adapter_delta
@@ -145,8 +143,8 @@ class AdapterMerge:
             for r, own in files.items()
         }
         self.adapters = [loader.adapter for loader in self._loaders.values()]
-        self._tasks = self._plan(config, options)
-        planned = {task.output_weight.name for task in self._tasks}
+        self._tensors = self._plan(config, options)
+        planned = {tensor.name for tensor in self._tensors}
         self.left_out = sorted(
             {
                 f"{name} of {adapter.name}"
@@ -158,7 +156,7 @@ class AdapterMerge:
 
     def __len__(self) -> int:
         """Return the number of weights to merge."""
-        return len(self._tasks)
+        return len(self._tensors)
 
     def run(self, rank: int | None = None, energy: float = 1.0) -> Iterator[MergedWeight]:
         """Merge one weight after the other.
@@ -173,10 +171,10 @@ class AdapterMerge:
         Raises:
             MergeError: if an input holds a NaN or an infinity, or no decomposition converges.
         """
-        for task in self._tasks:
-            module = _module(task)
+        for tensor in self._tensors:
+            module = _module(tensor)
             try:
-                compressed = self._compress(task, rank, energy)
+                compressed = self._compress(tensor, rank, energy)
             except LinAlgError as error:
                 raise MergeError(
                     f"{self._method.spec.name}: the updates of {module} cannot be decomposed: "
@@ -187,17 +185,13 @@ class AdapterMerge:
                 yield MergedWeight(module, compressed, self.base.kinds[module])
 
     @torch.no_grad()
-    def _compress(
-        self, task: ExecuteMergeMethodTask, rank: int | None, energy: float
-    ) -> Compressed:
-        merged = self._merged(task)
+    def _compress(self, tensor: PlannedTensor, rank: int | None, energy: float) -> Compressed:
+        merged = self._merge(tensor)
         # Elementwise merging of embeddings has no low rank of its own.
-        limit = rank if isinstance(merged, FactoredDelta) else rank or self._total_rank(task)
+        limit = rank if isinstance(merged, FactoredDelta) else rank or self._total_rank(tensor)
         return compress(merged, limit, energy)
 
-    def _plan(
-        self, config: MergeConfiguration, options: MergeOptions
-    ) -> list[ExecuteMergeMethodTask]:
+    def _plan(self, config: MergeConfiguration, options: MergeOptions) -> list[PlannedTensor]:
         architecture = arch_info_for_config(self.base.config)
         if architecture is None:
             raise MergeError(
@@ -208,42 +202,39 @@ class AdapterMerge:
         for reference, loader in self._loaders.items():
             headers = {name: loader.header(name) for name in loader.index.tensor_paths}
             loaders[reference] = HeaderLoader(loader.index, headers)
-        tasks = [tensor.task for tensor in plan_tensors(config, architecture, loaders, options)]
-        return [task for task in tasks if self._is_changed(task)]
+        tensors = plan_tensors(config, architecture, loaders, options)
+        return [tensor for tensor in tensors if self._is_changed(tensor)]
 
-    def _is_changed(self, task: ExecuteMergeMethodTask) -> bool:
-        return _module(task) in self.base.kinds and any(
+    def _is_changed(self, tensor: PlannedTensor) -> bool:
+        return _module(tensor) in self.base.kinds and any(
             isinstance(loader.adapter.updates.get(name), Product)
-            for loader, name in self._inputs(task)
+            for loader, name in self._inputs(tensor)
         )
 
-    def _inputs(self, task: ExecuteMergeMethodTask) -> Iterator[tuple[AdaptedLoader, str]]:
-        gather = task.gather_tensors
-        assert isinstance(gather, GatherTensors)
-        for reference in task.model_order:
+    def _inputs(self, tensor: PlannedTensor) -> Iterator[tuple[AdaptedLoader, str]]:
+        for reference in tensor.inputs:
             if reference in self._loaders:
-                yield self._loaders[reference], gather.weight_info[reference].name
+                yield self._loaders[reference], tensor.names[reference]
 
-    def _total_rank(self, task: ExecuteMergeMethodTask) -> int:
-        products = [loader.adapter.updates.get(name) for loader, name in self._inputs(task)]
+    def _total_rank(self, tensor: PlannedTensor) -> int:
+        products = [loader.adapter.updates.get(name) for loader, name in self._inputs(tensor)]
         return sum(product.rank for product in products if isinstance(product, Product))
 
     @exact_matmul()
-    def _merged(self, task: ExecuteMergeMethodTask) -> Delta:
+    def _merge(self, tensor: PlannedTensor) -> Delta:
         deltas = []
-        for loader, name in self._inputs(task):
-            tensor = loader.get_tensor(name)
-            assert isinstance(tensor, AdaptedTensor)
-            deltas.append(adapter_delta(tensor, loader.adapter.name, name))
-        settings = dict(task.parameters.items())
-        inputs = [reference for reference in task.model_order if reference in self._loaders]
+        for loader, name in self._inputs(tensor):
+            adapted = loader.get_tensor(name)
+            assert isinstance(adapted, AdaptedTensor)
+            deltas.append(adapter_delta(adapted, loader.adapter.name, name))
+        settings = dict(tensor.shared)
+        inputs = [reference for reference in tensor.inputs if reference in self._loaders]
         for parameter in self._method.spec.input_parameters:
             name = parameter.name
-            settings[name] = [task.input_parameters[reference][name] for reference in inputs]
+            settings[name] = [tensor.per_input[reference][name] for reference in inputs]
         output = _MergedDelta(deltas[0].shape)
         if not all(delta.is_zero() for delta in deltas):
-            vocabulary = task.output_weight.vocabulary_axis is not None
-            self._method.merge_deltas(deltas, settings, vocabulary, output)
+            self._method.merge_deltas(deltas, settings, tensor.vocabulary, output)
         return output.delta.scaled(settings["lambda"])
 
 
@@ -282,8 +273,8 @@ def _build_skeleton(
         ) from error
 
 
-def _module(task: ExecuteMergeMethodTask) -> str:
-    return task.output_weight.name.removesuffix(".weight")
+def _module(tensor: PlannedTensor) -> str:
+    return tensor.name.removesuffix(".weight")
 
 
 def _find_base_and_inputs(

@@ -46,7 +46,6 @@ class PlannedTensor:
         base_model: the model that the inputs are compared to, if any.
         shared: values of the parameters that all inputs share.
         per_input: by model, values of the parameters that are set for each input.
-        task: mergekit's task that merges it.
     """
 
     name: str
@@ -59,7 +58,6 @@ class PlannedTensor:
     base_model: ModelReference | None
     shared: Mapping[str, Any]
     per_input: Mapping[ModelReference, Mapping[str, Any]]
-    task: ExecuteMergeMethodTask
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,6 @@ def _read_task(task: ExecuteMergeMethodTask) -> PlannedTensor:
         base_model=task.base_model,
         shared=dict(task.parameters.items()),
         per_input={m: dict(values.items()) for m, values in task.input_parameters.items()},
-        task=task,
     )
 
 
