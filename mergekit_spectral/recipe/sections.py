@@ -22,8 +22,6 @@ from mergekit.config import (
 
 from mergekit_spectral.recipe.text import Key
 
-Settings = dict[str, ParameterSetting] | None
-
 
 @dataclass(frozen=True)
 class Section:
@@ -38,7 +36,7 @@ class Section:
         layers: the ``layer_range`` of an input of a slice.
     """
 
-    settings: Settings
+    settings: dict[str, ParameterSetting] | None
     base_model: ModelReference | None
     model: ModelReference | None = None
     key: Key = ("parameters",)
