@@ -24,6 +24,7 @@ from mergekit_spectral.spectral import (
     RenormalizedCoordinates,
     UnnormalizedCoordinates,
     above_tolerance,
+    exact_matmul,
     joint_decomposition,
     kept_rank,
 )
@@ -101,6 +102,7 @@ class WeightReport:
     pruned_unrenormalized: tuple[PrunedRows | None, ...]
 
 
+@exact_matmul()
 def inspect_weight(
     name: str,
     deltas: Sequence[Delta | None],

@@ -154,7 +154,7 @@ class DenseDelta(Delta):
         out_features, in_features = self.tuned.shape
         return out_features, in_features
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         return working_dtype(self.tuned.dtype)
 
@@ -295,12 +295,24 @@ class FactoredDelta(Delta):
     def T(self) -> FactoredDelta:
         return FactoredDelta(self.A.T, self.B.T)
 
-    @cached_property
+    @property
     def column_norms(self) -> Tensor:
+        return self._norms[0]
+
+    @property
+    def rounding_norms(self) -> Tensor:
+        # The columns of B·A may be far shorter than what adds up to them.
+        return self._norms[1]
+
+    @cached_property
+    def _norms(self) -> tuple[Tensor, Tensor]:
+        """The norms of D's columns, and those of what adds up to them."""
+        B, A = in_float64(self.B), in_float64(self.A)
         # With B = Q·R, the columns of R·A are as long as those of B·A.
-        R = torch.linalg.qr(in_float64(self.B), mode="r").R
-        norms: Tensor = torch.linalg.vector_norm(R @ in_float64(self.A), dim=0)
-        return norms.cpu()
+        R = torch.linalg.qr(B, mode="r").R
+        norms = torch.linalg.vector_norm(R @ A, dim=0)
+        added_up = (torch.linalg.vector_norm(B, dim=0).square() @ A.square()).sqrt_()
+        return norms.cpu(), added_up.cpu()
 
     def is_zero(self) -> bool:
         return not (bool(self.A.any()) and bool(self.B.any()))
@@ -316,13 +328,6 @@ class FactoredDelta(Delta):
         for part in slices(len(own), len(basis), _AT_A_TIME):
             torch.mm(basis[:, own[part]].double().T, B, out=left[part])
         return (left[which] * self.A[:, columns].double().T).sum(1)
-
-    @cached_property
-    def rounding_norms(self) -> Tensor:
-        # The columns of B·A may be far shorter than what adds up to them.
-        B, A = in_float64(self.B), in_float64(self.A)
-        norms: Tensor = torch.linalg.vector_norm(B, dim=0)
-        return (norms.square() @ A.square()).sqrt_().cpu()
 
     def without_cancellation(self) -> FactoredDelta:
         """Return D in factors whose float32 products keep their digits.

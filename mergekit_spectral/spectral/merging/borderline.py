@@ -199,7 +199,7 @@ class Borderline:
                 )
                 for side in (-1, 0, 1)
             )
-            for t in self.pruning.inputs_of(threshold):
+            for t in self.pruning.inputs_of[threshold]:
                 m = magnitudes[t]
                 may_decide = (m * (1 + off[t]) >= least) & (m * (1 - off[t]) <= most)
                 distance = torch.where(may_decide, (m - limit).abs(), torch.inf)
@@ -230,7 +230,7 @@ class Borderline:
         that of the rounded threshold.
         """
         below, candidates = 0, []
-        for t in self.pruning.inputs_of(threshold):
+        for t in self.pruning.inputs_of[threshold]:
             near = self._near(threshold, t, rows, rounded[t])
             below += int((near & (rounded[t] < threshold.lower)).sum())
             candidates.append(exact[t][near])

@@ -97,6 +97,7 @@ class Entries(ABC):
     Attributes:
         count: T.
         shape: (rows, columns), the shape of one input's entries.
+        numel: the number of entries of one input.
         cheap: whether computing them twice costs less than remembering many of them.
         errors: how far each input's values may be from exact ones, T rows [1, columns]. None if
             they are exact, or if `exact` is not available.
@@ -110,11 +111,7 @@ class Entries(ABC):
     def __init__(self, count: int, rows: int, columns: int):
         self.count = count
         self.shape = (rows, columns)
-
-    @property
-    def numel(self) -> int:
-        """The number of entries of one input."""
-        return self.shape[0] * self.shape[1]
+        self.numel = rows * columns
 
     @abstractmethod
     def take(self, rows: slice) -> Rows:
@@ -182,14 +179,15 @@ class Coordinates(Entries):
     cheap = False
 
     def __init__(self, joint: JointDecomposition, deltas: Sequence[Delta]):
-        super().__init__(len(deltas), joint.basis.shape[1], deltas[0].shape[1])
-        self.work = deltas[0].shape[0]
+        out_features, in_features = deltas[0].shape
+        super().__init__(len(deltas), joint.basis.shape[1], in_features)
+        self.work = out_features
         self.joint = joint
         self.deltas = deltas
         if joint.basis.dtype != torch.float64 and joint.basis.device.type in ("cpu", "cuda"):
             # A projection's error is that of a sum of `out` products. Measured, it is 6 eps of the
             # column's root mean square.
-            error = 30 * torch.finfo(joint.basis.dtype).eps / deltas[0].shape[0] ** 0.5
+            error = 30 * torch.finfo(joint.basis.dtype).eps / out_features**0.5
             self.errors = [error * delta.rounding_norms.to(joint.basis)[None] for delta in deltas]
 
     def take(self, rows: slice) -> Rows:
@@ -200,11 +198,10 @@ class Coordinates(Entries):
         return type(self)(self.joint, [self.deltas[t]])
 
     def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
-        values = []
-        for delta in self.deltas:
-            own = delta.projected_at(self.joint.finest_basis, rows, columns)
-            values.append(without_noise(own[None], delta.column_norms[columns.cpu()]).T)
-        return values
+        basis, place = self.joint.finest_basis, columns.cpu()
+        values = torch.cat([delta.projected_at(basis, rows, columns) for delta in self.deltas])
+        norms = torch.cat([delta.column_norms[place] for delta in self.deltas])
+        return list(torch.split(without_noise(values[None], norms).T, len(rows)))
 
 
 class RenormalizedCoordinates(Coordinates):

@@ -156,7 +156,8 @@ class Pruning:
     Attributes:
         bands: what is kept of each input; inputs may share a threshold.
         thresholds_of_inputs: each input's thresholds, as pairs of the input and one of them.
-        thresholds: the same without repetition.
+        inputs_of: the inputs that are pruned by each threshold.
+        thresholds: all of them, without repetition.
         drops: whether anything is to be dropped.
     """
 
@@ -171,18 +172,16 @@ class Pruning:
             for threshold in (band.low, band.high)
             if threshold is not None
         ]
-        self.thresholds = list(dict.fromkeys(own for _, own in self.thresholds_of_inputs))
+        self.inputs_of: dict[Threshold, list[int]] = {}
+        for t, threshold in self.thresholds_of_inputs:
+            self.inputs_of.setdefault(threshold, []).append(t)
+        self.thresholds = list(self.inputs_of)
         self.drops = bool(self.thresholds) or any(band.empty for band in self.bands)
-
-    def inputs_of(self, threshold: Threshold) -> list[int]:
-        """Return the inputs that are pruned by a threshold."""
-        return [t for t, own in self.thresholds_of_inputs if own is threshold]
 
     def bracket(self, samples: Sequence[Tensor], margin: float, slack: float) -> None:
         """Bracket all thresholds by a sample of each input's magnitudes; see `Threshold`."""
-        for threshold in self.thresholds:
-            own = [samples[t] for t in self.inputs_of(threshold)]
-            threshold.bracket(torch.cat(own), margin, slack)
+        for threshold, inputs in self.inputs_of.items():
+            threshold.bracket(torch.cat([samples[t] for t in inputs]), margin, slack)
 
     def count(self, magnitudes: Sequence[Tensor]) -> Tensor | None:
         """Count the next part of each input's magnitudes.

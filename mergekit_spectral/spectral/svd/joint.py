@@ -75,13 +75,12 @@ class JointDecomposition:
         """U in float64 where that is available, else in the working dtype."""
         return self.basis if self.exact_basis is None else self.exact_basis
 
-    @exact_matmul()
     def coordinates(self, delta: Delta, directions: slice = slice(None)) -> Tensor:
         """Return one input in the shared basis, Uᵀ·D_t = diag(s)·V_tᵀ, [k, in].
 
         What is zero but for rounding is set to zero: an entry below `TIE` of its column's length,
         and a row below the noise of the working dtype. Otherwise an input would vote in directions
-        that it has no part in, and in DRM at full size.
+        that it has no part in, and in DRM at full size. Call it within `exact_matmul`.
 
         Args:
             delta: D_t, [out, in].
@@ -104,8 +103,8 @@ def without_noise(coordinates: Tensor, column_norms: Tensor) -> Tensor:
     """Zero the entries that are at most `TIE` of their columns' lengths, in place.
 
     Args:
-        coordinates: [k, in].
-        column_norms: the lengths of the delta's columns, [in].
+        coordinates: [k, n], in columns of one or of several deltas.
+        column_norms: the lengths of those deltas' columns, [n].
     """
     limits = (TIE * column_norms).to(coordinates)
     for part in slices(len(coordinates), coordinates.shape[1], CACHE_BLOCK):
@@ -307,15 +306,16 @@ def _decompose_factored(
         rank: how many directions to keep.
         resolution: the smallest singular value, relative to the largest, that must be right.
     """
-    B = torch.cat([in_float64(B) for B, _ in factors], dim=1)
-    A = [in_float64(A) for _, A in factors]
+    B = in_float64(torch.cat([B for B, _ in factors], dim=1))
+    rows = in_float64(torch.cat([A for _, A in factors]))
     # The columns of B get unit length and A gets their lengths, so that what counts as small does
     # not depend on how B and A share their scale.
     lengths = torch.linalg.vector_norm(B, dim=0).clamp(min=torch.finfo(B.dtype).tiny)
     B = B / lengths
-    A = [n[:, None] * a for n, a in zip(torch.split(lengths, _ranks(A)), A, strict=True)]
-    if not any(bool(a.any()) for a in A):
+    rows = lengths[:, None] * rows
+    if not rows.any():
         return B[:, :0], B.new_zeros(0)
+    A = torch.split(rows, [len(A) for _, A in factors])
     fine = factors[0][0].dtype == torch.float64 or resolution < GRAM_RESOLUTION
     return _by_qr(B, A, rank) if fine else _by_gram(B, A, rank)
 
