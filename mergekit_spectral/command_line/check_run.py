@@ -11,7 +11,7 @@ from typing import Any
 import click
 from mergekit.options import MergeOptions
 
-from mergekit_spectral.checking.check import Report, check
+from mergekit_spectral.checking.checks import Report, check
 from mergekit_spectral.checking.estimate import Costs, gigabytes
 from mergekit_spectral.command_line.command import is_quiet
 from mergekit_spectral.command_line.transformers_output import silence_transformers

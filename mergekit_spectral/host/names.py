@@ -6,6 +6,7 @@ This module imports the standard library only; see `mergekit_spectral.host`.
 from __future__ import annotations
 
 import logging
+from importlib.machinery import PathFinder
 from types import ModuleType
 
 LOG = logging.getLogger(__name__)
@@ -123,6 +124,23 @@ def has_names(module: ModuleType) -> bool:
     if missing:
         refuse(f"{module.__name__} has no {', '.join(missing)}")
     return not missing
+
+
+def has_modules(mergekit: ModuleType) -> bool:
+    """Whether mergekit has all modules that we rely on; if not, `refuse` with the first one.
+
+    None of them is imported.
+    """
+    for module in NAMES:
+        path, name = mergekit.__path__, mergekit.__name__
+        for part in module.split(".")[1:]:
+            name = f"{name}.{part}"
+            spec = PathFinder.find_spec(name, path)
+            if spec is None:
+                refuse(f"there is no {name}")
+                return False
+            path = spec.submodule_search_locations or []
+    return True
 
 
 def _has(module: ModuleType, name: str) -> bool:

@@ -48,7 +48,7 @@ class MethodTable(dict[str, "MergeMethod"]):
         return super().values()
 
     def _add_ours(self) -> None:
-        if self._complete or not names.fits():
+        if self._complete or not names.fits() or not names.has_modules(sys.modules["mergekit"]):
             return
         try:
             from mergekit_spectral.methods.catalog import spectral_methods

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from mergekit_spectral import __version__
 from mergekit_spectral.adapters.adapter_files import CONFIG_NAME
-from mergekit_spectral.checking.check import plan_inspection
+from mergekit_spectral.checking.checks import plan_inspection
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.models import lend_checked_files
 from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor

@@ -10,7 +10,7 @@ from mergekit.options import MergeOptions
 from support.planted_faults import checked
 from support.stand_ins import StandIns
 
-from mergekit_spectral.checking.check import check
+from mergekit_spectral.checking.checks import check
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes").rglob("*.yml"))

@@ -9,7 +9,7 @@ import yaml
 from mergekit.options import MergeOptions
 from support.planted_faults import Workshop
 
-from mergekit_spectral.checking.check import check
+from mergekit_spectral.checking.checks import check
 
 
 @pytest.mark.parametrize("place", ["a model", "a file", "a folder that is read-only"])

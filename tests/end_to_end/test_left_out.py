@@ -15,7 +15,7 @@ from support.command import mergekit_yaml
 from support.recipe_builders import recipe
 from transformers import DeepseekV3ForCausalLM, LlamaConfig, PreTrainedModel
 
-from mergekit_spectral.checking.check import check
+from mergekit_spectral.checking.checks import check
 from mergekit_spectral.host.left_out import left_out
 
 WEIGHT = ((2, 2), torch.float32)

@@ -17,7 +17,7 @@ from support.checkpoints import Family
 from support.command import mergekit_yaml, try_mergekit_yaml
 from support.recipe_builders import METHODS, recipe
 
-from mergekit_spectral.checking.check import check
+from mergekit_spectral.checking.checks import check
 
 WEIGHT = "model.layers.1.mlp.up_proj.weight"
 SCALE = "model.layers.1.mlp.up_proj.weight_scale_inv"

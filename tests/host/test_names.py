@@ -127,12 +127,17 @@ class Lines(logging.Handler):
 
 logging.getLogger().addHandler(Lines())
 
-def import_all():
+def import_all(look_up):
     for module in modules:
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError:
+            pass
     registry = sys.modules["mergekit.merge_methods.registry"]
     table = getattr(registry, "_METHODS", {"ties": "ties of mergekit"})
-    merge = getattr(sys.modules["mergekit.merge"], "run_merge", lambda *_: "merged by mergekit")
+    merge = getattr(sys.modules.get("mergekit.merge"), "run_merge", lambda *_: "merged by mergekit")
+    if look_up:  # whether all modules are there is asked at the first look-up
+        table.values()
     works = bool(found) and list(table.values()) == ["ties of mergekit"]
     works = works and merge(SimpleNamespace(merge_method="drm"), None) == "merged by mergekit"
     return {"warnings": found, "works": works, "table": type(table).__name__,
@@ -140,13 +145,17 @@ def import_all():
 
 for path, code in cases:
     before = open(path).read()
-    open(path, "w").write(code)
+    module, hidden = os.path.dirname(path), os.path.join(folder, "hidden")
+    if code is None:
+        os.rename(module, hidden)
+    else:
+        open(path, "w").write(code)
     importlib.invalidate_caches()
     found = []
     read, write = os.pipe()
     if os.fork() == 0:  # each case needs an interpreter that has not imported mergekit
         try:
-            os.write(write, json.dumps(import_all()).encode())
+            os.write(write, json.dumps(import_all(code is None)).encode())
         except BaseException as error:
             os.write(write, json.dumps({"error": repr(error)}).encode())
         os._exit(0)
@@ -154,12 +163,19 @@ for path, code in cases:
     os.close(write)
     print(os.read(read, 65536).decode())
     os.close(read)
+    if code is None:
+        os.rename(hidden, module)
     open(path, "w").write(before)
 """
 
 
-def run_cases(stand_in: Path, cases: list[tuple[str, str]]) -> list[dict[str, object]]:
-    """Import all of a stand-in, once for each module that is written anew, with its new code."""
+def run_cases(stand_in: Path, cases: list[tuple[str, str | None]]) -> list[dict[str, object]]:
+    """Import all of a stand-in, once for each module that is written anew or taken away.
+
+    Args:
+        stand_in: the folder with the package.
+        cases: modules with their new code; None to take the module away.
+    """
     files = [(str(source_of(module, stand_in)), code) for module, code in cases]
     done = subprocess.run(
         [sys.executable, "-c", CASES],
@@ -174,7 +190,7 @@ def run_cases(stand_in: Path, cases: list[tuple[str, str]]) -> list[dict[str, ob
 def test_mergekits_with_all_names_or_without_one(stand_in: Path):
     (first, *_) = NAMES
     missing = [(module, name) for module, names in NAMES.items() for name in names]
-    codes = [(first, code_without(first, ""))]
+    codes: list[tuple[str, str | None]] = [(first, code_without(first, ""))]
     codes += [(module, code_without(module, name)) for module, name in missing]
     whole, *lacking = run_cases(stand_in, codes)
     assert whole["warnings"] == []
@@ -186,6 +202,18 @@ def test_mergekits_with_all_names_or_without_one(stand_in: Path):
         (warning,) = found["warnings"]
         start = "mergekit-spectral does not fit this version of mergekit, which continues without"
         assert warning == f"{start} it: {module} has no {name}."
+
+
+def test_mergekits_without_one_module(stand_in: Path):
+    # Without the table itself, nobody can ask for a method.
+    needed = "mergekit.merge_methods.registry"
+    missing = [module for module in NAMES if not needed.startswith(module)]
+    for module, found in zip(
+        missing, run_cases(stand_in, [(module, None) for module in missing]), strict=True
+    ):
+        assert found["works"], (module, found)
+        (warning,) = found["warnings"]
+        assert warning.endswith(f"continues without it: there is no {module}.")
 
 
 def test_a_run_merge_of_another_signature_is_left_alone(stand_in: Path):

@@ -15,7 +15,7 @@ from support import checkpoints
 from support.checkpoints import Family
 from support.recipe_builders import recipe as plain_recipe
 
-from mergekit_spectral.checking.check import Report, check
+from mergekit_spectral.checking.checks import Report, check
 from mergekit_spectral.recipe.findings import Finding
 from mergekit_spectral.recipe.text import dotted
 
