@@ -40,7 +40,8 @@ class ModelStructure:
     adapter's files nor in the base's, so it is looked up in the model itself.
 
     Args:
-        build: returns the model. If it raises an error, the structure has no modules.
+        build: returns the model, on the default device. If it raises an error, the structure has
+            no modules.
     """
 
     def __init__(self, build: Callable[[], nn.Module]):
@@ -50,6 +51,12 @@ class ModelStructure:
     def of(cls, config: PretrainedConfig, trust_remote_code: bool = False) -> ModelStructure:
         """Return the structure of the model that a configuration describes."""
         return cls(partial(_from_config, config, trust_remote_code))
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The model, whose weights have no values. Raises what `build` raises."""
+        with torch.device("meta"), no_init_weights():
+            return self._build()
 
     @cached_property
     def modules(self) -> Mapping[str, nn.Module]:
@@ -147,8 +154,7 @@ class ModelStructure:
     @cached_property
     def _model(self) -> nn.Module | None:
         try:
-            with torch.device("meta"), no_init_weights():
-                return self._build()
+            return self.model
         except Exception as error:  # the model's code can raise any exception
             LOG.debug("The base model cannot be built without its weights: %s", error)
             return None

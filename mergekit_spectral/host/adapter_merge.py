@@ -14,26 +14,23 @@ from pathlib import Path
 import torch
 from mergekit import merge_methods
 from mergekit.architecture import arch_info_for_config
-from mergekit.common import ModelReference, get_auto_cls
+from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.lazy_tensor_loader import ShardedTensorIndex
 from mergekit.options import MergeOptions
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedModel
 
 from mergekit_spectral.adapters import (
     AdaptedTensor,
     LayerKind,
     LoraAdapter,
     ModelStructure,
-    find_adapter,
 )
-from mergekit_spectral.adapters.adapter_files import AdapterFiles
 from mergekit_spectral.adapters.base_weights import Header
 from mergekit_spectral.adapters.lora import Product
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.loaders import HeaderLoader
-from mergekit_spectral.host.lora_inputs import AdaptedLoader
+from mergekit_spectral.host.lora_inputs import AdaptedLoader, find_adapter_files
 from mergekit_spectral.host.models import read_configuration
 from mergekit_spectral.host.plan import PlannedTensor, plan_tensors
 from mergekit_spectral.host.recipe_check import check_recipe
@@ -58,20 +55,34 @@ class ShapesOnly:
         index: of the weights' names.
         headers: their shapes, and float32, in which adapters are merged.
         config: the model's configuration.
-        architecture: the name of its class.
+        architecture: mergekit's definition of its architecture.
         structure: its modules.
         modules: names of all modules.
         kinds: of the modules that peft adapts by a product of two matrices, by name.
 
     Raises:
-        MergeError: the configuration cannot be read, or transformers cannot build the model.
+        MergeError: the configuration cannot be read, mergekit has no definition of the
+            architecture, or transformers cannot build the model.
     """
 
     def __init__(self, model: ModelReference, options: MergeOptions):
         self.model = model
-        self.config, self.architecture = read_configuration(model, options)
-        skeleton = _build_skeleton(model, self.config, self.architecture, options)
-        self.structure = ModelStructure(lambda: skeleton)
+        self.config, name = read_configuration(model, options)
+        architecture = arch_info_for_config(self.config)
+        if architecture is None:
+            raise MergeError(
+                f"mergekit has no definition of the architecture {name}, so adapters on it cannot "
+                "be merged without its weights; run mergekit-yaml."
+            )
+        self.architecture = architecture
+        self.structure = ModelStructure.of(self.config, options.trust_remote_code)
+        try:
+            skeleton = self.structure.model
+        except Exception as error:  # a configuration that contradicts itself may raise any
+            raise MergeError(
+                f"Model {model}: transformers cannot build {name} from its configuration "
+                f"({first_line(error)})."
+            ) from error
         state = skeleton.state_dict()
         self.headers = {key: (tuple(t.shape), torch.float32) for key, t in state.items()}
         self.index = ShardedTensorIndex("", True, dict.fromkeys(state, ""), [])
@@ -133,7 +144,7 @@ class AdapterMerge:
         check_recipe(config, method)
         self._method = method
         base, references = _find_base_and_inputs(config)
-        files = {reference: _find_files(reference, options) for reference in references}
+        files = {reference: find_adapter_files(reference, options) for reference in references}
         self.base = ShapesOnly(base, options)
         self.folders = {"the base model": Path(base.model.path)} | {
             f"the adapter {adapter.name}": adapter.weights.parent for adapter in files.values()
@@ -192,17 +203,10 @@ class AdapterMerge:
         return compress(merged, limit, energy)
 
     def _plan(self, config: MergeConfiguration, options: MergeOptions) -> list[PlannedTensor]:
-        architecture = arch_info_for_config(self.base.config)
-        if architecture is None:
-            raise MergeError(
-                f"mergekit has no definition of the architecture {self.base.architecture}, so "
-                "adapters on it cannot be merged without its weights; run mergekit-yaml."
-            )
         loaders = {self.base.model: HeaderLoader(self.base.index, self.base.headers)}
         for reference, loader in self._loaders.items():
-            headers = {name: loader.header(name) for name in loader.index.tensor_paths}
-            loaders[reference] = HeaderLoader(loader.index, headers)
-        tensors = plan_tensors(config, architecture, loaders, options)
+            loaders[reference] = HeaderLoader(loader.index, loader.headers())
+        tensors = plan_tensors(config, self.base.architecture, loaders, options)
         return [tensor for tensor in tensors if self._is_changed(tensor)]
 
     def _is_changed(self, tensor: PlannedTensor) -> bool:
@@ -257,22 +261,6 @@ class _MergedDelta(TensorOutput):
         self.delta = merged
 
 
-def _build_skeleton(
-    model: ModelReference, config: PretrainedConfig, architecture: str, options: MergeOptions
-) -> PreTrainedModel:
-    """Return a model without the values of its weights."""
-    try:
-        with torch.device("meta"):
-            return get_auto_cls(architecture).from_config(
-                config, trust_remote_code=options.trust_remote_code
-            )
-    except Exception as error:  # a configuration that contradicts itself may raise any
-        raise MergeError(
-            f"Model {model}: transformers cannot build {architecture} from its configuration "
-            f"({first_line(error)})."
-        ) from error
-
-
 def _module(tensor: PlannedTensor) -> str:
     return tensor.name.removesuffix(".weight")
 
@@ -307,9 +295,3 @@ def _find_base_and_inputs(
             "a plain model."
         )
     return base, inputs
-
-
-def _find_files(reference: ModelReference, options: MergeOptions) -> AdapterFiles:
-    assert reference.lora is not None
-    path, revision = reference.lora.path, reference.lora.revision
-    return find_adapter(path, revision, options.transformers_cache)

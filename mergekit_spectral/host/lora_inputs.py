@@ -14,6 +14,7 @@ from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.options import MergeOptions
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from mergekit_spectral.adapters import (
     AdaptedTensor,
@@ -23,6 +24,7 @@ from mergekit_spectral.adapters import (
     find_adapter,
 )
 from mergekit_spectral.adapters.adapted import Update
+from mergekit_spectral.adapters.adapter_files import AdapterFiles
 from mergekit_spectral.adapters.base_weights import BaseWeights, Header
 from mergekit_spectral.adapters.fitting import fit_to_base
 from mergekit_spectral.adapters.lora import Product
@@ -112,6 +114,10 @@ class AdaptedLoader(TensorLoader):
             dtype = self.weights.header(name)[1] if known else torch.float32
             return self.adapter.replacement_shape(name), dtype
         return self.weights.header(self.untied.get(name, name))
+
+    def headers(self) -> dict[str, Header]:
+        """Return the shapes and dtypes of all tensors, by name."""
+        return {name: self.header(name) for name in self.index.tensor_paths}
 
     def _read_base(self, name: str, device: torch.device) -> Tensor:
         if name in self.fused:
@@ -214,19 +220,48 @@ def _open_merged_base(reference: ModelReference, options: MergeOptions, table: L
 def _open_adapted(
     reference: ModelReference, options: MergeOptions, table: LoaderTable
 ) -> AdaptedLoader:
-    assert reference.lora is not None
-    path, revision = reference.lora.path, reference.lora.revision
-    adapter = LoraAdapter(find_adapter(path, revision, options.transformers_cache))
+    adapter = LoraAdapter(find_adapter_files(reference, options))
     base = reference.model_copy(update={"lora": None})
     weights = StoredWeights(table.open(base))
-    trust_remote_code = options.trust_remote_code
-    structure = ModelStructure.of(base.config(trust_remote_code), trust_remote_code)
-    loader = AdaptedLoader(
-        base, weights, adapter, structure, find_tied_weights(base, trust_remote_code)
-    )
+    config = base.config(options.trust_remote_code)
+    loader = open_on_base(adapter, base, weights, config, options.trust_remote_code)
     for oddity in find_oddities(loader, base):
         LOG.warning("%s", oddity)
     return loader
+
+
+def find_adapter_files(reference: ModelReference, options: MergeOptions) -> AdapterFiles:
+    """Return the adapter's files of a ``base+adapter`` reference.
+
+    Raises:
+        MergeError: the adapter is not found, or peft cannot read its configuration.
+    """
+    assert reference.lora is not None
+    path, revision = reference.lora.path, reference.lora.revision
+    return find_adapter(path, revision, options.transformers_cache)
+
+
+def open_on_base(
+    adapter: LoraAdapter,
+    base: ModelReference,
+    weights: BaseWeights,
+    config: PretrainedConfig,
+    trust_remote_code: bool,
+) -> AdaptedLoader:
+    """Return a loader for an adapter on its base.
+
+    Args:
+        adapter: the adapter, as peft wrote it.
+        base: the reference of the base alone.
+        weights: the base's weights.
+        config: the base's configuration.
+        trust_remote_code: whether the base's own code may be run.
+
+    Raises:
+        MergeError: the adapter does not fit the base.
+    """
+    structure = ModelStructure.of(config, trust_remote_code)
+    return AdaptedLoader(base, weights, adapter, structure, _find_tied_weights(config))
 
 
 def find_oddities(loader: AdaptedLoader, base: ModelReference) -> Iterator[str]:
@@ -244,9 +279,8 @@ def find_oddities(loader: AdaptedLoader, base: ModelReference) -> Iterator[str]:
         )
 
 
-def find_tied_weights(model: ModelReference, trust_remote_code: bool) -> dict[str, tuple[str, ...]]:
+def _find_tied_weights(config: PretrainedConfig) -> dict[str, tuple[str, ...]]:
     """Return the weights that a model's files may lack, each with those that it may be tied to."""
-    config = model.config(trust_remote_code)
     architecture = arch_info_for_config(config)
     if architecture is None:
         return {}

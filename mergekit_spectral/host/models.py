@@ -17,7 +17,6 @@ from transformers import PretrainedConfig
 
 from mergekit_spectral.adapters import (
     LoraAdapter,
-    ModelStructure,
     NotAProductError,
     find_adapter,
 )
@@ -35,9 +34,8 @@ from mergekit_spectral.host.checkpoints import (
 )
 from mergekit_spectral.host.loaders import HeaderLoader, lend_loaders
 from mergekit_spectral.host.lora_inputs import (
-    AdaptedLoader,
     find_oddities,
-    find_tied_weights,
+    open_on_base,
     read_adapters_in_factors,
 )
 from mergekit_spectral.methods import SpectralMethod
@@ -229,10 +227,9 @@ def _read_headers(
         return CheckedModel(reference, checkpoint, config, None, index, headers), []
     base = reference.model_copy(update={"lora": None})
     try:
-        ties = find_tied_weights(base, options.trust_remote_code)
         stored = StoredWeights(LazyTensorLoader(index))
-        structure = ModelStructure.of(config, options.trust_remote_code)
-        loader = AdaptedLoader(base, stored, LoraAdapter(files), structure, ties)
+        adapter = LoraAdapter(files)
+        loader = open_on_base(adapter, base, stored, config, options.trust_remote_code)
     except NotAProductError as refusal:
         message = (
             f"Adapter {reference.lora} uses {refusal.what}, which is not an added product of two "
@@ -243,6 +240,5 @@ def _read_headers(
     except RuntimeError as problem:
         raise MergeError(f"{reference}: {first_line(problem)}.") from problem
     findings = [warning(oddity, key) for oddity in find_oddities(loader, base)]
-    headers = {name: loader.header(name) for name in loader.index.tensor_paths}
-    index, adapter = loader.index, loader.adapter
+    adapter, index, headers = loader.adapter, loader.index, loader.headers()
     return CheckedModel(reference, checkpoint, config, adapter, index, headers, files), findings
