@@ -9,7 +9,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from mergekit_spectral.adapters.base_weights import DTYPES, Shape
+from mergekit_spectral.adapters.stored_tensors import DTYPES, Shape
 from mergekit_spectral.errors import MergeError, first_line
 
 

@@ -8,9 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 
-from mergekit_spectral.adapters.base_weights import BaseWeights
+from mergekit_spectral.adapters.base_model import BaseStructure, BaseWeights
 from mergekit_spectral.adapters.lora import Addition, LoraAdapter, Product
-from mergekit_spectral.adapters.structure import ModelStructure
 from mergekit_spectral.adapters.tensor_names import find_name, kind_of
 from mergekit_spectral.adapters.wrapped import (
     find_wrapped_updates,
@@ -21,7 +20,7 @@ from mergekit_spectral.errors import MergeError
 
 
 def fit_to_base(
-    adapter: LoraAdapter, base: str, weights: BaseWeights, structure: ModelStructure
+    adapter: LoraAdapter, base: str, weights: BaseWeights, structure: BaseStructure
 ) -> LoraAdapter:
     """Return a copy of the adapter with the base's names and axes for the weights it changes.
 
@@ -54,7 +53,7 @@ def fit_to_base(
 
 
 def _find_stored_names(
-    adapter: LoraAdapter, base: str, known: Collection[str], structure: ModelStructure
+    adapter: LoraAdapter, base: str, known: Collection[str], structure: BaseStructure
 ) -> dict[str, str]:
     """Return the names in the base's files, by the adapter's names, of the weights it changes."""
     found = {name: find_name(known, name) for name in (*adapter.updates, *adapter.replacements)}
@@ -103,7 +102,7 @@ def _orient(
     adapter: LoraAdapter,
     base: str,
     weights: BaseWeights,
-    structure: ModelStructure,
+    structure: BaseStructure,
     own_names: Mapping[str, str],
 ) -> None:
     """Transpose the updates of the layers that store their weights as [in, out].

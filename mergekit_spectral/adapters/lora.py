@@ -22,8 +22,8 @@ from torch import Tensor
 
 from mergekit_spectral.adapters.adapter_files import CONFIG_NAME, AdapterFiles
 from mergekit_spectral.adapters.adapter_tensors import FACTOR_DTYPES, AdapterTensors
-from mergekit_spectral.adapters.base_weights import Shape
 from mergekit_spectral.adapters.patterns import SECONDS, match_patterns
+from mergekit_spectral.adapters.stored_tensors import Shape
 from mergekit_spectral.errors import MergeError, first_line
 
 _PREFIX = "base_model.model."

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mergekit_spectral.adapters.base_weights import CODES, BaseWeights, Shape
+from mergekit_spectral.adapters.base_model import BaseStructure, BaseWeights
 from mergekit_spectral.adapters.lora import LoraAdapter, NotAProductError, Product
-from mergekit_spectral.adapters.structure import ModelStructure
+from mergekit_spectral.adapters.stored_tensors import CODES, Shape
 from mergekit_spectral.adapters.tensor_names import find_name
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.spectral import dtype_name
@@ -58,7 +58,7 @@ class _Target:
         return layouts | ({True} if self.is_stack and self.sides[::-1] == matrix else set())
 
 
-def mark_wrapped_modules(adapter: LoraAdapter, structure: ModelStructure) -> LoraAdapter:
+def mark_wrapped_modules(adapter: LoraAdapter, structure: BaseStructure) -> LoraAdapter:
     """Return a copy of the adapter in which `wrapped` has all modules that belong there.
 
     These are the modules of which the adapter changes other parameters than the weight. The
@@ -79,7 +79,7 @@ def mark_wrapped_modules(adapter: LoraAdapter, structure: ModelStructure) -> Lor
 
 
 def find_wrapped_updates(
-    adapter: LoraAdapter, base: str, weights: BaseWeights, structure: ModelStructure
+    adapter: LoraAdapter, base: str, weights: BaseWeights, structure: BaseStructure
 ) -> dict[str, Product]:
     """Return the updates of the parameters in an adapter's `wrapped`, by the parameters' names.
 
@@ -126,7 +126,7 @@ def is_targeted(adapter: LoraAdapter, parameter: str) -> bool:
 
 
 def _find_targets(
-    adapter: LoraAdapter, base: str, weights: BaseWeights, structure: ModelStructure
+    adapter: LoraAdapter, base: str, weights: BaseWeights, structure: BaseStructure
 ) -> Iterator[_Target]:
     """Yield the parameters that belong to the factors in `wrapped`.
 
@@ -161,7 +161,7 @@ def _find_targets(
 
 
 def _parameters(
-    adapter: LoraAdapter, module: str, structure: ModelStructure
+    adapter: LoraAdapter, module: str, structure: BaseStructure
 ) -> dict[str, nn.Parameter]:
     """Return the parameters of a module that are in `target_parameters`, in the module's order."""
     if not adapter.config.target_parameters:

@@ -17,6 +17,7 @@ What mergekit reads, and what it plans:
 - `mergeable`: which stored tensors are weights.
 - `checkpoints`: a whole model's files and their headers.
 - `dense_inputs`: loaders for models without an adapter.
+- `structure`: the modules of an adapter's base, and which stored tensors belong to them.
 - `lora_inputs`: loaders for ``base+adapter``, which read adapters in factors.
 - `left_out`: the tensors of a model that a merge does not read.
 - `models`: the models that a recipe names, by their headers.

@@ -24,16 +24,16 @@ from mergekit_spectral.adapters import (
     AdaptedTensor,
     LayerKind,
     LoraAdapter,
-    ModelStructure,
 )
-from mergekit_spectral.adapters.base_weights import Header
 from mergekit_spectral.adapters.lora import Product
+from mergekit_spectral.adapters.stored_tensors import Header
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.loaders import HeaderLoader
 from mergekit_spectral.host.lora_inputs import AdaptedLoader, find_adapter_files
 from mergekit_spectral.host.models import read_configuration
 from mergekit_spectral.host.plan import PlannedTensor, plan_tensors
 from mergekit_spectral.host.recipe_check import check_recipe
+from mergekit_spectral.host.structure import ModelStructure
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.methods.task_deltas import adapter_delta
 from mergekit_spectral.spectral import (

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from mergekit_spectral.adapters.adapter_files import CONFIG_NAME as ADAPTER_CONFIG
-from mergekit_spectral.adapters.base_weights import DTYPES, Header
+from mergekit_spectral.adapters.stored_tensors import DTYPES, Header
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.loaders import Loader
 from mergekit_spectral.host.mergeable import why_not_mergeable

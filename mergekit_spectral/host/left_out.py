@@ -15,7 +15,7 @@ import transformers
 from mergekit.common import ModelReference
 from transformers import PretrainedConfig
 
-from mergekit_spectral.adapters.base_weights import Header
+from mergekit_spectral.adapters.stored_tensors import Header
 from mergekit_spectral.adapters.tensor_names import kind_of
 from mergekit_spectral.host.checkpoints import StoredWeights
 from mergekit_spectral.host.dense_inputs import WeightLoader

@@ -14,7 +14,7 @@ from mergekit.io.tasks import LoaderCache
 from mergekit.options import MergeOptions
 from torch import Tensor
 
-from mergekit_spectral.adapters.base_weights import Header
+from mergekit_spectral.adapters.stored_tensors import Header
 
 
 class TensorLoader(ABC):

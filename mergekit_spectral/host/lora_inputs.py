@@ -19,19 +19,20 @@ from transformers import PretrainedConfig
 from mergekit_spectral.adapters import (
     AdaptedTensor,
     LoraAdapter,
-    ModelStructure,
     NotAProductError,
     find_adapter,
 )
 from mergekit_spectral.adapters.adapted import Update
 from mergekit_spectral.adapters.adapter_files import AdapterFiles
-from mergekit_spectral.adapters.base_weights import BaseWeights, Header
+from mergekit_spectral.adapters.base_model import BaseWeights
 from mergekit_spectral.adapters.fitting import fit_to_base
 from mergekit_spectral.adapters.lora import Product
+from mergekit_spectral.adapters.stored_tensors import Header
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.checkpoints import StoredWeights
 from mergekit_spectral.host.loaders import Loader, LoaderTable, TensorLoader
 from mergekit_spectral.host.mergeable import why_not_mergeable
+from mergekit_spectral.host.structure import ModelStructure
 from mergekit_spectral.recipe.sections import base_models
 from mergekit_spectral.spectral import dtype_name
 

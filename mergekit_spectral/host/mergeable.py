@@ -9,7 +9,7 @@ from mergekit.common import dtype_from_name
 from mergekit.config import MergeConfiguration
 from torch import Tensor
 
-from mergekit_spectral.adapters.base_weights import CODES
+from mergekit_spectral.adapters.stored_tensors import CODES
 from mergekit_spectral.spectral import FLOATS, dtype_name
 
 _UNQUANTIZED = "take the model that it was made from, in float16 or bfloat16"

@@ -21,7 +21,7 @@ from mergekit_spectral.adapters import (
     find_adapter,
 )
 from mergekit_spectral.adapters.adapter_files import CONFIG_NAME, WEIGHTS_NAMES, AdapterFiles
-from mergekit_spectral.adapters.base_weights import Header
+from mergekit_spectral.adapters.stored_tensors import Header
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.checkpoints import (
     Checkpoint,

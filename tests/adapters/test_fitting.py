@@ -19,10 +19,11 @@ from support.weights import Weights
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mergekit_spectral.adapters import LoraAdapter, ModelStructure, find_adapter
+from mergekit_spectral.adapters import LoraAdapter, find_adapter
 from mergekit_spectral.adapters.fitting import fit_to_base
 from mergekit_spectral.adapters.tensor_names import find_name
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.structure import ModelStructure
 
 PARTS = st.sampled_from(["model", "layers", "0", "1", "mlp", "weight"])
 NAMES = st.lists(PARTS, min_size=1, max_size=5).map(".".join)

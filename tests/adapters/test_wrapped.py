@@ -15,9 +15,10 @@ from support.weights import Weights
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mergekit_spectral.adapters import LoraAdapter, ModelStructure, find_adapter
+from mergekit_spectral.adapters import LoraAdapter, find_adapter
 from mergekit_spectral.adapters.fitting import fit_to_base
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.structure import ModelStructure
 
 EXPERTS, RANK = 4, 3
 MODELS = {

@@ -42,11 +42,7 @@ ABOVE_HOST = (
     "mergekit.tokenizer.config",
 )
 MERGEKIT = {
-    "adapters": (
-        "mergekit.architecture",
-        "mergekit.common",
-        "mergekit.io.lazy_tensor_loader",
-    ),
+    "adapters": ("mergekit.io.lazy_tensor_loader",),
     "methods": METHODS,
     "recipe": RECIPES,
     "host": ("mergekit",),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mergekit_spectral.adapters import ModelStructure
+from mergekit_spectral.host.structure import ModelStructure
 
 
 class Toy(nn.Module):

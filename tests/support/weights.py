@@ -6,7 +6,7 @@ import torch
 from mergekit.io.lazy_tensor_loader import ShardedTensorIndex
 from torch import Tensor
 
-from mergekit_spectral.adapters.base_weights import Header
+from mergekit_spectral.adapters.stored_tensors import Header
 
 
 class Weights:

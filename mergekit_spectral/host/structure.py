@@ -1,4 +1,8 @@
-"""The modules of an adapter's base model, as transformers builds them, without their weights."""
+"""The structure of an adapter's base model, as transformers builds it, without its weights.
+
+The structure has the modules, maps the names of tensors between the files and the model, and
+assembles tensors that the files hold in parts, such as stacked experts.
+"""
 
 from __future__ import annotations
 

@@ -1,14 +1,8 @@
-"""The interface to the weights of an adapter's base: shapes and dtypes, and values on demand."""
+"""What the headers of stored tensors say: shapes and dtypes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 import torch
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from mergekit.io.lazy_tensor_loader import ShardedTensorIndex
 
 Shape = tuple[int, ...]
 Header = tuple[Shape, torch.dtype]
@@ -31,19 +25,3 @@ DTYPES = {
 
 CODES = (torch.int8, torch.uint8, torch.int32)
 """Dtypes of quantized weights. Position ids, masks and counters have other integer dtypes."""
-
-
-class BaseWeights(Protocol):
-    """The weights of a base model.
-
-    Attributes:
-        index: mergekit's index of the weights.
-    """
-
-    index: ShardedTensorIndex
-
-    def header(self, name: str) -> Header:
-        """Return a weight's shape and dtype."""
-
-    def read(self, name: str, device: torch.device) -> Tensor:
-        """Return a weight on `device`."""
