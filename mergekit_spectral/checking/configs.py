@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mergekit_spectral.checking.subject import Subject
-from mergekit_spectral.host.models import CheckedModel
+from mergekit_spectral.host.models import OpenedModel
 from mergekit_spectral.recipe.findings import Finding, warning
 
 
@@ -33,5 +33,5 @@ def check_configs(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _ties_head(model: CheckedModel) -> bool:
+def _ties_head(model: OpenedModel) -> bool:
     return bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))

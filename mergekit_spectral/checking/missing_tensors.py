@@ -10,8 +10,8 @@ from mergekit.merge_methods.base import MergeMethod, OptionalTensorPolicy
 
 from mergekit_spectral.checking.shapes import count_names
 from mergekit_spectral.checking.subject import Subject
-from mergekit_spectral.host.left_out import LeftOut, left_out
 from mergekit_spectral.host.plan import PlannedTensor
+from mergekit_spectral.host.unread_weights import UnreadWeights, find_unread_weights
 from mergekit_spectral.recipe.findings import Finding, error, warning
 
 
@@ -66,7 +66,9 @@ def check_left_out(subject: Subject) -> Iterator[Finding]:
     base = config.base_model
     some_layers = any(group.is_slice for group in subject.recipe.groups)
     missing = {
-        reference: left_out(model.headers, merge.read[reference], model.config, some_layers)
+        reference: find_unread_weights(
+            model.headers, merge.read[reference], model.config, some_layers
+        )
         for reference, model in merge.models.items()
     }
     for reference, lacking in missing.items():
@@ -80,7 +82,7 @@ def check_left_out(subject: Subject) -> Iterator[Finding]:
         # Recipes that name modules leave out whole modules deliberately.
         if lost and not config.modules:
             count = len(merge.models[reference].headers)
-            yield error(f"{LeftOut(lost, ()).sentence(reference, count)}.", named[reference])
+            yield error(f"{UnreadWeights(lost, ()).sentence(reference, count)}.", named[reference])
             if base is None:
                 return
         unlike = [

@@ -11,7 +11,7 @@ from mergekit.merge_methods.base import MergeMethod
 from mergekit.options import MergeOptions
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.models import CheckedModel, open_models
+from mergekit_spectral.host.models import OpenedModel, open_models
 from mergekit_spectral.host.plan import (
     ModelArchitecture,
     PlannedMerge,
@@ -41,7 +41,7 @@ class Subject:
     options: MergeOptions
     out: Path
     method: MergeMethod | None
-    models: Mapping[ModelReference, CheckedModel] = field(default_factory=dict)
+    models: Mapping[ModelReference, OpenedModel] = field(default_factory=dict)
     architecture: ModelArchitecture | None = None
     plan: PlannedMerge | None = None
 

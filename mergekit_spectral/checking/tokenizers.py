@@ -11,9 +11,9 @@ from tokenizers import Tokenizer
 
 from mergekit_spectral.checking.subject import Subject
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.chat_templates import chat_template_names
 from mergekit_spectral.host.checkpoints import find_folder
-from mergekit_spectral.host.models import CheckedModel, describe_refusal
-from mergekit_spectral.host.plan import chat_template_names
+from mergekit_spectral.host.models import OpenedModel, describe_refusal
 from mergekit_spectral.recipe.findings import Finding, error, warning
 from mergekit_spectral.recipe.text import Key
 
@@ -122,7 +122,7 @@ def _check_token(token: str, wanted: TokenEmbeddingConfig, subject: Subject) -> 
             )
 
 
-def _has_token(model: CheckedModel, text: str) -> bool:
+def _has_token(model: OpenedModel, text: str) -> bool:
     """Return whether a model's tokenizer has a token; True if it has no tokenizer.json."""
     file = model.checkpoint.folder / "tokenizer.json"
     return not file.is_file() or Tokenizer.from_file(str(file)).token_to_id(text) is not None

@@ -79,7 +79,7 @@ def merge_into_adapter(
     merge = AdapterMerge(config, options)
     check_folder(out, merge.folders, overwrite)
     base = merge.base.model
-    for name in merge.left_out:
+    for name in merge.dropped:
         console.print(f"Left out: {name}, which an adapter of products cannot hold.")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

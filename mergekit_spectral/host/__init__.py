@@ -10,6 +10,7 @@ one:
 - `import_hooks`: call a function at the end of a module's import.
 - `registration`: the table of merge methods in which ours appear.
 - `changes`: the table and the two functions that are changed, each when its module is imported.
+  `run_merge` changes two more functions at the first merge with one of our methods.
 
 What mergekit reads, and what it plans:
 
@@ -19,8 +20,9 @@ What mergekit reads, and what it plans:
 - `dense_inputs`: loaders for models without an adapter.
 - `structure`: the modules of an adapter's base, and which stored tensors belong to them.
 - `lora_inputs`: loaders for ``base+adapter``, which read adapters in factors.
-- `left_out`: the tensors of a model that a merge does not read.
-- `models`: the models that a recipe names, by their headers.
+- `unread_weights`: the weights of a model that a merge does not read.
+- `models`: open the models that a recipe names, from headers alone, and lend their files.
+- `chat_templates`: the chat templates that come with mergekit.
 - `plan`: the plan that mergekit makes of a merge, used by check, inspect and the adapter command.
 
 What is done with a recipe for one of our methods:

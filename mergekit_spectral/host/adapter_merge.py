@@ -32,7 +32,7 @@ from mergekit_spectral.host.loaders import HeaderLoader
 from mergekit_spectral.host.lora_inputs import AdaptedLoader, find_adapter_files
 from mergekit_spectral.host.models import read_configuration
 from mergekit_spectral.host.plan import PlannedTensor, plan_tensors
-from mergekit_spectral.host.recipe_check import check_recipe
+from mergekit_spectral.host.recipe_check import require_valid_recipe
 from mergekit_spectral.host.structure import ModelStructure
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.methods.task_deltas import adapter_delta
@@ -48,7 +48,7 @@ from mergekit_spectral.spectral import (
 )
 
 
-class ShapesOnly:
+class BaseWithoutWeights:
     """The weights of a model that is known by its configuration alone.
 
     Attributes:
@@ -126,7 +126,7 @@ class AdapterMerge:
         base: what is known of the base.
         adapters: the inputs, in the recipe's order.
         folders: of the base, if it is local, and of the inputs, by what they are.
-        left_out: names of what the adapters carry and an adapter of products cannot: whole tensors,
+        dropped: names of what the adapters carry and an adapter of products cannot: whole tensors,
             updates of biases and of modules that peft does not adapt.
 
     Raises:
@@ -141,11 +141,11 @@ class AdapterMerge:
                 f"{config.merge_method} cannot be merged into an adapter; `merge_method` must be "
                 "drm, star or knots_*."
             )
-        check_recipe(config, method)
+        require_valid_recipe(config, method)
         self._method = method
         base, references = _find_base_and_inputs(config)
         files = {reference: find_adapter_files(reference, options) for reference in references}
-        self.base = ShapesOnly(base, options)
+        self.base = BaseWithoutWeights(base, options)
         self.folders = {"the base model": Path(base.model.path)} | {
             f"the adapter {adapter.name}": adapter.weights.parent for adapter in files.values()
         }
@@ -156,7 +156,7 @@ class AdapterMerge:
         self.adapters = [loader.adapter for loader in self._loaders.values()]
         self._tensors = self._plan(config, options)
         planned = {tensor.name for tensor in self._tensors}
-        self.left_out = sorted(
+        self.dropped = sorted(
             {
                 f"{name} of {adapter.name}"
                 for adapter in self.adapters
@@ -281,7 +281,7 @@ def _find_base_and_inputs(
             "or run mergekit-yaml."
         )
     base = config.base_model
-    assert base is not None  # as `check_recipe` demands
+    assert base is not None  # as `require_valid_recipe` demands
     inputs = [entry.model for entry in config.models if entry.model != base]
     for reference in inputs:
         if reference.lora is None or reference.model_copy(update={"lora": None}) != base:

@@ -1,7 +1,8 @@
-"""What we change in mergekit: a table of methods and two functions.
+"""What we change in mergekit when it is imported: a table of methods and two functions.
 
 Each change is made at the end of the import of one module and imports nothing. Our methods are
-imported when somebody first asks mergekit for them.
+imported when somebody first asks mergekit for them. Two more functions are changed at the first
+merge with one of our methods, in `mergekit_spectral.host.run_merge`.
 """
 
 from __future__ import annotations

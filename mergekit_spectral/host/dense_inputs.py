@@ -118,7 +118,7 @@ class HostLoader(TensorLoader):
         self._loader.flush()
 
 
-def refuse_other_than_weights(
+def lend_weight_loaders(
     config: MergeConfiguration, table: LoaderTable
 ) -> dict[ModelReference, WeightLoader]:
     """Have mergekit refuse tensors that are not weights in the files of a recipe's models.

@@ -1,4 +1,4 @@
-"""The models that a recipe names: their configurations and headers, their adapters."""
+"""Open the models that a recipe names, from headers alone, and lend their files to mergekit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from mergekit_spectral.recipe.text import Key
 
 
 @dataclass(frozen=True)
-class CheckedModel:
+class OpenedModel:
     """A model that a recipe names, of which the configuration and the headers have been read.
 
     Attributes:
@@ -81,7 +81,7 @@ class CheckedModel:
 
 def open_models(
     recipe: Recipe, options: MergeOptions
-) -> tuple[dict[ModelReference, CheckedModel], list[Finding]]:
+) -> tuple[dict[ModelReference, OpenedModel], list[Finding]]:
     """Read the headers of a recipe's models.
 
     Args:
@@ -91,7 +91,7 @@ def open_models(
     Returns:
         The models that are on this machine and can be read, and findings about the others.
     """
-    models: dict[ModelReference, CheckedModel] = {}
+    models: dict[ModelReference, OpenedModel] = {}
     findings: list[Finding] = []
     checkpoints: dict[ModelPath, Checkpoint | None] = {}
     folder, converted = recipe.path.parent, recipe.config.dtype is not None
@@ -122,7 +122,7 @@ def describe_refusal(problem: MergeError, key: Key) -> Finding:
 
 def copied_inputs(
     method: MergeMethod | None,
-    models: Mapping[ModelReference, CheckedModel],
+    models: Mapping[ModelReference, OpenedModel],
     bases: Collection[ModelReference],
 ) -> list[ModelReference]:
     """Return the LoRA inputs that a merge first merges into copies of their bases.
@@ -138,7 +138,7 @@ def copied_inputs(
 
 
 def whole_inputs(
-    models: Mapping[ModelReference, CheckedModel], bases: Collection[ModelReference]
+    models: Mapping[ModelReference, OpenedModel], bases: Collection[ModelReference]
 ) -> list[ModelReference]:
     """Return the LoRA inputs that cannot be read in factors, because they are no products or bases.
 
@@ -154,16 +154,16 @@ def whole_inputs(
 
 
 def header_loaders(
-    models: Mapping[ModelReference, CheckedModel],
+    models: Mapping[ModelReference, OpenedModel],
 ) -> dict[ModelReference, HeaderLoader]:
     """Return loaders that give mergekit the headers of models and nothing else."""
     return {r: HeaderLoader(model.index, model.headers) for r, model in models.items()}
 
 
 @contextmanager
-def lend_checked_files(
+def lend_opened_files(
     config: MergeConfiguration,
-    models: Mapping[ModelReference, CheckedModel],
+    models: Mapping[ModelReference, OpenedModel],
     options: MergeOptions,
 ) -> Iterator[None]:
     """Have mergekit read the files of models that were checked, without asking the hub for them.
@@ -220,11 +220,11 @@ def _read_headers(
     files: AdapterFiles | None,
     options: MergeOptions,
     key: Key,
-) -> tuple[CheckedModel, list[Finding]]:
+) -> tuple[OpenedModel, list[Finding]]:
     config, _ = read_configuration(reference, options)
     index, headers = checkpoint.index, checkpoint.headers
     if files is None:
-        return CheckedModel(reference, checkpoint, config, None, index, headers), []
+        return OpenedModel(reference, checkpoint, config, None, index, headers), []
     base = reference.model_copy(update={"lora": None})
     try:
         stored = StoredWeights(LazyTensorLoader(index))
@@ -235,10 +235,10 @@ def _read_headers(
             f"Adapter {reference.lora} uses {refusal.what}, which is not an added product of two "
             "matrices."
         )
-        model = CheckedModel(reference, checkpoint, config, None, index, headers, files)
+        model = OpenedModel(reference, checkpoint, config, None, index, headers, files)
         return model, [note(message, key)]
     except RuntimeError as problem:
         raise MergeError(f"{reference}: {first_line(problem)}.") from problem
     findings = [warning(oddity, key) for oddity in find_oddities(loader, base)]
     adapter, index, headers = loader.adapter, loader.index, loader.headers()
-    return CheckedModel(reference, checkpoint, config, adapter, index, headers, files), findings
+    return OpenedModel(reference, checkpoint, config, adapter, index, headers, files), findings

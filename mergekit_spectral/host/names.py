@@ -12,6 +12,7 @@ from types import ModuleType
 LOG = logging.getLogger(__name__)
 
 NAMES: dict[str, tuple[str, ...]] = {
+    "mergekit._data.chat_templates": (),
     "mergekit.architecture": (
         "ModelArchitecture.all_weights",
         "ModelArchitecture.modules",
@@ -72,7 +73,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "mergekit.merge_methods.base": (
         "BasePolicy",
         "BatchOptions",
-        "GroupMergeMethod",
+        "GroupMergeMethod._execute",
         "InputContract",
         "MISSING",
         "MergeMethod.validate_inputs",
@@ -85,7 +86,10 @@ NAMES: dict[str, tuple[str, ...]] = {
         "TensorGroup",
         "TensorMetadata",
     ),
-    "mergekit.merge_methods.generalized_task_arithmetic": ("GeneralizedTaskArithmeticMerge",),
+    "mergekit.merge_methods.generalized_task_arithmetic": (
+        "GeneralizedTaskArithmeticMerge.consensus_method",
+        "GeneralizedTaskArithmeticMerge.sparsification_method",
+    ),
     "mergekit.merge_methods.registry": ("_METHODS", "get", "registered_methods"),
     "mergekit.merge_methods.task_adapter": (
         "ExecuteMergeMethodTask.base_model",
@@ -112,7 +116,8 @@ NAMES: dict[str, tuple[str, ...]] = {
 """For each of mergekit's modules, what it must have once it is imported.
 
 These are all names that this package imports or replaces, and those attributes of its classes that
-a merge or a plan cannot do without. mergekit's documentation promises few of them.
+a merge or a plan cannot do without. Of a module without names, only the files beside it are used.
+mergekit's documentation promises few of them.
 """
 
 _misfits: list[str] = []

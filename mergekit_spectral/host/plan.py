@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from mergekit._data import chat_templates
 from mergekit.architecture import ModelArchitecture as ModelArchitecture
 from mergekit.architecture import WeightInfo, get_architecture_info
 from mergekit.common import ModelReference
@@ -26,7 +23,7 @@ from torch import Tensor
 
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.loaders import Loader, lend_loaders
-from mergekit_spectral.host.models import CheckedModel, copied_inputs, header_loaders
+from mergekit_spectral.host.models import OpenedModel, copied_inputs, header_loaders
 from mergekit_spectral.recipe.reading import Recipe
 
 
@@ -42,7 +39,6 @@ class PlannedTensor:
         inputs: by model, in the recipe's order, the tensor without entries, or None where the
             model has none.
         names: by model, what the tensor is called there, which may be an alias.
-        loads: by model, mergekit's task that reads it.
         base_model: the model that the inputs are compared to, if any.
         shared: values of the parameters that all inputs share.
         per_input: by model, values of the parameters that are set for each input.
@@ -54,10 +50,20 @@ class PlannedTensor:
     remade: bool
     inputs: Mapping[ModelReference, Tensor | None]
     names: Mapping[ModelReference, str]
-    loads: Mapping[ModelReference, LoadTensor]
     base_model: ModelReference | None
     shared: Mapping[str, Any]
     per_input: Mapping[ModelReference, Mapping[str, Any]]
+    _loads: Mapping[ModelReference, LoadTensor] = field(repr=False)
+
+    def read(self, model: ModelReference) -> Tensor:
+        """Return a model's tensor, read by mergekit's own task through mergekit's table of loaders.
+
+        Args:
+            model: a model of which `inputs` has the tensor. Its loader must be in the table.
+        """
+        tensor: Tensor | None = self._loads[model].execute()
+        assert tensor is not None  # `inputs` has it
+        return tensor
 
 
 @dataclass(frozen=True)
@@ -76,21 +82,15 @@ class PlannedMerge:
 
     recipe: Recipe
     method: MergeMethod
-    models: Mapping[ModelReference, CheckedModel]
+    models: Mapping[ModelReference, OpenedModel]
     options: MergeOptions
     tensors: Sequence[PlannedTensor]
     read: Mapping[ModelReference, Collection[str]]
     copied: Collection[ModelReference]
 
 
-def chat_template_names() -> list[str]:
-    """Return the names of the chat templates that come with mergekit."""
-    files = importlib.resources.files(chat_templates).iterdir()
-    return sorted(Path(file.name).stem for file in files if file.name.endswith(".jinja"))
-
-
 def read_architecture(
-    recipe: Recipe, models: Mapping[ModelReference, CheckedModel], options: MergeOptions
+    recipe: Recipe, models: Mapping[ModelReference, OpenedModel], options: MergeOptions
 ) -> ModelArchitecture:
     """Return the architecture that mergekit merges models by, known or inferred from their headers.
 
@@ -109,7 +109,7 @@ def read_architecture(
 def plan_merge(
     recipe: Recipe,
     method: MergeMethod,
-    models: Mapping[ModelReference, CheckedModel],
+    models: Mapping[ModelReference, OpenedModel],
     architecture: ModelArchitecture,
     options: MergeOptions,
 ) -> PlannedMerge:
@@ -171,10 +171,10 @@ def _read_task(task: ExecuteMergeMethodTask) -> PlannedTensor:
         remade=gather is not task.gather_tensors,
         inputs={model: _load_header(loads[model]) for model in task.model_order},
         names={model: loads[model].group_label() or weights[model].name for model in weights},
-        loads=loads,
         base_model=task.base_model,
         shared=dict(task.parameters.items()),
         per_input={m: dict(values.items()) for m, values in task.input_parameters.items()},
+        _loads=loads,
     )
 
 

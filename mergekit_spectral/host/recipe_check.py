@@ -16,7 +16,7 @@ from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.recipe.sections import scalars, sections
 
 
-def check_recipe(config: MergeConfiguration, method: SpectralMethod) -> None:
+def require_valid_recipe(config: MergeConfiguration, method: SpectralMethod) -> None:
     """Check a recipe's dtypes, that every merge has a base and every parameter a valid value.
 
     Args:

@@ -1,4 +1,8 @@
-"""What happens around mergekit's `run_merge` for recipes that name one of our methods."""
+"""What happens around mergekit's `run_merge` for recipes that name one of our methods.
+
+At the first such merge, two of mergekit's functions are replaced for the rest of the process:
+`SaveTensor.execute` and `card.is_hf`. For merges with other methods they do what they did before.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,11 @@ from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.options import MergeOptions
 from torch import Tensor
 
-from mergekit_spectral.host.dense_inputs import keep_in_main_memory, refuse_other_than_weights
-from mergekit_spectral.host.left_out import warn_of_left_out
+from mergekit_spectral.host.dense_inputs import keep_in_main_memory, lend_weight_loaders
 from mergekit_spectral.host.loaders import lend_loaders
 from mergekit_spectral.host.lora_inputs import read_adapters_in_factors
-from mergekit_spectral.host.recipe_check import check_recipe
+from mergekit_spectral.host.recipe_check import require_valid_recipe
+from mergekit_spectral.host.unread_weights import warn_of_unread_weights
 from mergekit_spectral.methods import MergeError, SpectralMethod
 
 Save = Callable[[Any, Any, Tensor | None], None]
@@ -42,7 +46,7 @@ def spectral_merge(
     Raises:
         MergeError: if the recipe or an input is wrong.
     """
-    check_recipe(config, method)
+    require_valid_recipe(config, method)
     check_range_of_saved_tensors()
     try:
         with local_folders_are_no_hub_ids(), lend_merge_loaders(config, options):
@@ -65,7 +69,7 @@ def lend_merge_loaders(config: MergeConfiguration, options: MergeOptions) -> Ite
         MergeError: an input is wrong.
     """
     with lend_loaders(options) as table:
-        weights = refuse_other_than_weights(config, table)
+        weights = lend_weight_loaders(config, table)
         read_adapters_in_factors(config, options, table)
         keep_in_main_memory(config, options, table)
         # mergekit changes the recipe's object while it plans.
@@ -73,7 +77,7 @@ def lend_merge_loaders(config: MergeConfiguration, options: MergeOptions) -> Ite
         some_layers, some_modules = bool(config.slices), bool(config.modules)
         yield
         if base is not None and base in weights and not some_modules:
-            warn_of_left_out(base, weights[base], some_layers, options.trust_remote_code)
+            warn_of_unread_weights(base, weights[base], some_layers, options.trust_remote_code)
 
 
 def _name_models_of_shapes(message: str, config: MergeConfiguration) -> str | None:

@@ -41,7 +41,7 @@ class Updates:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class SkippedTensor:
     """A tensor that is not looked at.
 
     Attributes:
@@ -64,7 +64,7 @@ def chosen(
     inputs: Sequence[ModelReference],
     pattern: str | None,
     sample: int | None,
-) -> tuple[list[PlannedTensor], list[LeftOut]]:
+) -> tuple[list[PlannedTensor], list[SkippedTensor]]:
     """Return the tensors to look at, and the others.
 
     Those can be looked at that the base and an input have, in one shape.
@@ -84,7 +84,7 @@ def chosen(
     if sample is not None:
         wanted = _sampled(wanted, sample)
     names = {tensor.name for tensor in wanted}
-    return wanted, [LeftOut(name, why) for name, why in reasons.items() if name not in names]
+    return wanted, [SkippedTensor(name, why) for name, why in reasons.items() if name not in names]
 
 
 def _sampled(tensors: Sequence[PlannedTensor], count: int) -> list[PlannedTensor]:
@@ -118,26 +118,20 @@ def read_updates(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> Upd
     mergekit's cache must have the loaders of the models.
     """
     there = [model for model in inputs if tensor.inputs.get(model) is not None]
-    own = {model: _read(tensor, model) for model in there}
+    own = {model: tensor.read(model) for model in there}
     adapters = {m: v for m, v in own.items() if isinstance(v, AdaptedTensor)}
     if all(m in adapters and adapters[m].base_id == tensor.base_model for m in there):
         found = [adapter_delta(value, model, tensor.name) for model, value in adapters.items()]
         norms = None
     else:
         assert tensor.base_model is not None
-        base = _read(tensor, tensor.base_model)
+        base = tensor.read(tensor.base_model)
         entries = [TensorEntry(id=tensor.base_model, tensor=base, is_base=True)]
         entries += [TensorEntry(id=m, tensor=value, is_base=False) for m, value in own.items()]
         found = task_deltas(TensorGroup(tuple(entries), TensorMetadata(name=tensor.name)))
         norms = tuple(float(torch.linalg.vector_norm(W, dtype=torch.float32)) for W in _parts(base))
     deltas = dict(zip(there, found, strict=True))
     return Updates(tensor, tuple(map(deltas.get, inputs)), norms)
-
-
-def _read(tensor: PlannedTensor, model: ModelReference) -> Tensor:
-    value = tensor.loads[model].execute()
-    assert value is not None  # those that an input lacks are not read
-    return value
 
 
 def _parts(tensor: Tensor) -> Sequence[Tensor]:

@@ -15,10 +15,10 @@ from mergekit_spectral import __version__
 from mergekit_spectral.adapters.adapter_files import CONFIG_NAME
 from mergekit_spectral.checking.checks import plan_inspection
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.models import lend_checked_files
+from mergekit_spectral.host.models import lend_opened_files
 from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.inspecting.inputs import (
-    LeftOut,
+    SkippedTensor,
     Updates,
     chosen,
     inputs_of,
@@ -71,7 +71,7 @@ class Inspection:
     weights: tuple[WeightReport, ...]
     others: tuple[OtherReport, ...]
     unchanged: tuple[str, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[SkippedTensor, ...]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def inspect(
             f"{recipe}: there is no tensor that the base and an input have{called}{why}."
         )
     done = _Record(folder / RECORD, _fingerprint(recipe, merge))
-    with lend_checked_files(config, merge.models, options):
+    with lend_opened_files(config, merge.models, options):
         for number, tensor in enumerate(tensors):
             progress(number, len(tensors))
             if tensor.name not in done.reports:

@@ -15,7 +15,6 @@ from pydantic_core import ErrorDetails
 
 from mergekit_spectral.errors import first_line
 from mergekit_spectral.recipe.findings import Finding, error, locate
-from mergekit_spectral.recipe.keys import find_unknown_keys
 from mergekit_spectral.recipe.sections import (
     Group,
     Section,
@@ -25,6 +24,7 @@ from mergekit_spectral.recipe.sections import (
     sections,
 )
 from mergekit_spectral.recipe.text import MISSING, Key, RecipeText, dotted
+from mergekit_spectral.recipe.unknown_keys import find_unknown_keys
 
 _NESTED = "the file is nested too deeply, or in itself."
 

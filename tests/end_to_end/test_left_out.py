@@ -16,7 +16,7 @@ from support.recipe_builders import recipe
 from transformers import DeepseekV3ForCausalLM, LlamaConfig, PreTrainedModel
 
 from mergekit_spectral.checking.checks import check
-from mergekit_spectral.host.left_out import left_out
+from mergekit_spectral.host.unread_weights import find_unread_weights
 
 WEIGHT = ((2, 2), torch.float32)
 
@@ -77,22 +77,24 @@ def test_what_nobody_misses():
     config = LlamaConfig(architectures=["LlamaForCausalLM"], tie_word_embeddings=True)
     names = ["model.layers.0.self_attn.rotary_emb.inv_freq", "lm_head.weight"]
     headers = {**dict.fromkeys(names, WEIGHT), "position_ids": ((1, 8), torch.int64)}
-    assert left_out(headers, set(), config, some_layers=False).needed == []
+    assert find_unread_weights(headers, set(), config, some_layers=False).needed == []
     config.tie_word_embeddings = False
-    assert left_out(headers, set(), config, some_layers=False).needed == ["lm_head.weight"]
+    assert find_unread_weights(headers, set(), config, some_layers=False).needed == [
+        "lm_head.weight"
+    ]
 
 
 def test_layers_that_slices_leave_out():
     config = LlamaConfig(architectures=["LlamaForCausalLM"])
     headers = {f"model.layers.{n}.mlp.up_proj.weight": WEIGHT for n in range(3)}
     read = {"model.layers.0.mlp.up_proj.weight"}
-    assert left_out(headers, read, config, some_layers=True).needed == ()
-    assert len(left_out(headers, read, config, some_layers=False).needed) == 2
+    assert find_unread_weights(headers, read, config, some_layers=True).needed == ()
+    assert len(find_unread_weights(headers, read, config, some_layers=False).needed) == 2
 
 
 def test_layers_that_transformers_does_not_load():
     """Such as those of multi-token prediction."""
     config = DeepseekV3ForCausalLM.config_class(architectures=["DeepseekV3ForCausalLM"])
     headers = {"model.layers.61.enorm.weight": WEIGHT}
-    found = left_out(headers, set(), config, some_layers=False)
+    found = find_unread_weights(headers, set(), config, some_layers=False)
     assert (found.needed, found.ignored) == ([], ["model.layers.61.enorm.weight"])

@@ -15,10 +15,10 @@ from support import checkpoints
 
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.adapter_merge import AdapterMerge
-from mergekit_spectral.host.models import lend_checked_files, open_models
+from mergekit_spectral.host.chat_templates import chat_template_names
+from mergekit_spectral.host.models import lend_opened_files, open_models
 from mergekit_spectral.host.plan import (
     PlannedMerge,
-    chat_template_names,
     plan_merge,
     read_architecture,
 )
@@ -75,8 +75,8 @@ def test_its_tensors_are_read_from_the_files_that_were_checked(recipe: dict[str,
     planned = plan(config)
     models = planned.models
     (query, *_) = [tensor for tensor in planned.tensors if "q_proj" in tensor.name]
-    with lend_checked_files(config, models, OPTIONS):
-        read = {model: load.execute() for model, load in query.loads.items()}
+    with lend_opened_files(config, models, OPTIONS):
+        read = {model: query.read(model) for model in query.inputs}
     base, tuned, adapted = models
     assert torch.equal(read[base], models[base].checkpoint.read(query.name))
     assert torch.equal(read[tuned], models[tuned].checkpoint.read(query.name))

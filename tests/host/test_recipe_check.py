@@ -8,7 +8,7 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge_methods import get
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.recipe_check import check_recipe
+from mergekit_spectral.host.recipe_check import require_valid_recipe
 
 MODELS = "models: [{model: base}, {model: a, parameters: {weight: 1}}, {model: b}]"
 # Where a parameter may stand, with {} for its value.
@@ -35,7 +35,7 @@ SETTINGS = {
 def check(recipe: str, method: str = "drm") -> None:
     loaded: dict[str, Any] = yaml.safe_load(recipe)
     config = MergeConfiguration.model_validate({"merge_method": method, **loaded})
-    check_recipe(config, get(method))
+    require_valid_recipe(config, get(method))
 
 
 @pytest.mark.parametrize("place", PLACES)

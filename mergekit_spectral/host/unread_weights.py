@@ -27,7 +27,7 @@ _RECOMPUTED = (".inv_freq", ".masked_bias")
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class UnreadWeights:
     """What a merge leaves out of one model.
 
     Attributes:
@@ -54,12 +54,12 @@ class LeftOut:
         )
 
 
-def left_out(
+def find_unread_weights(
     headers: Mapping[str, Header],
     read: Collection[str],
     config: PretrainedConfig,
     some_layers: bool,
-) -> LeftOut:
+) -> UnreadWeights:
     """Return the weights of a model that a merge does not read.
 
     Buffers and weights that are tied to others are not counted. Codes of quantized weights count as
@@ -81,7 +81,7 @@ def left_out(
         and kind_of(name) not in kinds
     )
     if not missing:
-        return LeftOut((), ())
+        return UnreadWeights((), ())
     (architecture,) = config.architectures or [""]
     model_class = getattr(transformers, architecture, None)
     if getattr(config.get_text_config(), "tie_word_embeddings", False):
@@ -89,10 +89,10 @@ def left_out(
         missing = [name for name in missing if not _matches(name, tied)]
     unexpected = _patterns(model_class, "_keys_to_ignore_on_load_unexpected")
     ignored = [name for name in missing if _matches(name, unexpected)]
-    return LeftOut([name for name in missing if name not in ignored], ignored)
+    return UnreadWeights([name for name in missing if name not in ignored], ignored)
 
 
-def warn_of_left_out(
+def warn_of_unread_weights(
     model: ModelReference, loader: WeightLoader, some_layers: bool, trust_remote_code: bool
 ) -> None:
     """Log a warning if a merge that has ended did not read all weights of its base model.
@@ -108,7 +108,7 @@ def warn_of_left_out(
     stored = StoredWeights(loader.loader)
     unread = [name for name in names if isinstance(name, str) and name not in read]
     headers = {name: stored.header(name) for name in unread}
-    lacking = left_out(headers, read, model.config(trust_remote_code), some_layers)
+    lacking = find_unread_weights(headers, read, model.config(trust_remote_code), some_layers)
     if lacking.needed:
         LOG.warning("%s.", lacking.sentence(model, len(names)))
 
