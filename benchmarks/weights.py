@@ -9,7 +9,7 @@ import torch
 from mergekit.merge_methods.base import TensorGroup
 from torch import Tensor
 
-from mergekit_spectral.adapters import AdaptedTensor
+from mergekit_spectral.adapters.adapted import AdaptedTensor
 
 Shape = tuple[int, int]
 SETS: dict[str, list[Shape]] = {

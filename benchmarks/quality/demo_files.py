@@ -15,7 +15,9 @@ from benchmarks.quality.checkpoints import Checkpoints, read_record
 from benchmarks.quality.scoring import score_tasks
 from benchmarks.quality.tasks import TASKS
 from benchmarks.quality.tasks.task import split
-from mergekit_spectral.adapters import LoraAdapter, NewLayer, find_adapter, write_adapter
+from mergekit_spectral.adapters.adapter_files import find_adapter
+from mergekit_spectral.adapters.lora import LoraAdapter
+from mergekit_spectral.adapters.writing import NewLayer, write_adapter
 from mergekit_spectral.demo.base_model import MODEL_NAME
 from mergekit_spectral.demo.recipes import ADAPTERS, HELD_OUT
 from mergekit_spectral.spectral import compress

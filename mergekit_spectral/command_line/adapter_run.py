@@ -17,7 +17,7 @@ from mergekit.options import MergeOptions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from mergekit_spectral.adapters import NewLayer, check_folder, write_adapter
+from mergekit_spectral.adapters.writing import NewLayer, check_folder, write_adapter
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.adapter_merge import AdapterMerge, MergedWeight

@@ -20,13 +20,10 @@ from mergekit.io.lazy_tensor_loader import ShardedTensorIndex
 from mergekit.options import MergeOptions
 from torch import Tensor
 
-from mergekit_spectral.adapters import (
-    AdaptedTensor,
-    LayerKind,
-    LoraAdapter,
-)
-from mergekit_spectral.adapters.lora import Product
+from mergekit_spectral.adapters.adapted import AdaptedTensor
+from mergekit_spectral.adapters.lora import LoraAdapter, Product
 from mergekit_spectral.adapters.stored_tensors import Header
+from mergekit_spectral.adapters.writing import LayerKind
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.loaders import HeaderLoader
 from mergekit_spectral.host.lora_inputs import AdaptedLoader, find_adapter_files

@@ -16,17 +16,11 @@ from mergekit.options import MergeOptions
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from mergekit_spectral.adapters import (
-    AdaptedTensor,
-    LoraAdapter,
-    NotAProductError,
-    find_adapter,
-)
-from mergekit_spectral.adapters.adapted import Update
-from mergekit_spectral.adapters.adapter_files import AdapterFiles
+from mergekit_spectral.adapters.adapted import AdaptedTensor, Update
+from mergekit_spectral.adapters.adapter_files import AdapterFiles, find_adapter
 from mergekit_spectral.adapters.base_model import BaseWeights
 from mergekit_spectral.adapters.fitting import fit_to_base
-from mergekit_spectral.adapters.lora import Product
+from mergekit_spectral.adapters.lora import LoraAdapter, NotAProductError, Product
 from mergekit_spectral.adapters.stored_tensors import Header
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.checkpoints import StoredWeights

@@ -15,12 +15,13 @@ from mergekit.merge_methods.base import MergeMethod
 from mergekit.options import MergeOptions
 from transformers import PretrainedConfig
 
-from mergekit_spectral.adapters import (
-    LoraAdapter,
-    NotAProductError,
+from mergekit_spectral.adapters.adapter_files import (
+    CONFIG_NAME,
+    WEIGHTS_NAMES,
+    AdapterFiles,
     find_adapter,
 )
-from mergekit_spectral.adapters.adapter_files import CONFIG_NAME, WEIGHTS_NAMES, AdapterFiles
+from mergekit_spectral.adapters.lora import LoraAdapter, NotAProductError
 from mergekit_spectral.adapters.stored_tensors import Header
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.checkpoints import (

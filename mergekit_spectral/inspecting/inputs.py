@@ -11,7 +11,7 @@ from mergekit.common import ModelReference
 from mergekit.merge_methods.base import TensorEntry, TensorGroup, TensorMetadata
 from torch import Tensor
 
-from mergekit_spectral.adapters import AdaptedTensor
+from mergekit_spectral.adapters.adapted import AdaptedTensor
 from mergekit_spectral.adapters.tensor_names import kind_of
 from mergekit_spectral.host.plan import PlannedTensor
 from mergekit_spectral.methods.task_deltas import TaskDelta, adapter_delta, task_deltas

@@ -11,7 +11,7 @@ import torch
 from mergekit.merge_methods.base import TensorGroup
 from torch import Tensor
 
-from mergekit_spectral.adapters import AdaptedTensor
+from mergekit_spectral.adapters.adapted import AdaptedTensor
 from mergekit_spectral.adapters.deferred import DeferredTensor, HostTensor
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.spectral import (

@@ -13,8 +13,7 @@ from mergekit.merge_methods import get
 from mergekit.merge_methods.base import TensorGroup
 from torch import Tensor
 
-from mergekit_spectral.adapters import AdaptedTensor
-from mergekit_spectral.adapters.adapted import Update
+from mergekit_spectral.adapters.adapted import AdaptedTensor, Update
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 CPU = torch.device("cpu")

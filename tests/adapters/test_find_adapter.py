@@ -11,7 +11,7 @@ import peft
 import pytest
 from support import hub, peft_adapters
 
-from mergekit_spectral.adapters import find_adapter
+from mergekit_spectral.adapters.adapter_files import find_adapter
 from mergekit_spectral.errors import MergeError
 
 

@@ -16,8 +16,8 @@ from safetensors.torch import load, save_file
 from support import peft_adapters
 from torch import Tensor
 
-from mergekit_spectral.adapters import LoraAdapter, NotAProductError, find_adapter
-from mergekit_spectral.adapters.lora import Addition, Product
+from mergekit_spectral.adapters.adapter_files import find_adapter
+from mergekit_spectral.adapters.lora import Addition, LoraAdapter, NotAProductError, Product
 from mergekit_spectral.errors import MergeError
 
 LAYERS = ["linear", "square", "turned", "tokens", "image"]

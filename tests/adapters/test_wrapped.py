@@ -15,8 +15,9 @@ from support.weights import Weights
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mergekit_spectral.adapters import LoraAdapter, find_adapter
+from mergekit_spectral.adapters.adapter_files import find_adapter
 from mergekit_spectral.adapters.fitting import fit_to_base
+from mergekit_spectral.adapters.lora import LoraAdapter
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.structure import ModelStructure
 

@@ -14,7 +14,7 @@ from support import checkpoints, hub
 from support.checkpoints import Family
 from support.interrupted import command_on_a_full_disk, killed_at
 
-from mergekit_spectral.adapters import NewLayer, write_adapter
+from mergekit_spectral.adapters.writing import NewLayer, write_adapter
 from mergekit_spectral.command_line.main import main
 
 FILES = {"README.md", "adapter_config.json", "adapter_model.safetensors"}

@@ -13,7 +13,9 @@ from safetensors.torch import load, save_file
 from support import peft_adapters
 from torch import Tensor
 
-from mergekit_spectral.adapters import AdaptedTensor, LoraAdapter, find_adapter
+from mergekit_spectral.adapters.adapted import AdaptedTensor
+from mergekit_spectral.adapters.adapter_files import find_adapter
+from mergekit_spectral.adapters.lora import LoraAdapter
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.checkpoints import StoredWeights
 from mergekit_spectral.host.lora_inputs import AdaptedLoader

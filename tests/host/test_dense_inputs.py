@@ -13,7 +13,7 @@ from mergekit.options import MergeOptions
 from safetensors.torch import save_file
 from support import peft_adapters
 
-from mergekit_spectral.adapters import AdaptedTensor
+from mergekit_spectral.adapters.adapted import AdaptedTensor
 from mergekit_spectral.adapters.deferred import HostTensor
 from mergekit_spectral.host.run_merge import lend_merge_loaders
 

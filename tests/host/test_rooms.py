@@ -7,9 +7,12 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 import mergekit_spectral
-from mergekit_spectral import host
+from mergekit_spectral import adapters, host
 
 PACKAGE = Path(mergekit_spectral.__file__).parent
 FILES = {
@@ -51,6 +54,9 @@ MERGEKIT = {
     "command_line": ABOVE_HOST,
 }
 """Which of mergekit's modules, with all below them, a room may import. No other room may any."""
+
+ADAPTERS_TENSORS = ("mergekit_spectral.adapters.adapted", "mergekit_spectral.adapters.deferred")
+"""Files of adapters/ that need neither peft nor transformers to register the methods."""
 
 LIGHT = ("__init__", "names", "import_hooks", "registration", "changes")
 """Files of host/ that every ``import torch`` loads."""
@@ -123,6 +129,14 @@ def test_mergekits_insides_are_touched_in_host_only():
                 assert is_in(other, allowed), f"{module} imports {name} of {other}"
 
 
+def test_methods_import_only_the_tensors_of_adapters():
+    for module, path in FILES.items():
+        if room_of(module) == "methods":
+            for other, name in ours(path):
+                allowed = room_of(other) != "adapters" or other in ADAPTERS_TENSORS
+                assert allowed, f"{module} imports {name} of {other}"
+
+
 def test_what_every_import_of_torch_loads_imports_the_standard_library_only():
     light = [f"mergekit_spectral.host.{name}" for name in LIGHT]
     for module in (*light, "mergekit_spectral.autoload", "mergekit_spectral.__init__"):
@@ -133,13 +147,15 @@ def test_what_every_import_of_torch_loads_imports_the_standard_library_only():
             assert top in sys.stdlib_module_names or known, f"{module} imports {other}"
 
 
-def test_host_says_what_each_file_holds_in_the_order_of_their_imports():
-    listed = re.findall(r"^- `(\w+)`:", host.__doc__ or "", re.MULTILINE)
-    files = {module.split(".")[-1] for module in FILES if room_of(module) == "host"} - {"__init__"}
+@pytest.mark.parametrize("room", [adapters, host])
+def test_rooms_say_what_each_file_holds_in_the_order_of_their_imports(room: ModuleType):
+    own = room.__name__.split(".")[1]
+    listed = re.findall(r"^- `(\w+)`:", room.__doc__ or "", re.MULTILINE)
+    files = {module.split(".")[-1] for module in FILES if room_of(module) == own} - {"__init__"}
     assert sorted(listed) == sorted(files)
     for number, name in enumerate(listed):
-        for other, _ in ours(FILES[f"mergekit_spectral.host.{name}"], at_import_only=True):
-            if room_of(other) == "host":
+        for other, _ in ours(FILES[f"{room.__name__}.{name}"], at_import_only=True):
+            if room_of(other) == own:
                 there = other.split(".")[2]
                 assert there in listed[:number], f"{name} imports {there}, listed below it"
 

@@ -16,8 +16,7 @@ from reference import relative_error
 from support.largest import LargestTensor
 from torch import Tensor
 
-from mergekit_spectral.adapters import AdaptedTensor
-from mergekit_spectral.adapters.adapted import Update
+from mergekit_spectral.adapters.adapted import AdaptedTensor, Update
 from mergekit_spectral.methods import MergeError
 from mergekit_spectral.methods.task_deltas import task_deltas
 from mergekit_spectral.spectral import FactoredDelta

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from benchmarks.quality.checkpoints import Checkpoints
 from benchmarks.quality.training.settings import Kind
-from mergekit_spectral.adapters import LoraAdapter, find_adapter
-from mergekit_spectral.adapters.lora import Product
+from mergekit_spectral.adapters.adapter_files import find_adapter
+from mergekit_spectral.adapters.lora import LoraAdapter, Product
 from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta
 
 PROJECTIONS = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")

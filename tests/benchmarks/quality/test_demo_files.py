@@ -14,7 +14,8 @@ from benchmarks.quality.__main__ import main
 from benchmarks.quality.analysing.updates import adapter_update
 from benchmarks.quality.tasks import TASKS
 from benchmarks.quality.tasks.task import TEST_EXAMPLES, split
-from mergekit_spectral.adapters import LoraAdapter, find_adapter
+from mergekit_spectral.adapters.adapter_files import find_adapter
+from mergekit_spectral.adapters.lora import LoraAdapter
 from mergekit_spectral.demo.base_model import MODEL_NAME
 from mergekit_spectral.demo.recipes import ADAPTERS, HELD_OUT, Task, read_tasks
 from mergekit_spectral.demo.scoring import Example
