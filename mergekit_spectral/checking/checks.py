@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mergekit.merge_methods import registered_methods
 from mergekit.options import MergeOptions
 
 from mergekit_spectral.checking.basics import check_base, check_dtypes, check_method
@@ -33,6 +32,7 @@ from mergekit_spectral.checking.subject import Stages, Subject, run_stages
 from mergekit_spectral.checking.tokenizers import check_tokenizers
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.plan import PlannedMerge
+from mergekit_spectral.host.recipe_check import find_method
 from mergekit_spectral.recipe.findings import Finding, find_errors, locate, sort_by_line
 from mergekit_spectral.recipe.reading import Recipe, read_recipe
 
@@ -158,5 +158,4 @@ def plan_inspection(path: Path, options: MergeOptions, out: Path) -> PlannedMerg
 
 
 def _subject(recipe: Recipe, options: MergeOptions, out: Path) -> Subject:
-    known = {method.spec.name: method for method in registered_methods()}
-    return Subject(recipe, options, out, known.get(recipe.config.merge_method))
+    return Subject(recipe, options, out, find_method(recipe.config.merge_method))

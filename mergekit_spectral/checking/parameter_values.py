@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from mergekit_spectral.checking.subject import Subject
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.recipe_check import has_no_effect_on_base
 from mergekit_spectral.methods.parameters import in_words
 from mergekit_spectral.recipe.findings import Finding, error, note, suggest_name, warning
 from mergekit_spectral.recipe.reading import Recipe
@@ -48,8 +49,7 @@ def check_required_parameters(subject: Subject) -> Iterator[Finding]:
 def _check_required(recipe: Recipe, spec: ParameterSpec) -> Iterator[Finding]:
     shared = spec.scope == ParameterScope.SHARED
     for section in recipe.sections:
-        unused = section.of_base and spec.scope == ParameterScope.NON_BASE
-        if section.model is None or unused:
+        if section.model is None or has_no_effect_on_base(section, spec):
             continue
         place = section.key[:-1]
         around = [one for one in recipe.sections if one.model is None and one.contains(place)]
@@ -93,7 +93,7 @@ def _unused(section: Section, spec: ParameterSpec) -> str | None:
             f"it holds for all inputs together, so set it under the `parameters` of the whole "
             f"recipe, not of {section.model}."
         )
-    if section.of_base and spec.scope == ParameterScope.NON_BASE:
+    if has_no_effect_on_base(section, spec):
         return f"{section.model} is the base model, which the inputs are compared to."
     return None
 

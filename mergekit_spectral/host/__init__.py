@@ -27,7 +27,7 @@ What mergekit reads, and what it plans:
 
 What is done with a recipe for one of our methods:
 
-- `recipe_check`: refuse a recipe before any model is touched.
+- `recipe_check`: find a recipe's method; refuse a recipe before any model is touched.
 - `run_merge`: what happens around mergekit's `run_merge`.
 - `adapter_merge`: merge adapters into one adapter, without the base's weights.
 

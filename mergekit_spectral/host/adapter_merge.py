@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from mergekit import merge_methods
 from mergekit.architecture import arch_info_for_config
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
@@ -29,7 +28,7 @@ from mergekit_spectral.host.loaders import HeaderLoader
 from mergekit_spectral.host.lora_inputs import AdaptedLoader, find_adapter_files
 from mergekit_spectral.host.models import read_configuration
 from mergekit_spectral.host.plan import PlannedTensor, plan_tensors
-from mergekit_spectral.host.recipe_check import require_valid_recipe
+from mergekit_spectral.host.recipe_check import find_method, require_valid_recipe
 from mergekit_spectral.host.structure import ModelStructure
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.methods.task_deltas import adapter_delta
@@ -131,8 +130,7 @@ class AdapterMerge:
     """
 
     def __init__(self, config: MergeConfiguration, options: MergeOptions):
-        known = {method.spec.name: method for method in merge_methods.registered_methods()}
-        method = known.get(config.merge_method)
+        method = find_method(config.merge_method)
         if not isinstance(method, SpectralMethod):
             raise MergeError(
                 f"{config.merge_method} cannot be merged into an adapter; `merge_method` must be "

@@ -195,30 +195,25 @@ def _open(path: ModelPath, folder: Path, converted: bool) -> Checkpoint:
             f"Model {path} has no weights that mergekit reads ({first_line(error)}){hint}; it "
             "needs model.safetensors or pytorch_model.bin, or the shards of one of them."
         ) from error
-    for name, file in index.tensor_paths.items():
-        if not isinstance(file, str):
-            raise MergeError(
-                f"Model {path}: its index maps tensor {name} to {file!r}, which is no name of a "
-                "file; copy or download it again."
-            )
+    stored = StoredWeights(LazyTensorLoader(index))
     weights = tuple(sorted({folder / name for name in index.tensor_paths.values()}))
     if missing := [file.name for file in weights if not file.is_file()]:
         raise _IncompleteError(
             f"Model {path} lacks {', '.join(missing)}, which its index names; copy or download it "
             "again."
         )
-    headers = _headers(path, index)
+    headers = _headers(path, stored)
     for name, (shape, dtype) in headers.items():
         if why := why_not_mergeable(name, shape, dtype, headers, converted):
             raise MergeError(f"Tensor {name} of model {path} {why}.")
     return Checkpoint(folder, weights, index, headers)
 
 
-def _headers(path: ModelPath, index: ShardedTensorIndex) -> dict[str, Header]:
-    stored = StoredWeights(LazyTensorLoader(index))
+def _headers(path: ModelPath, stored: StoredWeights) -> dict[str, Header]:
+    names = stored.index.tensor_paths
     try:
         # mergekit ignores what has another key than a name.
-        return {name: stored.header(name) for name in index.tensor_paths if isinstance(name, str)}
+        return {name: stored.header(name) for name in names if isinstance(name, str)}
     except MergeError:
         raise
     except Exception as error:  # a damaged file may raise any

@@ -8,12 +8,23 @@ where a filter or a gradient hides it from the first tensors.
 from __future__ import annotations
 
 from mergekit.config import MergeConfiguration
-from mergekit.merge_methods.base import ParameterScope
+from mergekit.merge_methods import registered_methods
+from mergekit.merge_methods.base import MergeMethod, ParameterScope, ParameterSpec
 
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.mergeable import wrong_dtypes
 from mergekit_spectral.methods import SpectralMethod
-from mergekit_spectral.recipe.sections import scalars, sections
+from mergekit_spectral.recipe.sections import Section, scalars, sections
+
+
+def find_method(name: str) -> MergeMethod | None:
+    """Return the merge method of a name; None if there is none."""
+    return next((method for method in registered_methods() if method.spec.name == name), None)
+
+
+def has_no_effect_on_base(section: Section, parameter: ParameterSpec) -> bool:
+    """Return whether a section is the base model's and a parameter only has values for inputs."""
+    return section.of_base and parameter.scope == ParameterScope.NON_BASE
 
 
 def require_valid_recipe(config: MergeConfiguration, method: SpectralMethod) -> None:
@@ -32,7 +43,7 @@ def require_valid_recipe(config: MergeConfiguration, method: SpectralMethod) -> 
         if section.model is not None:
             method.require_base(section.base_model)
         for parameter in method.spec.parameters:
-            unused = section.of_base and parameter.scope == ParameterScope.NON_BASE
-            if section.settings and parameter.name in section.settings and not unused:
-                for value in scalars(section.settings[parameter.name]):
+            settings = section.settings or {}
+            if parameter.name in settings and not has_no_effect_on_base(section, parameter):
+                for value in scalars(settings[parameter.name]):
                     parameter.validate(value)

@@ -93,7 +93,7 @@ FAULTS: dict[str, Fault] = {
     "an index that names no file": (
         lambda w: w.with_model(numbered(w.copied(w.family.tuned[0]))),
         "error",
-        "its index maps tensor lm_head.weight to 3, which is no name of a file",
+        "maps tensor lm_head.weight to 3, which is no name of a file",
         "models[3].model",
     ),
     "an adapter of another model": (
