@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from mergekit_spectral.adapters.writing import NewLayer, check_folder, write_adapter
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.adapter_merge import AdapterMerge, MergedWeight
+from mergekit_spectral.host.adapter_merge import AdapterMerge, MergedWeight, plan_adapter_merge
 from mergekit_spectral.recipe.findings import find_errors
 from mergekit_spectral.recipe.reading import read_recipe
 
@@ -76,7 +76,7 @@ def merge_into_adapter(
     """
     config = _read(recipe)
     text = recipe.read_text(encoding="utf-8").strip()
-    merge = AdapterMerge(config, options)
+    merge = plan_adapter_merge(config, options)
     check_folder(out, merge.folders, overwrite)
     base = merge.base.model
     for name in merge.dropped:

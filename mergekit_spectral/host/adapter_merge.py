@@ -7,7 +7,7 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,54 +111,28 @@ class MergedWeight:
     kind: LayerKind
 
 
+@dataclass(frozen=True)
 class AdapterMerge:
     """A planned merge of adapters on one base.
 
-    Args:
-        config: a recipe for one of this package's methods, whose inputs are all ``base+adapter``.
-        options: mergekit's.
-
     Attributes:
-        base: what is known of the base.
-        adapters: the inputs, in the recipe's order.
-        folders: of the base, if it is local, and of the inputs, by what they are.
-        dropped: names of what the adapters carry and an adapter of products cannot: whole tensors,
-            updates of biases and of modules that peft does not adapt.
-
-    Raises:
-        MergeError: if the recipe is of another kind, or an adapter cannot be read or does not fit.
+        base: names and shapes of the base's weights.
+        folders: folders of the base and of the inputs, by a description of each for messages.
+        dropped: names of tensors in the adapters that the merged adapter cannot hold: whole
+            tensors, and updates of biases and of modules that peft does not adapt.
     """
 
-    def __init__(self, config: MergeConfiguration, options: MergeOptions):
-        method = find_method(config.merge_method)
-        if not isinstance(method, SpectralMethod):
-            raise MergeError(
-                f"{config.merge_method} cannot be merged into an adapter; `merge_method` must be "
-                "drm, star or knots_*."
-            )
-        require_valid_recipe(config, method)
-        self._method = method
-        base, references = _find_base_and_inputs(config)
-        files = {reference: find_adapter_files(reference, options) for reference in references}
-        self.base = BaseWithoutWeights(base, options)
-        self.folders = {"the base model": Path(base.model.path)} | {
-            f"the adapter {adapter.name}": adapter.weights.parent for adapter in files.values()
-        }
-        self._loaders = {
-            r: AdaptedLoader(base, self.base, LoraAdapter(own), self.base.structure)
-            for r, own in files.items()
-        }
-        self.adapters = [loader.adapter for loader in self._loaders.values()]
-        self._tensors = self._plan(config, options)
-        planned = {tensor.name for tensor in self._tensors}
-        self.dropped = sorted(
-            {
-                f"{name} of {adapter.name}"
-                for adapter in self.adapters
-                for name in (*adapter.replacements, *adapter.updates)
-                if name in adapter.replacements or name not in planned
-            }
-        )
+    base: BaseWithoutWeights
+    folders: Mapping[str, Path]
+    dropped: Sequence[str]
+    _method: SpectralMethod
+    _loaders: Mapping[ModelReference, AdaptedLoader]
+    _tensors: Sequence[PlannedTensor]
+
+    @property
+    def adapters(self) -> list[LoraAdapter]:
+        """The inputs, in the recipe's order."""
+        return [loader.adapter for loader in self._loaders.values()]
 
     def __len__(self) -> int:
         """Return the number of weights to merge."""
@@ -194,30 +168,14 @@ class AdapterMerge:
     def _compress(self, tensor: PlannedTensor, rank: int | None, energy: float) -> Compressed:
         merged = self._merge(tensor)
         # Elementwise merging of embeddings has no low rank of its own.
-        limit = rank if isinstance(merged, FactoredDelta) else rank or self._total_rank(tensor)
-        return compress(merged, limit, energy)
-
-    def _plan(self, config: MergeConfiguration, options: MergeOptions) -> list[PlannedTensor]:
-        loaders = {self.base.model: HeaderLoader(self.base.index, self.base.headers)}
-        for reference, loader in self._loaders.items():
-            loaders[reference] = HeaderLoader(loader.index, loader.headers())
-        tensors = plan_tensors(config, self.base.architecture, loaders, options)
-        return [tensor for tensor in tensors if self._is_changed(tensor)]
-
-    def _is_changed(self, tensor: PlannedTensor) -> bool:
-        return _module(tensor) in self.base.kinds and any(
-            isinstance(loader.adapter.updates.get(name), Product)
-            for loader, name in self._inputs(tensor)
-        )
+        if rank is None and not isinstance(merged, FactoredDelta):
+            rank = sum(product.rank for product in _products(tensor, self._loaders))
+        return compress(merged, rank, energy)
 
     def _inputs(self, tensor: PlannedTensor) -> Iterator[tuple[AdaptedLoader, str]]:
         for reference in tensor.inputs:
             if reference in self._loaders:
                 yield self._loaders[reference], tensor.names[reference]
-
-    def _total_rank(self, tensor: PlannedTensor) -> int:
-        products = [loader.adapter.updates.get(name) for loader, name in self._inputs(tensor)]
-        return sum(product.rank for product in products if isinstance(product, Product))
 
     @exact_matmul()
     def _merge(self, tensor: PlannedTensor) -> Delta:
@@ -254,6 +212,74 @@ class _MergedDelta(TensorOutput):
 
     def write_matrix(self, number: int, merged: Delta) -> None:
         self.delta = merged
+
+
+def plan_adapter_merge(config: MergeConfiguration, options: MergeOptions) -> AdapterMerge:
+    """Open the adapters of a recipe, and have mergekit plan their merge.
+
+    Args:
+        config: a recipe for one of this package's methods, whose inputs are all ``base+adapter``.
+        options: mergekit's options.
+
+    Raises:
+        MergeError: if the recipe cannot be merged into an adapter, or an adapter cannot be read or
+            does not fit the base.
+    """
+    method = find_method(config.merge_method)
+    if not isinstance(method, SpectralMethod):
+        raise MergeError(
+            f"{config.merge_method} cannot be merged into an adapter; `merge_method` must be "
+            "drm, star or knots_*."
+        )
+    require_valid_recipe(config, method)
+    reference, inputs = _find_base_and_inputs(config)
+    files = {each: find_adapter_files(each, options) for each in inputs}
+    base = BaseWithoutWeights(reference, options)
+    loaders = {
+        each: AdaptedLoader(reference, base, LoraAdapter(found), base.structure)
+        for each, found in files.items()
+    }
+    headers = {reference: HeaderLoader(base.index, base.headers)}
+    headers |= {each: HeaderLoader(own.index, own.headers()) for each, own in loaders.items()}
+    tensors = [
+        tensor
+        for tensor in plan_tensors(config, base.architecture, headers, options)
+        if _module(tensor) in base.kinds and _products(tensor, loaders)
+    ]
+    return AdapterMerge(
+        base=base,
+        folders={"the base model": Path(reference.model.path)}
+        | {f"the adapter {found.name}": found.weights.parent for found in files.values()},
+        dropped=_find_dropped([loader.adapter for loader in loaders.values()], tensors),
+        _method=method,
+        _loaders=loaders,
+        _tensors=tensors,
+    )
+
+
+def _products(
+    tensor: PlannedTensor, loaders: Mapping[ModelReference, AdaptedLoader]
+) -> list[Product]:
+    """Return the products that the adapters add to a tensor."""
+    updates = [
+        loaders[reference].adapter.updates.get(tensor.names[reference])
+        for reference in tensor.inputs
+        if reference in loaders
+    ]
+    return [update for update in updates if isinstance(update, Product)]
+
+
+def _find_dropped(adapters: Sequence[LoraAdapter], tensors: Sequence[PlannedTensor]) -> list[str]:
+    """Return the names of the adapters' tensors that the merged adapter cannot hold."""
+    planned = {tensor.name for tensor in tensors}
+    return sorted(
+        {
+            f"{name} of {adapter.name}"
+            for adapter in adapters
+            for name in (*adapter.replacements, *adapter.updates)
+            if name in adapter.replacements or name not in planned
+        }
+    )
 
 
 def _module(tensor: PlannedTensor) -> str:

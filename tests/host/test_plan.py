@@ -14,7 +14,7 @@ from mergekit.options import MergeOptions
 from support import checkpoints
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.adapter_merge import AdapterMerge
+from mergekit_spectral.host.adapter_merge import plan_adapter_merge
 from mergekit_spectral.host.chat_templates import chat_template_names
 from mergekit_spectral.host.models import lend_opened_files, open_models
 from mergekit_spectral.host.plan import (
@@ -87,7 +87,7 @@ def test_the_adapter_command_has_the_same_plan(recipe: dict[str, Any]):
     adapter_only = recipe | {"models": recipe["models"][1:]}
     tensors = plan(MergeConfiguration.model_validate(adapter_only)).tensors
     before = dict(LoaderCache.loaders)
-    merge = AdapterMerge(MergeConfiguration.model_validate(adapter_only), OPTIONS)
+    merge = plan_adapter_merge(MergeConfiguration.model_validate(adapter_only), OPTIONS)
     assert len(merge) == sum("q_proj" in tensor.name for tensor in tensors)
     assert LoaderCache.loaders == before
 
