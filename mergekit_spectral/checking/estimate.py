@@ -1,14 +1,14 @@
-"""What a merge takes: parameters, bytes of disk, memory and time."""
+"""Estimate what a merge takes: parameters, bytes of disk, memory and time."""
 
 from __future__ import annotations
 
-import resource
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from mergekit.common import dtype_from_name
 from mergekit.config import MergeConfiguration
@@ -106,11 +106,7 @@ def check_room(costs: Costs, subject: Subject) -> Iterator[Finding]:
 
 def resident_bytes() -> int:
     """Return the main memory that this process takes."""
-    state = Path("/proc/self/statm")
-    if state.exists():
-        return int(state.read_text().split()[1]) * resource.getpagesize()
-    # The largest so far, which macOS gives in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(psutil.Process().memory_info().rss)
 
 
 def gigabytes(count: int) -> str:
