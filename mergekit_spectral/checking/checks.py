@@ -1,4 +1,4 @@
-"""The list of all checks, in the order in which they are made, and the report of one recipe."""
+"""List all checks in the order they are made; report on a recipe, or plan an inspection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Local folders that mergekit's model card takes for models of the Hub."""
+"""Check for local folders that mergekit's model card would take for models of the Hub."""
 
 from __future__ import annotations
 

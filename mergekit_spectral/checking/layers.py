@@ -1,4 +1,4 @@
-"""Architectures, and which layers of which model go where."""
+"""Check the models' architectures, and which layers of which model go where."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ def check_architectures(subject: Subject) -> Iterator[Finding]:
 
 def check_layers(subject: Subject) -> Iterator[Finding]:
     """Check that models side by side have as many layers, and that models have their slices."""
-    architecture = subject.architecture
-    assert architecture is not None
+    architecture = subject.known_architecture
     modules, groups = subject.recipe.config.modules or {}, subject.recipe.groups
     unknown = [name for name in modules if name not in architecture.modules]
     for name in unknown:

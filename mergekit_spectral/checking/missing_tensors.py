@@ -1,4 +1,4 @@
-"""Tensors that models lack, and tensors that the merge leaves out."""
+"""Check for tensors that models lack, and for tensors that the merge leaves out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters that the method does not have, that have no effect at their place, or are wrong.
+"""Check for parameters that the method lacks, that have no effect at their place, or are wrong.
 
 mergekit ignores the first two silently, and finds the last when it comes to the tensor.
 """

@@ -1,4 +1,4 @@
-"""Parameters whose faults show only at the tensors that they apply to."""
+"""Check parameters whose faults show only at the tensors that they apply to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors that models have in different shapes."""
+"""Check that models have their tensors in the same shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tokenizer that mergekit puts together: from which models, and with which tokens."""
+"""Check a tokenizer that mergekit puts together: from which models, and with which tokens."""
 
 from __future__ import annotations
 

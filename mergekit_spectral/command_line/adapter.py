@@ -1,4 +1,4 @@
-"""``mergekit-spectral adapter``."""
+"""Options of ``mergekit-spectral adapter``; `adapter_run` does the work."""
 
 from __future__ import annotations
 

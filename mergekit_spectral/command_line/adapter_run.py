@@ -1,4 +1,4 @@
-"""``mergekit-spectral adapter``: a recipe in, an adapter and a table out."""
+"""Run ``mergekit-spectral adapter``: merge a recipe into an adapter, and print a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mergekit-spectral check``."""
+"""Options of ``mergekit-spectral check``; `check_run` does the work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mergekit-spectral check``: run the check, and print findings and costs."""
+"""Run ``mergekit-spectral check``: check a recipe, and print findings and costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all commands have: ``--quiet``, ``--verbose``, and errors in a sentence."""
+"""Define what all commands have: ``--quiet``, ``--verbose``, and errors in a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mergekit-spectral inspect``."""
+"""Options of ``mergekit-spectral inspect``; `inspect_run` does the work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mergekit-spectral inspect``: the report's files, and what to take away on the terminal."""
+"""Run ``mergekit-spectral inspect``: write the report's files, and print what to take away."""
 
 from __future__ import annotations
 

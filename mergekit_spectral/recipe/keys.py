@@ -1,4 +1,4 @@
-"""Keys that mergekit does not have, and so ignores silently."""
+"""Find keys that mergekit does not have, and so ignores without a warning."""
 
 from __future__ import annotations
 
