@@ -1,8 +1,8 @@
-"""Merging adapters into one adapter: the same recipes, without the base's weights.
+"""Merge adapters into one adapter, without the base's weights.
 
-The merged delta of LoRA inputs has a rank of at most Σr, so it is an adapter itself. mergekit plans
-the merge, weight by weight, as it plans any other; only the last step, adding to the base, is left
-out.
+The rank of a merged delta of LoRA inputs is at most the sum of their ranks, so it can be written as
+an adapter itself. mergekit plans the merge in the same way as any other. Only the last step, adding
+the merged delta to the base, is left out.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ from mergekit_spectral.spectral import (
 
 
 class ShapesOnly:
-    """The weights of a model that is known by its configuration alone.
+    """The names and shapes of a model's weights, from its configuration alone.
 
     Attributes:
-        index: of the weights' names.
-        headers: their shapes, and float32, in which adapters are merged.
+        index: index with the names of the weights.
+        headers: shapes of the weights, and float32 as their dtype, in which adapters are merged.
         config: the model's configuration.
-        architecture: the name of its class.
-        structure: its modules.
+        architecture: name of the model's class.
+        structure: the model's modules.
         modules: names of all modules.
-        kinds: of the modules that peft adapts by a product of two matrices, by name.
+        kinds: kinds of the modules that peft adapts by a product of two matrices, by name.
 
     Raises:
         MergeError: the configuration cannot be read, or transformers cannot build the model.
@@ -85,18 +85,18 @@ class ShapesOnly:
         return self.headers[name]
 
     def read(self, name: str, device: torch.device) -> Tensor:
-        """Refuse: there are no values here."""
-        raise NotImplementedError(f"{self.model} is known by its configuration alone")
+        """Raise an error: the weights have no values."""
+        raise NotImplementedError(f"the weights of {self.model} were not read")
 
 
 @dataclass(frozen=True)
 class MergedWeight:
-    """The update of one weight, as the merged adapter will have it.
+    """The update of one weight in the merged adapter.
 
     Attributes:
-        module: the name of the module whose weight it is.
-        compressed: the update, with the recipe's λ in it.
-        kind: the module's.
+        module: name of the module that the weight belongs to.
+        compressed: the update, already multiplied by the recipe's λ.
+        kind: kind of the module.
     """
 
     module: str
@@ -109,26 +109,27 @@ class AdapterMerge:
 
     Args:
         config: a recipe for one of this package's methods, whose inputs are all ``base+adapter``.
-        options: mergekit's.
+        options: mergekit's options.
 
     Attributes:
-        base: what is known of the base.
+        base: names and shapes of the base's weights.
         adapters: the inputs, in the recipe's order.
-        folders: of the base, if it is local, and of the inputs, by what they are.
-        left_out: names of what the adapters carry and an adapter of products cannot: whole tensors,
-            updates of biases and of modules that peft does not adapt.
+        folders: folders of the base and of the inputs, by a description of each for messages.
+        left_out: names of tensors in the adapters that the merged adapter cannot hold: whole
+            tensors, and updates of biases and of modules that peft does not adapt.
 
     Raises:
-        MergeError: if the recipe is of another kind, or an adapter cannot be read or does not fit.
+        MergeError: if the recipe cannot be merged into an adapter, or an adapter cannot be read or
+            does not fit the base.
     """
 
     def __init__(self, config: MergeConfiguration, options: MergeOptions):
-        known = {method.spec.name: method for method in merge_methods.registered_methods()}
-        method = known.get(config.merge_method)
+        methods = {method.spec.name: method for method in merge_methods.registered_methods()}
+        method = methods.get(config.merge_method)
         if not isinstance(method, SpectralMethod):
             raise MergeError(
-                f"{config.merge_method} cannot be merged into an adapter; `merge_method` must be "
-                "drm, star or knots_*."
+                f"The merge method {config.merge_method} cannot merge into an adapter; "
+                "`merge_method` must be drm, star or knots_*."
             )
         check_recipe(config, method)
         self._method = method
@@ -139,8 +140,8 @@ class AdapterMerge:
             f"the adapter {adapter.name}": adapter.weights.parent for adapter in files.values()
         }
         self._loaders = {
-            r: AdaptedLoader(base, self.base, LoraAdapter(own), self.base.structure)
-            for r, own in files.items()
+            r: AdaptedLoader(base, self.base, LoraAdapter(found), self.base.structure)
+            for r, found in files.items()
         }
         self.adapters = [loader.adapter for loader in self._loaders.values()]
         self._tensors = self._plan(config, options)
@@ -159,14 +160,14 @@ class AdapterMerge:
         return len(self._tensors)
 
     def run(self, rank: int | None = None, energy: float = 1.0) -> Iterator[MergedWeight]:
-        """Merge one weight after the other.
+        """Merge the weights one by one.
 
         Args:
-            rank: the largest rank to give a weight; if None, the merged delta's own.
-            energy: the share of each merged delta's squared norm to keep, where `rank` allows it.
+            rank: largest rank of a weight; None for the rank of its merged delta.
+            energy: share of each merged delta's squared norm to keep. A smaller `rank` wins.
 
         Yields:
-            The weights that any input changes, in the model's order.
+            The weights whose merged delta is not zero, in the model's order.
 
         Raises:
             MergeError: if an input holds a NaN or an infinity, or no decomposition converges.
@@ -178,8 +179,8 @@ class AdapterMerge:
             except LinAlgError as error:
                 raise MergeError(
                     f"{self._method.spec.name}: the updates of {module} cannot be decomposed: "
-                    f"{error}; a value of an adapter there, or of the recipe's `lambda` or "
-                    "`weight`, must be very large."
+                    f"{error}; check the adapters' values for this module, and `lambda` and "
+                    "`weight` in the recipe, for very large numbers."
                 ) from error
             if compressed.rank:
                 yield MergedWeight(module, compressed, self.base.kinds[module])
@@ -187,7 +188,7 @@ class AdapterMerge:
     @torch.no_grad()
     def _compress(self, tensor: PlannedTensor, rank: int | None, energy: float) -> Compressed:
         merged = self._merge(tensor)
-        # Elementwise merging of embeddings has no low rank of its own.
+        # Embeddings that are merged entry by entry are dense, and may have full rank.
         limit = rank if isinstance(merged, FactoredDelta) else rank or self._total_rank(tensor)
         return compress(merged, limit, energy)
 
@@ -196,7 +197,8 @@ class AdapterMerge:
         if architecture is None:
             raise MergeError(
                 f"mergekit has no definition of the architecture {self.base.architecture}, so "
-                "adapters on it cannot be merged without its weights; run mergekit-yaml."
+                "its adapters cannot be merged without the base's weights; merge with "
+                "mergekit-yaml instead."
             )
         loaders = {self.base.model: HeaderLoader(self.base.index, self.base.headers)}
         for reference, loader in self._loaders.items():
@@ -239,7 +241,7 @@ class AdapterMerge:
 
 
 class _MergedDelta(TensorOutput):
-    """Collects a merged delta, whole or place by place.
+    """Collects a merged delta, which is written as a matrix or entry by entry.
 
     Args:
         shape: [out, in].
@@ -260,13 +262,13 @@ class _MergedDelta(TensorOutput):
 def _build_skeleton(
     model: ModelReference, config: PretrainedConfig, architecture: str, options: MergeOptions
 ) -> PreTrainedModel:
-    """Return a model without the values of its weights."""
+    """Return a model on the meta device, without the values of its weights."""
     try:
         with torch.device("meta"):
             return get_auto_cls(architecture).from_config(
                 config, trust_remote_code=options.trust_remote_code
             )
-    except Exception as error:  # a configuration that contradicts itself may raise any
+    except Exception as error:  # an inconsistent configuration may raise any exception
         raise MergeError(
             f"Model {model}: transformers cannot build {architecture} from its configuration "
             f"({first_line(error)})."
@@ -283,28 +285,28 @@ def _find_base_and_inputs(
     """Return the recipe's one base and its inputs, in order."""
     if not config.models:
         raise MergeError(
-            "An adapter is merged from whole models: write the inputs under `models:`, not under "
-            "`slices:` or `modules:`."
+            "To merge into an adapter, write the inputs under `models:`, not under `slices:` or "
+            "`modules:`."
         )
     if config.tokenizer_source or config.tokenizer:
         raise MergeError(
             "An adapter keeps the tokenizer of its base: remove "
             f"`{'tokenizer_source' if config.tokenizer_source else 'tokenizer'}` from the recipe, "
-            "or run mergekit-yaml."
+            "or merge with mergekit-yaml instead."
         )
     base = config.base_model
-    assert base is not None  # as `check_recipe` demands
+    assert base is not None  # `check_recipe` has refused recipes without one
     inputs = [entry.model for entry in config.models if entry.model != base]
     for reference in inputs:
         if reference.lora is None or reference.model_copy(update={"lora": None}) != base:
             raise MergeError(
                 f"Input {reference} is not an adapter on {base}; to merge into an adapter, every "
-                "input must be written base+adapter with the recipe's `base_model`."
+                "input must be written base+adapter, with the recipe's `base_model` as its base."
             )
     if not inputs or base.lora is not None:
         raise MergeError(
-            "An adapter is merged from at least one base+adapter input, on a `base_model` that is "
-            "a plain model."
+            "To merge into an adapter, the recipe needs at least one input written base+adapter, "
+            f"and a `base_model` that is not written so itself; `base_model` is {base}."
         )
     return base, inputs
 
