@@ -27,7 +27,7 @@ from mergekit_spectral.command_line.command import Command
 )
 @click.option("--lora-merge-cache", help="As it would be given to mergekit-yaml.")
 @click.option("--allow-crimes", is_flag=True, help="As it would be given to mergekit-yaml.")
-@click.option("--trust-remote-code", is_flag=True, help="Run code that the models bring.")
+@click.option("--trust-remote-code", is_flag=True, help="Run custom code from the models' files.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def check(
@@ -51,7 +51,7 @@ def check(
       mergekit-spectral check recipe.yml
       mergekit-spectral check recipe.yml --out /models/merged --json
     """  # noqa: D301, click's mark is the character
-    os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is imported, which reads it then
+    os.environ["HF_HUB_OFFLINE"] = "1"  # set before huggingface_hub reads it, on import
     from mergekit_spectral.command_line.check_run import check_and_print
 
     failed = check_and_print(

@@ -189,8 +189,8 @@ def _check_finite(report: TensorReport) -> None:
 
 def _out_of_range(name: str, why: str) -> MergeError:
     return MergeError(
-        f"The updates of tensor {name} {why}; check this tensor in each input: its values must be "
-        "very large or very small."
+        f"The updates of tensor {name} {why}; check this tensor in each input for very large or "
+        "very small values."
     )
 
 
