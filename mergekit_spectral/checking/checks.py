@@ -125,7 +125,7 @@ def check(path: Path, options: MergeOptions, out: Path) -> Report:
     unchecked = None
     if costs is None:
         failed = bool(find_errors(findings))
-        unchecked = "until the errors are fixed" if failed else "until all models are here"
+        unchecked = "until the errors are fixed" if failed else "until all models are local"
     located = locate(findings, recipe.text)
     return Report(sort_by_line(located), recipe.config.merge_method, costs, unchecked)
 

@@ -100,7 +100,7 @@ def check_room(costs: Costs, subject: Subject) -> Iterator[Finding]:
         if size > free:
             yield error(
                 f"{what} {gigabytes(size)}, but the disk of {folder} has {gigabytes(free)} left; "
-                "make room, or write elsewhere."
+                "free some space, or write to another disk."
             )
 
 

@@ -65,8 +65,8 @@ def _check_counts(counts: Mapping[ModelReference, int], key: Key) -> Iterator[Fi
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{count} in {reference}" for reference, count in counts.items())
         yield error(
-            f"the models must have one number of layers, but there are {listed}; name the layers "
-            "to merge in `slices`.",
+            f"the models must have the same number of layers, but there are {listed}; name the "
+            "layers to merge in `slices`.",
             key,
         )
 

@@ -90,6 +90,6 @@ def check_left_out(subject: Subject) -> Iterator[Finding]:
         ]
         if unlike and others:
             yield warning(
-                f"{reference} alone has {count_names(unlike)}, which the merge leaves out.",
+                f"only {reference} has {count_names(unlike)}, which the merge leaves out.",
                 named[reference],
             )

@@ -16,17 +16,17 @@ from mergekit_spectral.command_line.command import Command
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("."),
-    help="Where the merged model would go, to look for room on that disk.  [default: .]",
+    help="Folder of the merged model, to check it and the free space on its disk.  [default: .]",
 )
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="Where the merge would run, for its memory; the time is always that of this CPU.",
+    help="Device of the merge, to estimate its memory. The time is always estimated for this CPU.",
 )
-@click.option("--lora-merge-cache", help="As it would be given to mergekit-yaml.")
-@click.option("--allow-crimes", is_flag=True, help="As it would be given to mergekit-yaml.")
+@click.option("--lora-merge-cache", help="The same as for mergekit-yaml.")
+@click.option("--allow-crimes", is_flag=True, help="The same as for mergekit-yaml.")
 @click.option("--trust-remote-code", is_flag=True, help="Run custom code from the models' files.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context

@@ -31,8 +31,8 @@ MODULES = ("matplotlib", "jinja2")
     type=click.IntRange(min=1),
     help="Inspect only this number of weights of each kind, evenly over the layers.",
 )
-@click.option("--lora-merge-cache", help="As it would be given to mergekit-yaml.")
-@click.option("--allow-crimes", is_flag=True, help="As it would be given to mergekit-yaml.")
+@click.option("--lora-merge-cache", help="The same as for mergekit-yaml.")
+@click.option("--allow-crimes", is_flag=True, help="The same as for mergekit-yaml.")
 @click.option("--trust-remote-code", is_flag=True, help="Run custom code from the models' files.")
 def inspect(
     recipe: Path,

@@ -22,7 +22,7 @@ from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.loaders import Loader
 from mergekit_spectral.host.mergeable import why_not_mergeable
 
-_HUB = "; if the hub has it, the merge will download it first"
+_HUB = "; if it is on the Hub, the merge downloads it first"
 
 
 class StoredWeights:
@@ -98,7 +98,7 @@ class Checkpoint:
 
 
 def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
-    """Return the folder that mergekit would read, without asking the hub.
+    """Return the folder that mergekit would read, without asking the Hub.
 
     Args:
         path: as the recipe has it.
@@ -106,7 +106,7 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
         recipe_folder: the folder of the recipe, in which mergekit does not look.
 
     Raises:
-        NotDownloadedError: it has the form of a hub id, and is not in the hub's cache.
+        NotDownloadedError: it has the form of a Hub id, and is not in the Hub's cache.
         MergeError: there is no such folder.
     """
     folder = Path(path.path)
@@ -115,15 +115,15 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
             raise MergeError(f"{what} {path.path} is a file; name the folder that it is in.")
         return folder
     beside = (
-        f"; there is one beside the recipe, so run mergekit in {recipe_folder.resolve()}"
+        f"; it is in the folder of the recipe, so run mergekit in {recipe_folder.resolve()}"
         if os.path.isdir(recipe_folder / path.path)
         else ""
     )
     if path.path.startswith(("/", ".", "~")) or path.path.count("/") > 1 or "\\" in path.path:
-        home = "; mergekit does not read ~ as a home folder" if path.path.startswith("~") else ""
+        home = "; mergekit does not expand ~ to a home folder" if path.path.startswith("~") else ""
         raise MergeError(
-            f"{what} {path.path} is not there, seen from {Path.cwd()}{home}{beside}; name a folder "
-            "or a model of the hub, as in organization/name."
+            f"{what} {path.path} not found (working directory {Path.cwd()}){home}{beside}; give a "
+            "folder or a Hub id, such as organization/name."
         )
     try:
         return Path(
@@ -133,8 +133,8 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
         )
     except HFValidationError:
         raise MergeError(
-            f"{what} {path.path} is neither a folder here, seen from {Path.cwd()}, nor a name that "
-            "the hub can have, as in organization/name."
+            f"{what} {path.path} not found (working directory {Path.cwd()}), and it is not a valid "
+            "Hub id; give a folder or a Hub id, such as organization/name."
         ) from None
     except LocalEntryNotFoundError:
         raise not_downloaded(path, what, beside) from None
@@ -144,7 +144,7 @@ def not_downloaded(path: ModelPath, what: str, beside: str = "") -> NotDownloade
     """Return the error for files that are not on this machine, but may be on the hub."""
     at = f" at revision {path.revision}" if path.revision else ""
     return NotDownloadedError(
-        f"{what} {path.path}{at} is neither a folder here nor downloaded{beside or _HUB}."
+        f"{what} {path.path}{at} is neither a local folder nor downloaded{beside or _HUB}."
     )
 
 
@@ -180,8 +180,8 @@ def _open(path: ModelPath, folder: Path, converted: bool) -> Checkpoint:
     if not (folder / "config.json").is_file():
         if (folder / ADAPTER_CONFIG).is_file():
             raise _IncompleteError(
-                f"{path} is an adapter; as an input it is written base+adapter, so put the model "
-                f"that it was trained on before it, as in <base>+{path}."
+                f"{path} is an adapter; write it after the model that it was trained on, as in "
+                f"<base>+{path}."
             )
         raise _IncompleteError(f"Model {path} has no config.json; copy or download it again.")
     try:
@@ -198,8 +198,8 @@ def _open(path: ModelPath, folder: Path, converted: bool) -> Checkpoint:
     for name, file in index.tensor_paths.items():
         if not isinstance(file, str):
             raise MergeError(
-                f"Model {path}: its index maps tensor {name} to {file!r}, which is no name of a "
-                "file; copy or download it again."
+                f"Model {path}: its index maps tensor {name} to {file!r}, which is not a file "
+                "name; copy or download it again."
             )
     weights = tuple(sorted({folder / name for name in index.tensor_paths.values()}))
     if missing := [file.name for file in weights if not file.is_file()]:
@@ -217,7 +217,7 @@ def _open(path: ModelPath, folder: Path, converted: bool) -> Checkpoint:
 def _headers(path: ModelPath, index: ShardedTensorIndex) -> dict[str, Header]:
     stored = StoredWeights(LazyTensorLoader(index))
     try:
-        # mergekit ignores what has another key than a name.
+        # mergekit ignores keys that are not strings.
         return {name: stored.header(name) for name in index.tensor_paths if isinstance(name, str)}
     except MergeError:
         raise
@@ -238,7 +238,7 @@ def _check_index(index: ShardedTensorIndex) -> None:
         if not isinstance(file, str):
             raise MergeError(
                 f"The index of the model in {index.base_path} maps tensor {name} to {file!r}, "
-                "which is no name of a file; copy or download the model again."
+                "which is not a file name; copy or download the model again."
             )
 
 
