@@ -4,7 +4,7 @@ Importing this package makes the methods known to mergekit, whichever of the two
 first. After ``pip install`` it is not needed: PyTorch loads the same hook by itself (see
 `mergekit_spectral.autoload`).
 
-The package is a row of rooms, each of which imports itself and those before it: `spectral` (the
+The subpackages are layers, each of which imports only itself and those before it: `spectral` (the
 mathematics), `adapters` (LoRA), `methods` (what a recipe can name), `recipe` (a recipe as text and
 as sections), `host` (what touches mergekit's insides), `checking`, `inspecting`, `demo` and
 `command_line`. Beside them are the front door, which is this file and `autoload` (the hook), and
