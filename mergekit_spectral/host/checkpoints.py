@@ -64,11 +64,11 @@ class StoredWeights:
 
 
 class NotDownloadedError(MergeError):
-    """A model or adapter is not on this machine, but may be on the hub."""
+    """A model or adapter is not on this machine, but may be on the Hub."""
 
 
 class _IncompleteError(MergeError):
-    """A folder lacks files. In the hub's cache, these have only not been downloaded."""
+    """A folder lacks files. In the Hub's cache, they may only not be downloaded yet."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
 
 
 def not_downloaded(path: ModelPath, what: str, beside: str = "") -> NotDownloadedError:
-    """Return the error for files that are not on this machine, but may be on the hub."""
+    """Return the error for files that are not on this machine, but may be on the Hub."""
     at = f" at revision {path.revision}" if path.revision else ""
     return NotDownloadedError(
         f"{what} {path.path}{at} is neither a local folder nor downloaded{beside or _HUB}."
@@ -149,7 +149,7 @@ def not_downloaded(path: ModelPath, what: str, beside: str = "") -> NotDownloade
 
 
 def is_local(path: ModelPath) -> bool:
-    """Tell whether a model is a local folder, and not on the hub."""
+    """Return whether a model is a local file or folder, and so not a Hub id."""
     # Path.exists would raise for a name that is too long for a file.
     return os.path.exists(path.path)
 

@@ -76,7 +76,7 @@ def why_not_mergeable(
 
 
 def is_quantized(name: str, dtype: torch.dtype, names: Iterable[str]) -> bool:
-    """Tell whether a tensor holds a weight's codes, whose scale is in a tensor beside it.
+    """Return whether a tensor holds a weight's codes, whose scale is in a tensor beside it.
 
     Args:
         name: the tensor's name.
