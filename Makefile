@@ -2,7 +2,7 @@
 # make test   run all tests
 # make lint   run ruff and mypy
 #
-# make coverage       run all tests, and list the lines that no test runs
+# make coverage       list the lines that no test ran in the last `make test`
 # make test-lowest    run all tests with the lowest versions that pyproject.toml allows
 # make test-mergekit  run mergekit's own tests, with this package installed beside it
 #
@@ -30,10 +30,11 @@ NO_BROWSER := $(if $(shell command -v chromium || command -v google-chrome),,-m 
 
 test: $(VENV)/.test
 	@$(if $(NO_BROWSER),echo "No Chromium: the test of the page of inspect is left out")
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) $(NO_BROWSER)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) $(NO_BROWSER) --cov --cov-report=
+	@echo "Coverage in percent:" $$($(BIN)/coverage report --format=total)
 
-coverage: $(VENV)/.test
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) $(NO_BROWSER) --cov
+coverage:
+	@$(BIN)/coverage report
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .

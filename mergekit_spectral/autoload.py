@@ -1,4 +1,4 @@
-"""Tell mergekit about our methods when, and only when, it is imported.
+"""Register our methods with mergekit when, and only when, mergekit is imported.
 
 mergekit has no plugin discovery. PyTorch does: at the end of ``import torch`` it calls every entry
 point in the group ``torch.backends``, and ours is `install_hooks`. It runs in every process that

@@ -1,4 +1,4 @@
-"""What a person reads when a recipe or an input is wrong."""
+"""Define `MergeError`: an error that the user can fix, shown as a sentence without traceback."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ def errors_as_sentences(folder: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise MergeError(
-            f"{folder} cannot be written to ({reason}); name another folder, or free space or "
-            "change rights there."
+            f"{folder} cannot be written to ({reason}); name another folder, free space on the "
+            "disk, or change the folder's permissions."
         ) from error
 
 
@@ -46,7 +46,7 @@ def require_writable(folder: Path) -> None:
     with errors_as_sentences(folder):
         path = Path(os.path.realpath(folder))
         existing = next(place for place in (path, *path.parents) if place.exists())
-        # Trying is the only test that knows read-only file systems and the rights of root.
+        # Only an attempt to write detects read-only file systems and the rights of root.
         tempfile.TemporaryFile(dir=existing).close()
 
 
@@ -113,7 +113,7 @@ def _link_all(folder: Path, new: Path, but: Collection[str]) -> None:
         )
     except shutil.Error as error:
         raise MergeError(
-            f"{folder} has files that cannot be taken over into its replacement "
+            f"{folder} has files that cannot be moved to its replacement "
             f"({error.args[0][0][2]}); name another folder."
         ) from error
 

@@ -1,4 +1,4 @@
-"""Whether a recipe names a method that exists, the base model that it needs, and usable dtypes."""
+"""Check that a recipe names an existing method, the base model it needs, and usable dtypes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Buffers, which are copied and not merged, and so must be equal in all models."""
+"""Check that buffers, which are copied and not merged, are equal in all models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list of all checks, in the order in which they are made, and the report of one recipe."""
+"""List all checks in the order they are made; report on a recipe, or plan an inspection."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ OF_INPUTS = Stages(
         check_weights,
     ),
 )
-"""What is checked about a recipe and its models, whatever is done with them."""
+"""Checks of a recipe and its models, before a merge or an inspection."""
 
 OF_MERGE = replace(
     OF_INPUTS,
     of_models=(*OF_INPUTS.of_models, check_copies, check_out_folder, check_hub_names),
 )
-"""What is checked before a merge."""
+"""Checks before a merge."""
 
 OF_INSPECTION = replace(
     OF_INPUTS,
     of_models=(*OF_INPUTS.of_models, check_inputs_in_factors),
 )
-"""What is checked before inputs are looked at, which reads adapters in factors for any method."""
+"""Checks before an inspection, which reads adapters in factors for every method."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,13 @@ def check(path: Path, options: MergeOptions, out: Path) -> Report:
     unchecked = None
     if costs is None:
         failed = bool(find_errors(findings))
-        unchecked = "until the errors are fixed" if failed else "until all models are here"
+        unchecked = "until the errors are fixed" if failed else "until all models are local"
     located = locate(findings, recipe.text)
     return Report(sort_by_line(located), recipe.config.merge_method, costs, unchecked)
 
 
 def plan_inspection(path: Path, options: MergeOptions, out: Path) -> PlannedMerge:
-    """Return mergekit's plan of a recipe whose inputs are looked at.
+    """Return mergekit's plan of a recipe whose inputs are to be inspected.
 
     Args:
         path: the recipe's file.

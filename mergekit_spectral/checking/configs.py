@@ -1,4 +1,4 @@
-"""What the merged model should not take from a model's configuration, but does."""
+"""Check what the merged model would wrongly take from a model's configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA inputs that mergekit merges into copies of their bases before the merge."""
+"""Check which LoRA inputs mergekit would merge into copies of their bases before the merge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs that are the base, or one another, under other names."""
+"""Check that no input is the base, or another input, under another name."""
 
 from __future__ import annotations
 

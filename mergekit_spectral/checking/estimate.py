@@ -1,14 +1,14 @@
-"""What a merge takes: parameters, bytes of disk, memory and time."""
+"""Estimate what a merge takes: parameters, bytes of disk, memory and time."""
 
 from __future__ import annotations
 
-import resource
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from mergekit.common import dtype_from_name
 from mergekit.config import MergeConfiguration
@@ -100,17 +100,13 @@ def check_room(costs: Costs, subject: Subject) -> Iterator[Finding]:
         if size > free:
             yield error(
                 f"{what} {gigabytes(size)}, but the disk of {folder} has {gigabytes(free)} left; "
-                "make room, or write elsewhere."
+                "free some space, or write to another disk."
             )
 
 
 def resident_bytes() -> int:
     """Return the main memory that this process takes."""
-    state = Path("/proc/self/statm")
-    if state.exists():
-        return int(state.read_text().split()[1]) * resource.getpagesize()
-    # The largest so far, which macOS gives in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(psutil.Process().memory_info().rss)
 
 
 def gigabytes(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Local folders that mergekit's model card takes for models of the Hub."""
+"""Check for local folders that mergekit's model card would take for models of the Hub."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_hub_names(subject: Subject) -> Iterator[Finding]:
         paths = [part.path for part in (reference.model, reference.lora) if part]
         for path in filter(_is_looked_up, paths):
             yield warning(
-                f"mergekit's model card asks the hub for a model named {path}, although it is a "
+                f"mergekit's model card asks the Hub for a model named {path}, although it is a "
                 "local folder; without a network the merge then fails after the weights are "
                 f"written, and leaves no tokenizer. Write ./{path}, or give --no-write-model-card.",
                 key,

@@ -1,4 +1,4 @@
-"""Architectures, and which layers of which model go where."""
+"""Check the models' architectures, and which layers of which model go where."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ def check_architectures(subject: Subject) -> Iterator[Finding]:
 
 def check_layers(subject: Subject) -> Iterator[Finding]:
     """Check that models side by side have as many layers, and that models have their slices."""
-    architecture = subject.architecture
-    assert architecture is not None
+    architecture = subject.known_architecture
     modules, groups = subject.recipe.config.modules or {}, subject.recipe.groups
     unknown = [name for name in modules if name not in architecture.modules]
     for name in unknown:
@@ -66,8 +65,8 @@ def _check_counts(counts: Mapping[ModelReference, int], key: Key) -> Iterator[Fi
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{count} in {reference}" for reference, count in counts.items())
         yield error(
-            f"the models must have one number of layers, but there are {listed}; name the layers "
-            "to merge in `slices`.",
+            f"the models must have the same number of layers, but there are {listed}; name the "
+            "layers to merge in `slices`.",
             key,
         )
 

@@ -1,4 +1,4 @@
-"""How many models a method merges with one another, each of them once."""
+"""Check how many models a method merges with one another, each of them once."""
 
 from __future__ import annotations
 

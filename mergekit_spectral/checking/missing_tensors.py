@@ -1,4 +1,4 @@
-"""Tensors that models lack, and tensors that the merge leaves out."""
+"""Check for tensors that models lack, and for tensors that the merge leaves out."""
 
 from __future__ import annotations
 
@@ -92,6 +92,6 @@ def check_left_out(subject: Subject) -> Iterator[Finding]:
         ]
         if unlike and others:
             yield warning(
-                f"{reference} alone has {count_names(unlike)}, which the merge leaves out.",
+                f"only {reference} has {count_names(unlike)}, which the merge leaves out.",
                 named[reference],
             )

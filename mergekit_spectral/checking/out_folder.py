@@ -1,4 +1,4 @@
-"""The folder that the merged model goes to."""
+"""Check that the merged model's folder can be written to and holds none of the models."""
 
 from __future__ import annotations
 

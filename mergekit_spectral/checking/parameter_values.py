@@ -1,4 +1,4 @@
-"""Parameters that the method does not have, that have no effect at their place, or are wrong.
+"""Check for parameters that the method lacks, that have no effect at their place, or are wrong.
 
 mergekit ignores the first two silently, and finds the last when it comes to the tensor.
 """
@@ -58,7 +58,7 @@ def _check_required(recipe: Recipe, spec: ParameterSpec) -> Iterator[Finding]:
             continue
         need = f"{recipe.config.merge_method} needs a value of `{spec.name}`"
         if shared or not any(spec.name in (one.settings or {}) for one in recipe.sections):
-            of_each = "" if shared else ", or under that of each model"
+            of_each = "" if shared else ", or of each model"
             yield error(f"{need}; set it under `parameters` of the whole recipe{of_each}.")
             return
         yield error(f"{need}, also for {section.model}.", place)
@@ -122,13 +122,13 @@ def _question_value(method: str, name: str, value: object) -> str | None:
     if not isinstance(value, float):
         return None
     if value != value or value in (float("inf"), float("-inf")):
-        return "a number that is not finite spoils every tensor; give a finite one."
+        return "a number that is not finite makes every tensor invalid; give a finite one."
     if method == "slerp" and name == "t" and not 0 <= value <= 1:
-        return "0 is the base model and 1 the other, and this lies beyond one of them."
+        return "0 is the base model and 1 is the other model; give a number between them."
     if name == "select_topk" and not 0 < value <= 1:
         return "it is a share, so give a number above 0 and at most 1."
     if name == "density" and value <= 0:
-        return "at 0 or below nothing of the input is left; give a share above 0."
+        return "at 0 or below, nothing of the input is kept; give a share above 0."
     if name == "density" and value > 1:
         return "more than 1 is the same as 1; give a share of at most 1."
     if name in ("gamma", "epsilon") and not 0 <= value < 1:

@@ -1,4 +1,4 @@
-"""Parameters whose faults show only at the tensors that they apply to."""
+"""Check parameters whose faults show only at the tensors that they apply to."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def check_filters(subject: Subject) -> Iterator[Finding]:
         if not any(text in name for name in names):
             example = next(iter(sorted(n for n in names if ".layers." in n)), min(names))
             yield warning(
-                f"the filter {text!r} is in no tensor's name, so its value is never used; names "
-                f"are like {example}.",
+                f"the filter {text!r} matches no tensor's name, so its value is never used; a name "
+                f"must contain the filter, and one of the names is {example}.",
                 key,
             )
 
@@ -55,7 +55,7 @@ def check_weights(subject: Subject) -> Iterator[Finding]:
             result = "linear divides by zero" if divides else "they are only added"
             yield warning(
                 f"the weights of the inputs sum to zero at {tensor.name}, so there is no mean: "
-                f"{result}; set `normalize: false` if a sum is meant.",
+                f"{result}; set `normalize: false` if you want a sum.",
                 find_setting(subject.recipe.sections, "weight", inputs[0]),
             )
             return

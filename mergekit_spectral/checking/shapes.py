@@ -1,4 +1,4 @@
-"""Tensors that models have in different shapes."""
+"""Check that models have their tensors in the same shapes."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def check_shapes(subject: Subject) -> Iterator[Finding]:
         )
     for (model, first), names in differing.items():
         yield error(
-            f"{model} has other shapes than {first}: {count_names(names)}; only models of one "
-            "size can be merged.",
+            f"{model} has different shapes from {first}: {count_names(names)}; only models of the "
+            "same size can be merged.",
             named[model],
         )
 

@@ -1,4 +1,4 @@
-"""What a check looks at, and the stages in which this becomes known."""
+"""Define what a check looks at, and run checks in the stages in which this becomes known."""
 
 from __future__ import annotations
 
@@ -44,6 +44,12 @@ class Subject:
     models: Mapping[ModelReference, OpenedModel] = field(default_factory=dict)
     architecture: ModelArchitecture | None = None
     plan: PlannedMerge | None = None
+
+    @property
+    def known_architecture(self) -> ModelArchitecture:
+        """The architecture, for checks of the third and fourth stage."""
+        assert self.architecture is not None
+        return self.architecture
 
     @property
     def planned(self) -> PlannedMerge:

@@ -1,4 +1,4 @@
-"""A tokenizer that mergekit puts together: from which models, and with which tokens."""
+"""Check a tokenizer that mergekit puts together: from which models, and with which tokens."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def _check_source(source: ModelReference, recipe_folder: Path, key: Key) -> Iter
         return
     if not _has_tokenizer(folder):
         yield error(
-            f"{source} has no tokenizer, which the merged model is to have; name a model with "
-            "tokenizer.json, or `base` or `union`.",
+            f"{source} has no tokenizer, but the recipe takes the merged model's tokenizer from "
+            "it; name a model with tokenizer.json, or `base` or `union`.",
             key,
         )
 
@@ -77,7 +77,7 @@ def _describe_missing(reference: ModelReference, is_base: bool, key: Key) -> Fin
             key,
         )
     return warning(
-        f"{reference} has no tokenizer, so mergekit takes it to have the base model's.", key
+        f"{reference} has no tokenizer, so mergekit assumes that it has the base model's.", key
     )
 
 
@@ -103,21 +103,21 @@ def _check_token(token: str, wanted: TokenEmbeddingConfig, subject: Subject) -> 
         return
     if donor not in subject.recipe.references:
         yield error(
-            f"the token {token!r} is to come from {donor}, which the recipe does not merge; name "
-            "one of its models.",
+            f"the token {token!r} is taken from {donor}, which the recipe does not merge; name "
+            "one of the recipe's models.",
             key,
         )
     text = source.token if isinstance(source, ModelTokenEmbedding) else token
     if text is not None and donor in models and not _has_token(models[donor], text):
         yield error(
-            f"the token {token!r} is to come from {donor}, whose tokenizer has no {text!r}.", key
+            f"the token {token!r} is taken from {donor}, whose tokenizer has no {text!r}.", key
         )
     if isinstance(source, ModelTokenEmbedding) and source.token_id is not None:
         size = getattr(models[source.model].config, "vocab_size", None) if donor in models else None
         if size is not None and not 0 <= source.token_id < size:
             yield error(
-                f"the token {token!r} is to be token number {source.token_id} of {source.model}, "
-                f"which has {size}, from 0.",
+                f"the token {token!r} is taken from token number {source.token_id} of "
+                f"{source.model}, whose tokens are numbered from 0 to {size - 1}.",
                 key,
             )
 

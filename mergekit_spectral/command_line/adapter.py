@@ -1,4 +1,4 @@
-"""``mergekit-spectral adapter``."""
+"""Options of ``mergekit-spectral adapter``; `adapter_run` does the work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mergekit_spectral.command_line.command import Command, progress_console
 
 
 class Share(click.FloatRange):
-    """A number above 0 and up to 1; click's own range takes a NaN."""
+    """A number above 0 and at most 1. Unlike click's own range, it refuses NaN."""
 
     def __init__(self) -> None:
         super().__init__(0, 1, min_open=True)
@@ -30,27 +30,33 @@ class Share(click.FloatRange):
 @click.option(
     "--rank",
     type=click.IntRange(min=1),
-    help="Give no weight a larger rank than this: the best approximation. Without it a weight has "
-    "the rank of its merged update, at most the sum of the inputs' ranks.",
+    help="The largest rank of a weight. A merged update of larger rank is replaced by its best "
+    "approximation of this rank. By default, each weight keeps the rank of its merged update, "
+    "which is at most the sum of the inputs' ranks.",
 )
 @click.option(
     "--energy",
     type=Share(),
     default=1.0,
     show_default=True,
-    help="Give each weight the smallest rank that keeps this share of its squared norm.",
+    help="Give each weight the smallest rank that keeps this share of the squared norm of its "
+    "merged update.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
     default="float32",
     show_default=True,
-    help="In which the factors are stored.",
+    help="The dtype in which the factors are stored.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an adapter that is in OUT already.")
-@click.option("--trust-remote-code", is_flag=True, help="Run code that the base model brings.")
+@click.option("--overwrite", is_flag=True, help="Replace an adapter that is already in OUT.")
 @click.option(
-    "--random-seed", type=click.IntRange(0, 2**32 - 1), help="Seed for methods that draw at random."
+    "--trust-remote-code", is_flag=True, help="Run custom code from the base model's files."
+)
+@click.option(
+    "--random-seed",
+    type=click.IntRange(0, 2**32 - 1),
+    help="Seed for methods that use random numbers.",
 )
 def adapter(
     recipe: Path,
@@ -64,8 +70,9 @@ def adapter(
 ) -> None:
     """Merge the LoRA inputs of RECIPE into one LoRA adapter, in the folder OUT.
 
-    RECIPE is an ordinary one for drm, star or a knots method in which every input is written
-    base+adapter. Of the base only its configuration is needed, and no GPU.
+    RECIPE is a mergekit recipe for drm, star or a knots method. Every input must be written
+    base+adapter. The command reads the base model's configuration, but not its weights, and needs
+    no GPU.
 
     \b
     Example:

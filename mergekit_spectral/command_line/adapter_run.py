@@ -1,4 +1,4 @@
-"""``mergekit-spectral adapter``: a recipe in, an adapter and a table out."""
+"""Run ``mergekit-spectral adapter``: merge a recipe into an adapter, and print a table."""
 
 from __future__ import annotations
 
@@ -58,21 +58,21 @@ def merge_into_adapter(
     options: MergeOptions,
     console: Console,
 ) -> None:
-    """Merge the LoRA inputs of a recipe into one adapter and print what it holds.
+    """Merge the LoRA inputs of a recipe into one adapter and print its ranks and losses.
 
     Args:
-        recipe: the recipe's file.
-        out: the folder for the adapter.
-        rank: the largest rank of a weight; if None, the merged delta's own.
-        energy: the share of each merged delta's squared norm to keep.
-        dtype: in which the factors are stored.
+        recipe: path of the recipe.
+        out: folder to write the adapter to.
+        rank: largest rank of a weight; None for the rank of its merged update.
+        energy: share of each merged update's squared norm to keep.
+        dtype: dtype in which the factors are stored.
         overwrite: whether an adapter in the folder may be replaced.
-        options: mergekit's.
-        console: for progress and remarks.
+        options: mergekit's options.
+        console: console for progress and remarks.
 
     Raises:
-        MergeError: if the recipe, an adapter or the folder is not fit for it; nothing is written
-            then.
+        MergeError: if the recipe or an adapter cannot be merged into an adapter, or the folder
+            cannot be written to. Nothing is written in this case.
     """
     config = _read(recipe)
     text = recipe.read_text(encoding="utf-8").strip()
@@ -80,7 +80,9 @@ def merge_into_adapter(
     check_folder(out, merge.folders, overwrite)
     base = merge.base.model
     for name in merge.dropped:
-        console.print(f"Left out: {name}, which an adapter of products cannot hold.")
+        console.print(
+            f"Left out: {name}. The merged adapter holds only low-rank updates of weight matrices."
+        )
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -89,7 +91,10 @@ def merge_into_adapter(
         )
         merged = list(steps)
     if not merged:
-        raise MergeError("None of the adapters changes any weight, so there is nothing to write.")
+        raise MergeError(
+            "The merged update of every weight is zero, so there is nothing to write; check the "
+            "adapters, and `weight` and `lambda` in the recipe."
+        )
 
     metadata = {
         "base_model": str(base),
@@ -118,7 +123,7 @@ def merge_into_adapter(
         ),
     )
     size = (out / "adapter_model.safetensors").stat().st_size
-    _print(merged, f"{out}: {len(merged)} weights, {size / 1e6:.1f} MB")
+    _print(merged, f"Adapter written to {out}: {len(merged)} weights, {size / 1e6:.1f} MB")
 
 
 def _read(recipe: Path) -> MergeConfiguration:
@@ -130,19 +135,19 @@ def _read(recipe: Path) -> MergeConfiguration:
 
 
 def _common_task(merge: AdapterMerge) -> str | None:
-    """Return the inputs' one task type, unless peft expects a head in an adapter of that type."""
+    """Return the task type if all inputs have the same one and peft expects no head for it."""
     types = {adapter.config.task_type for adapter in merge.adapters}
     return types.pop() if len(types) == 1 and not types & _WITH_HEAD else None
 
 
 def _link(model: ModelReference) -> str:
-    """Return a model's name, with a link if it is the hub's; mergekit's own card asks the hub."""
+    """Return a model's name, as a link unless it is a local folder. The Hub is not asked."""
     path = model.model.path
     return str(model) if os.path.exists(path) else f"[{model}](https://huggingface.co/{path})"
 
 
-def _print(merged: Iterable[MergedWeight], file: str) -> None:
-    """Tell rank and loss by the kind of weight, the last part of the module's name."""
+def _print(merged: Iterable[MergedWeight], note: str) -> None:
+    """Print ranks and losses by kind of weight, which is the last part of the module's name."""
     kinds: dict[str, list[MergedWeight]] = defaultdict(list)
     for weight in merged:
         kinds[weight.module.rsplit(".", 1)[-1]].append(weight)
@@ -159,5 +164,5 @@ def _print(merged: Iterable[MergedWeight], file: str) -> None:
                 f"{max(losses):.3%}",
             )
         )
-    header = ("weight", "count", "rank", "squared norm lost, mean", "worst")
-    print_table("The merged adapter", header, rows, words=("weight",), notes=(file,))
+    header = ("weight", "count", "rank", "squared norm lost, mean", "squared norm lost, maximum")
+    print_table("The merged adapter", header, rows, words=("weight",), notes=(note,))

@@ -1,4 +1,4 @@
-"""``mergekit-spectral check``."""
+"""Options of ``mergekit-spectral check``; `check_run` does the work."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from mergekit_spectral.command_line.command import Command
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("."),
-    help="Where the merged model would go, to look for room on that disk.  [default: .]",
+    help="Folder of the merged model, to check it and the free space on its disk.  [default: .]",
 )
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="Where the merge would run, for its memory; the time is always that of this CPU.",
+    help="Device of the merge, to estimate its memory. The time is always estimated for this CPU.",
 )
-@click.option("--lora-merge-cache", help="As it would be given to mergekit-yaml.")
-@click.option("--allow-crimes", is_flag=True, help="As it would be given to mergekit-yaml.")
-@click.option("--trust-remote-code", is_flag=True, help="Run code that the models bring.")
+@click.option("--lora-merge-cache", help="The same as for mergekit-yaml.")
+@click.option("--allow-crimes", is_flag=True, help="The same as for mergekit-yaml.")
+@click.option("--trust-remote-code", is_flag=True, help="Run custom code from the models' files.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def check(
@@ -51,7 +51,7 @@ def check(
       mergekit-spectral check recipe.yml
       mergekit-spectral check recipe.yml --out /models/merged --json
     """  # noqa: D301, click's mark is the character
-    os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is imported, which reads it then
+    os.environ["HF_HUB_OFFLINE"] = "1"  # set before huggingface_hub reads it, on import
     from mergekit_spectral.command_line.check_run import check_and_print
 
     failed = check_and_print(

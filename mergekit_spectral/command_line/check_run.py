@@ -1,4 +1,4 @@
-"""``mergekit-spectral check``: run the check, and print findings and costs."""
+"""Run ``mergekit-spectral check``: check a recipe, and print findings and costs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_and_print(
         report = check(recipe, options, out)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else first_line(error)
-        raise MergeError(f"The check cannot read or look at {what}.") from error
+        raise MergeError(f"The check cannot read {what}.") from error
     if as_json:
         click.echo(json.dumps(_as_json(report), indent=1))
     else:
@@ -84,16 +84,16 @@ def _costs(method: str | None, costs: Costs) -> Iterator[str]:
         f"{costs.decompositions} decompositions; about {_duration(costs.seconds)} on this machine."
     )
     yield (
-        f"reads {gigabytes(costs.input_bytes)}, writes {gigabytes(costs.output_bytes)} of "
-        f"{gigabytes(costs.free_bytes)} that are free."
+        f"reads {gigabytes(costs.input_bytes)}, writes {gigabytes(costs.output_bytes)}; the disk "
+        f"has {gigabytes(costs.free_bytes)} free."
     )
     if costs.copy_bytes:
         yield f"merged copies take another {gigabytes(costs.copy_bytes)} of disk."
     memory = costs.memory
-    device = f", {gigabytes(memory.device)} of device memory" if memory.device else ""
+    device = f", and {gigabytes(memory.device)} of device memory" if memory.device else ""
     yield (
-        f"takes up to {gigabytes(memory.host)} of memory, {gigabytes(memory.mapped)} of that pages "
-        f"of the inputs' files that the system can take back{device}."
+        f"takes up to {gigabytes(memory.host)} of memory, of which {gigabytes(memory.mapped)} are "
+        f"pages of the inputs' files that the system can free when needed{device}."
     )
 
 

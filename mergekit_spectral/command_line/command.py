@@ -1,4 +1,4 @@
-"""What all commands have: ``--quiet``, ``--verbose``, and errors in a sentence."""
+"""Define what all commands have: ``--quiet``, ``--verbose``, and errors in a sentence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VERBOSE = "mergekit_spectral.verbose"
 class Command(click.Command):
     """A command with ``--quiet`` and ``--verbose``.
 
-    An error in what it is given is one sentence, and with ``--verbose`` a traceback before it.
+    An error in the input is printed as one sentence, with ``--verbose`` after a traceback.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -57,7 +57,7 @@ def _remember_verbose(ctx: click.Context, _option: click.Parameter, value: bool)
 
 
 def is_quiet() -> bool:
-    """Tell whether the command was given ``--quiet``."""
+    """Return whether the command was called with ``--quiet``."""
     return bool(click.get_current_context().meta.get(_QUIET))
 
 

@@ -1,4 +1,4 @@
-"""``mergekit-spectral demo``."""
+"""Options of ``mergekit-spectral demo``; `demo_run` does the work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``mergekit-spectral demo`` prints: its progress and its table."""
+"""Run ``mergekit-spectral demo``: print its progress and its table."""
 
 from __future__ import annotations
 

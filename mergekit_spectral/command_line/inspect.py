@@ -1,4 +1,4 @@
-"""``mergekit-spectral inspect``."""
+"""Options of ``mergekit-spectral inspect``; `inspect_run` does the work."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ MODULES = ("matplotlib", "jinja2")
     help="The folder for the report. An inspection of the same recipe and models that was stopped "
     "continues there.",
 )
-@click.option("--tensors", metavar="GLOB", help="Look at tensors with such names, as *.mlp.*")
+@click.option(
+    "--tensors", metavar="GLOB", help="Inspect only tensors whose names match, such as *.mlp.*"
+)
 @click.option(
     "--sample",
     type=click.IntRange(min=1),
-    help="Look at so many weights of each kind, evenly over the layers.",
+    help="Inspect only this number of weights of each kind, evenly over the layers.",
 )
-@click.option("--lora-merge-cache", help="As it would be given to mergekit-yaml.")
-@click.option("--allow-crimes", is_flag=True, help="As it would be given to mergekit-yaml.")
-@click.option("--trust-remote-code", is_flag=True, help="Run code that the models bring.")
+@click.option("--lora-merge-cache", help="The same as for mergekit-yaml.")
+@click.option("--allow-crimes", is_flag=True, help="The same as for mergekit-yaml.")
+@click.option("--trust-remote-code", is_flag=True, help="Run custom code from the models' files.")
 def inspect(
     recipe: Path,
     out: Path,
@@ -41,9 +43,9 @@ def inspect(
     allow_crimes: bool,
     trust_remote_code: bool,
 ) -> None:
-    """Look at the inputs of RECIPE: whether they agree or fight, where, and what to start from.
+    """Show where the inputs of RECIPE agree or conflict, and suggest parameters to start from.
 
-    Writes report.json, plots and index.html, one page with everything in it.
+    Writes report.json, plots and index.html, one page that contains all of them.
 
     \b
     Examples:
@@ -54,7 +56,7 @@ def inspect(
         raise click.ClickException(
             "inspect needs its extra: pip install 'mergekit-spectral[report]'"
         )
-    os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is imported, which reads it then
+    os.environ["HF_HUB_OFFLINE"] = "1"  # set before huggingface_hub reads it, on import
     from mergekit_spectral.command_line.inspect_run import inspect_and_write
 
     inspect_and_write(

@@ -1,4 +1,4 @@
-"""``mergekit-spectral inspect``: the report's files, and what to take away on the terminal."""
+"""Run ``mergekit-spectral inspect``: write the report's files, and print what to take away."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def inspect_and_write(
     silence_transformers()
     _require_own(out)
     columns = (
-        TextColumn("Looking at tensors"),
+        TextColumn("Inspecting tensors"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -85,7 +85,7 @@ def inspect_and_write(
         click.echo(f"- {sentence}")
     click.echo()
     print_table("The inputs", HEADER, input_rows(inspection), words=("input",))
-    click.echo(f"{out / PAGE} has the plots, {out / REPORT} all numbers.")
+    click.echo(f"The plots are in {out / PAGE}, and all numbers in {out / REPORT}.")
 
 
 def _require_own(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""``mergekit-spectral methods``."""
+"""Options of ``mergekit-spectral methods``; `methods_run` does the work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mergekit-spectral methods``: tables, or JSON, out of the methods' specs."""
+"""Run ``mergekit-spectral methods``: print tables, or JSON, from the methods' specs."""
 
 from __future__ import annotations
 

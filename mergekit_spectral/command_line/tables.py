@@ -1,4 +1,4 @@
-"""Tables: ruled on a terminal, Markdown in a pipe."""
+"""Print tables: with rules on a terminal, as Markdown into a pipe."""
 
 from __future__ import annotations
 

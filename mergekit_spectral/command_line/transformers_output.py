@@ -1,4 +1,4 @@
-"""What transformers prints of its own accord."""
+"""Silence what transformers prints of its own accord."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ What is done with a recipe for one of our methods:
 - `run_merge`: what happens around mergekit's `run_merge`.
 - `adapter_merge`: merge adapters into one adapter, without the base's weights.
 
-The room imports `spectral`, `adapters`, `methods` and `recipe`. `checking`, `inspecting` and
-`command_line` import it. They import from mergekit itself only what a recipe, its options and a
-merge method are; `tests/host/test_rooms.py` has the list.
+This subpackage imports `spectral`, `adapters`, `methods` and `recipe`. `checking`, `inspecting` and
+`command_line` import it. They import from mergekit itself only the types of recipes, options
+and merge methods; `tests/host/test_rooms.py` has the list.
 """

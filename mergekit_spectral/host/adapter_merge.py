@@ -1,8 +1,8 @@
-"""Merging adapters into one adapter: the same recipes, without the base's weights.
+"""Merge adapters into one adapter, without the base's weights.
 
-The merged delta of LoRA inputs has a rank of at most Σr, so it is an adapter itself. mergekit plans
-the merge, weight by weight, as it plans any other; only the last step, adding to the base, is left
-out.
+The rank of a merged delta of LoRA inputs is at most the sum of their ranks, so it can be written as
+an adapter itself. mergekit plans the merge in the same way as any other. Only the last step, adding
+the merged delta to the base, is left out.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ from mergekit_spectral.spectral import (
 
 
 class BaseWithoutWeights:
-    """The weights of a model that is known by its configuration alone.
+    """The names and shapes of a model's weights, from its configuration alone.
 
     Attributes:
-        index: of the weights' names.
-        headers: their shapes, and float32, in which adapters are merged.
+        index: index with the names of the weights.
+        headers: shapes of the weights, and float32 as their dtype, in which adapters are merged.
         config: the model's configuration.
-        architecture: mergekit's definition of its architecture.
-        structure: its modules.
+        architecture: mergekit's definition of the model's architecture.
+        structure: the model's modules.
         modules: names of all modules.
-        kinds: of the modules that peft adapts by a product of two matrices, by name.
+        kinds: kinds of the modules that peft adapts by a product of two matrices, by name.
 
     Raises:
         MergeError: the configuration cannot be read, mergekit has no definition of the
@@ -67,14 +67,14 @@ class BaseWithoutWeights:
         architecture = arch_info_for_config(self.config)
         if architecture is None:
             raise MergeError(
-                f"mergekit has no definition of the architecture {name}, so adapters on it cannot "
-                "be merged without its weights; run mergekit-yaml."
+                f"mergekit has no definition of the architecture {name}, so its adapters cannot be "
+                "merged without the base's weights; merge with mergekit-yaml instead."
             )
         self.architecture = architecture
         self.structure = ModelStructure.of(self.config, options.trust_remote_code)
         try:
             skeleton = self.structure.model
-        except Exception as error:  # a configuration that contradicts itself may raise any
+        except Exception as error:  # an inconsistent configuration may raise any exception
             raise MergeError(
                 f"Model {model}: transformers cannot build {name} from its configuration "
                 f"({first_line(error)})."
@@ -92,18 +92,18 @@ class BaseWithoutWeights:
         return self.headers[name]
 
     def read(self, name: str, device: torch.device) -> Tensor:
-        """Refuse: there are no values here."""
-        raise NotImplementedError(f"{self.model} is known by its configuration alone")
+        """Raise an error: the weights have no values."""
+        raise NotImplementedError(f"the weights of {self.model} were not read")
 
 
 @dataclass(frozen=True)
 class MergedWeight:
-    """The update of one weight, as the merged adapter will have it.
+    """The update of one weight in the merged adapter.
 
     Attributes:
-        module: the name of the module whose weight it is.
-        compressed: the update, with the recipe's λ in it.
-        kind: the module's.
+        module: name of the module that the weight belongs to.
+        compressed: the update, already multiplied by the recipe's λ.
+        kind: kind of the module.
     """
 
     module: str
@@ -139,14 +139,14 @@ class AdapterMerge:
         return len(self._tensors)
 
     def run(self, rank: int | None = None, energy: float = 1.0) -> Iterator[MergedWeight]:
-        """Merge one weight after the other.
+        """Merge the weights one by one.
 
         Args:
-            rank: the largest rank to give a weight; if None, the merged delta's own.
-            energy: the share of each merged delta's squared norm to keep, where `rank` allows it.
+            rank: largest rank of a weight; None for the rank of its merged delta.
+            energy: share of each merged delta's squared norm to keep. A smaller `rank` wins.
 
         Yields:
-            The weights that any input changes, in the model's order.
+            The weights whose merged delta is not zero, in the model's order.
 
         Raises:
             MergeError: if an input holds a NaN or an infinity, or no decomposition converges.
@@ -158,8 +158,8 @@ class AdapterMerge:
             except LinAlgError as error:
                 raise MergeError(
                     f"{self._method.spec.name}: the updates of {module} cannot be decomposed: "
-                    f"{error}; a value of an adapter there, or of the recipe's `lambda` or "
-                    "`weight`, must be very large."
+                    f"{error}; check the adapters' values for this module, and `lambda` and "
+                    "`weight` in the recipe, for very large numbers."
                 ) from error
             if compressed.rank:
                 yield MergedWeight(module, compressed, self.base.kinds[module])
@@ -167,7 +167,7 @@ class AdapterMerge:
     @torch.no_grad()
     def _compress(self, tensor: PlannedTensor, rank: int | None, energy: float) -> Compressed:
         merged = self._merge(tensor)
-        # Elementwise merging of embeddings has no low rank of its own.
+        # Embeddings that are merged entry by entry are dense, and may have full rank.
         if rank is None and not isinstance(merged, FactoredDelta):
             rank = sum(product.rank for product in _products(tensor, self._loaders))
         return compress(merged, rank, energy)
@@ -196,7 +196,7 @@ class AdapterMerge:
 
 
 class _MergedDelta(TensorOutput):
-    """Collects a merged delta, whole or place by place.
+    """Collects a merged delta, which is written as a matrix or entry by entry.
 
     Args:
         shape: [out, in].
@@ -228,8 +228,8 @@ def plan_adapter_merge(config: MergeConfiguration, options: MergeOptions) -> Ada
     method = find_method(config.merge_method)
     if not isinstance(method, SpectralMethod):
         raise MergeError(
-            f"{config.merge_method} cannot be merged into an adapter; `merge_method` must be "
-            "drm, star or knots_*."
+            f"The merge method {config.merge_method} cannot merge into an adapter; "
+            "`merge_method` must be drm, star or knots_*."
         )
     require_valid_recipe(config, method)
     reference, inputs = _find_base_and_inputs(config)
@@ -292,27 +292,27 @@ def _find_base_and_inputs(
     """Return the recipe's one base and its inputs, in order."""
     if not config.models:
         raise MergeError(
-            "An adapter is merged from whole models: write the inputs under `models:`, not under "
-            "`slices:` or `modules:`."
+            "To merge into an adapter, write the inputs under `models:`, not under `slices:` or "
+            "`modules:`."
         )
     if config.tokenizer_source or config.tokenizer:
         raise MergeError(
             "An adapter keeps the tokenizer of its base: remove "
             f"`{'tokenizer_source' if config.tokenizer_source else 'tokenizer'}` from the recipe, "
-            "or run mergekit-yaml."
+            "or merge with mergekit-yaml instead."
         )
     base = config.base_model
-    assert base is not None  # as `require_valid_recipe` demands
+    assert base is not None  # `require_valid_recipe` has refused recipes without one
     inputs = [entry.model for entry in config.models if entry.model != base]
     for reference in inputs:
         if reference.lora is None or reference.model_copy(update={"lora": None}) != base:
             raise MergeError(
                 f"Input {reference} is not an adapter on {base}; to merge into an adapter, every "
-                "input must be written base+adapter with the recipe's `base_model`."
+                "input must be written base+adapter, with the recipe's `base_model` as its base."
             )
     if not inputs or base.lora is not None:
         raise MergeError(
-            "An adapter is merged from at least one base+adapter input, on a `base_model` that is "
-            "a plain model."
+            "To merge into an adapter, the recipe needs at least one input written base+adapter, "
+            f"and a `base_model` that is not written so itself; `base_model` is {base}."
         )
     return base, inputs

@@ -22,7 +22,7 @@ from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.loaders import Loader
 from mergekit_spectral.host.mergeable import why_not_mergeable
 
-_HUB = "; if the hub has it, the merge will download it first"
+_HUB = "; if it is on the Hub, the merge downloads it first"
 
 
 class StoredWeights:
@@ -64,11 +64,11 @@ class StoredWeights:
 
 
 class NotDownloadedError(MergeError):
-    """A model or adapter is not on this machine, but may be on the hub."""
+    """A model or adapter is not on this machine, but may be on the Hub."""
 
 
 class _IncompleteError(MergeError):
-    """A folder lacks files. In the hub's cache, these have only not been downloaded."""
+    """A folder lacks files. In the Hub's cache, they may only not be downloaded yet."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Checkpoint:
 
 
 def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
-    """Return the folder that mergekit would read, without asking the hub.
+    """Return the folder that mergekit would read, without asking the Hub.
 
     Args:
         path: as the recipe has it.
@@ -106,7 +106,7 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
         recipe_folder: the folder of the recipe, in which mergekit does not look.
 
     Raises:
-        NotDownloadedError: it has the form of a hub id, and is not in the hub's cache.
+        NotDownloadedError: it has the form of a Hub id, and is not in the Hub's cache.
         MergeError: there is no such folder.
     """
     folder = Path(path.path)
@@ -115,15 +115,15 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
             raise MergeError(f"{what} {path.path} is a file; name the folder that it is in.")
         return folder
     beside = (
-        f"; there is one beside the recipe, so run mergekit in {recipe_folder.resolve()}"
+        f"; it is in the folder of the recipe, so run mergekit in {recipe_folder.resolve()}"
         if os.path.isdir(recipe_folder / path.path)
         else ""
     )
     if path.path.startswith(("/", ".", "~")) or path.path.count("/") > 1 or "\\" in path.path:
-        home = "; mergekit does not read ~ as a home folder" if path.path.startswith("~") else ""
+        home = "; mergekit does not expand ~ to a home folder" if path.path.startswith("~") else ""
         raise MergeError(
-            f"{what} {path.path} is not there, seen from {Path.cwd()}{home}{beside}; name a folder "
-            "or a model of the hub, as in organization/name."
+            f"{what} {path.path} not found (working directory {Path.cwd()}){home}{beside}; give a "
+            "folder or a Hub id, such as organization/name."
         )
     try:
         return Path(
@@ -133,23 +133,23 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
         )
     except HFValidationError:
         raise MergeError(
-            f"{what} {path.path} is neither a folder here, seen from {Path.cwd()}, nor a name that "
-            "the hub can have, as in organization/name."
+            f"{what} {path.path} not found (working directory {Path.cwd()}), and it is not a valid "
+            "Hub id; give a folder or a Hub id, such as organization/name."
         ) from None
     except LocalEntryNotFoundError:
         raise not_downloaded(path, what, beside) from None
 
 
 def not_downloaded(path: ModelPath, what: str, beside: str = "") -> NotDownloadedError:
-    """Return the error for files that are not on this machine, but may be on the hub."""
+    """Return the error for files that are not on this machine, but may be on the Hub."""
     at = f" at revision {path.revision}" if path.revision else ""
     return NotDownloadedError(
-        f"{what} {path.path}{at} is neither a folder here nor downloaded{beside or _HUB}."
+        f"{what} {path.path}{at} is neither a local folder nor downloaded{beside or _HUB}."
     )
 
 
 def is_local(path: ModelPath) -> bool:
-    """Tell whether a model is a local folder, and not on the hub."""
+    """Return whether a model is a local file or folder, and so not a Hub id."""
     # Path.exists would raise for a name that is too long for a file.
     return os.path.exists(path.path)
 
@@ -180,8 +180,8 @@ def _open(path: ModelPath, folder: Path, converted: bool) -> Checkpoint:
     if not (folder / "config.json").is_file():
         if (folder / ADAPTER_CONFIG).is_file():
             raise _IncompleteError(
-                f"{path} is an adapter; as an input it is written base+adapter, so put the model "
-                f"that it was trained on before it, as in <base>+{path}."
+                f"{path} is an adapter; write it after the model that it was trained on, as in "
+                f"<base>+{path}."
             )
         raise _IncompleteError(f"Model {path} has no config.json; copy or download it again.")
     try:
@@ -212,7 +212,7 @@ def _open(path: ModelPath, folder: Path, converted: bool) -> Checkpoint:
 def _headers(path: ModelPath, stored: StoredWeights) -> dict[str, Header]:
     names = stored.index.tensor_paths
     try:
-        # mergekit ignores what has another key than a name.
+        # mergekit ignores keys that are not strings.
         return {name: stored.header(name) for name in names if isinstance(name, str)}
     except MergeError:
         raise
@@ -233,7 +233,7 @@ def _check_index(index: ShardedTensorIndex) -> None:
         if not isinstance(file, str):
             raise MergeError(
                 f"The index of the model in {index.base_path} maps tensor {name} to {file!r}, "
-                "which is no name of a file; copy or download the model again."
+                "which is not a file name; copy or download the model again."
             )
 
 

@@ -206,8 +206,8 @@ def read_adapters_in_factors(
 def _open_merged_base(reference: ModelReference, options: MergeOptions, table: LoaderTable) -> None:
     if options.lora_merge_cache is None:
         raise MergeError(
-            f"The base model {reference} is itself an adapter on a model, and needs to be whole to "
-            "be compared to; give --lora-merge-cache FOLDER for a full copy of it."
+            f"The base model {reference} is itself an adapter, and inputs can only be compared to "
+            "a full model; give --lora-merge-cache FOLDER to make a full copy of it."
         )
     table.open(reference)
 
@@ -220,8 +220,8 @@ def _open_adapted(
     weights = StoredWeights(table.open(base))
     config = base.config(options.trust_remote_code)
     loader = open_on_base(adapter, base, weights, config, options.trust_remote_code)
-    for oddity in find_oddities(loader, base):
-        LOG.warning("%s", oddity)
+    for sentence in find_oddities(loader, base):
+        LOG.warning("%s", sentence)
     return loader
 
 
@@ -260,17 +260,15 @@ def open_on_base(
 
 
 def find_oddities(loader: AdaptedLoader, base: ModelReference) -> Iterator[str]:
-    """Yield a sentence for each thing that is odd about an adapter and its base, but not wrong."""
+    """Yield a warning for each suspicious difference between an adapter and its base."""
     adapter = loader.adapter
     trained_on = adapter.config.base_model_name_or_path
     if trained_on and _short_name(trained_on) != _short_name(base.model.path):
-        yield (
-            f"Adapter {adapter.name} was trained on {trained_on}, but the recipe puts it on {base}."
-        )
+        yield (f"Adapter {adapter.name} was trained on {trained_on}, but its base here is {base}.")
     if extra := sorted(adapter.replacements.keys() - loader.weights.index.tensor_paths.keys()):
         yield (
-            f"Adapter {adapter.name} carries {', '.join(extra)}, which {base} has not; it is left "
-            "out unless the architecture has a place for it."
+            f"Adapter {adapter.name} contains {', '.join(extra)}, not found in {base}; the merge "
+            "leaves it out unless it is part of the architecture."
         )
 
 

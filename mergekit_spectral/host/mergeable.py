@@ -12,7 +12,7 @@ from torch import Tensor
 from mergekit_spectral.adapters.stored_tensors import CODES
 from mergekit_spectral.spectral import FLOATS, dtype_name
 
-_UNQUANTIZED = "take the model that it was made from, in float16 or bfloat16"
+_UNQUANTIZED = "use the model before quantization, in float16 or bfloat16"
 
 
 def wrong_dtypes(config: MergeConfiguration) -> Iterator[tuple[str, str]]:
@@ -69,14 +69,14 @@ def why_not_mergeable(
         return f"is of {dtype_name(dtype)}; only real weights can be merged"
     if len(shape) == 2 and dtype in CODES:
         return (
-            f"is of {dtype_name(dtype)}, so it seems to be quantized, and without scales its "
-            f"numbers are no weights; {_UNQUANTIZED}"
+            f"is of {dtype_name(dtype)}, so it seems to be quantized, and its values have no "
+            f"meaning without their scales; {_UNQUANTIZED}"
         )
     return None
 
 
 def is_quantized(name: str, dtype: torch.dtype, names: Iterable[str]) -> bool:
-    """Tell whether a tensor holds a weight's codes, whose scale is in a tensor beside it.
+    """Return whether a tensor holds a weight's codes, whose scale is in a tensor beside it.
 
     Args:
         name: the tensor's name.

@@ -196,8 +196,8 @@ def read_configuration(
         ) from error
     if not isinstance(config.architectures, list) or len(config.architectures) != 1:
         raise MergeError(
-            f"Model {model.model} names no single architecture in its config.json, which "
-            'mergekit goes by; `architectures` must be as in ["LlamaForCausalLM"], got '
+            f"Model {model.model} does not name exactly one architecture in its config.json; "
+            '`architectures` must be a list of one name, such as ["LlamaForCausalLM"], got '
             f"{config.architectures!r}."
         )
     return config, config.architectures[0]

@@ -22,14 +22,15 @@ LOG = logging.getLogger(__name__)
 
 
 class MethodTable(dict[str, "MergeMethod"]):
-    """mergekit's methods by name; ours join them when somebody first asks for what is not there.
+    """mergekit's methods by name. Ours are added at the first look-up of a name that is missing.
 
-    mergekit asks in two ways: for a name, and for all values. Whoever asks for ``ties`` never
-    imports our methods. A name that is taken, by mergekit or by somebody else, stays theirs, with a
+    mergekit looks up one name, or all values. A look-up of ``ties`` does not import our methods. If
+    mergekit or another package has already registered a name of ours, that method is kept, with a
     warning.
 
-    No lock is held while our methods are imported: the thread may hold import locks that another
-    one waits for. Two threads may so make them twice; those of the first to finish are used.
+    No lock is held while our methods are imported, because the thread may hold import locks that
+    another thread waits for. So two threads may create the methods twice; those of the thread that
+    finishes first are used.
     """
 
     def __init__(self, methods: dict[str, MergeMethod]):

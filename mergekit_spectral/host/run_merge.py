@@ -52,8 +52,8 @@ def spectral_merge(
         with local_folders_are_no_hub_ids(), lend_merge_loaders(config, options):
             yield
     except ValueError as error:
-        if told := _name_models_of_shapes(str(error), config):
-            raise MergeError(f"{config.merge_method}: {told}") from None
+        if message := _name_models_of_shapes(str(error), config):
+            raise MergeError(f"{config.merge_method}: {message}") from None
         raise
 
 
@@ -84,7 +84,7 @@ def _name_models_of_shapes(message: str, config: MergeConfiguration) -> str | No
     """Return mergekit's message on shapes with the models' names, which it lacks.
 
     Returns:
-        None if the message is another, or the recipe does not tell which model has which shape.
+        None if it is a different message, or the recipe does not show which model has which shape.
     """
     mismatch = re.match(r"Tensor size mismatch for (\S+): \[(.*?)\]\.(.*)", message)
     if mismatch is None:
@@ -135,9 +135,9 @@ _local = ContextVar("_local", default=False)
 
 @contextmanager
 def local_folders_are_no_hub_ids() -> Iterator[None]:
-    """Keep mergekit's card writer from asking the hub for names of local folders.
+    """Keep mergekit's card writer from looking up names of local folders on the Hub.
 
-    For a folder named ``name`` or ``org/name`` mergekit asks the hub whether it has a model of that
+    For a folder named ``name`` or ``org/name`` mergekit asks the Hub whether it has a model of that
     name, after the weights are written. Without a network that is an error, and the merged model
     is left without a tokenizer and a card. Only code within this context is affected.
     """

@@ -1,4 +1,4 @@
-"""The updates of a recipe's inputs, tensor by tensor."""
+"""Select the tensors to inspect, and read the inputs' updates of one tensor."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from mergekit_spectral.spectral import Delta
 
 @dataclass(frozen=True)
 class Updates:
-    """What the inputs change of one tensor.
+    """The inputs' updates of one tensor.
 
     Attributes:
-        tensor: as planned.
-        deltas: by input, in the recipe's order; None of one that it is not merged with.
-        base_norms: Frobenius norms of the base, of each of its matrices; None if it was not read,
-            because the inputs are adapters on it.
+        tensor: the planned tensor.
+        deltas: update of each input, in the recipe's order; None for an input that is not merged
+            into this tensor.
+        base_norms: Frobenius norms of the base's matrices; None if the base was not read because
+            all inputs are adapters on it.
     """
 
     tensor: PlannedTensor
@@ -36,17 +37,17 @@ class Updates:
 
     @property
     def shape(self) -> torch.Size:
-        """Of the tensor."""
+        """The tensor's shape."""
         return next(delta.shape for delta in self.deltas if delta is not None)
 
 
 @dataclass(frozen=True)
 class SkippedTensor:
-    """A tensor that is not looked at.
+    """A tensor that is not inspected.
 
     Attributes:
-        name: of it.
-        why: in a few words; empty if nobody asked for it.
+        name: name of the tensor.
+        why: why it cannot be inspected, in a few words; empty if it could be, but was not selected.
     """
 
     name: str
@@ -54,83 +55,92 @@ class SkippedTensor:
 
 
 def inputs_of(recipe: Recipe) -> list[ModelReference]:
-    """Return the models that a recipe merges, without those that they are compared to."""
+    """Return the models that a recipe merges, without its base models."""
     models = dict.fromkeys(model for group in recipe.groups for model in group.models)
     return [model for model in models if model not in recipe.base_models]
 
 
-def chosen(
+def select_tensors(
     plan: Sequence[PlannedTensor],
     inputs: Sequence[ModelReference],
     pattern: str | None,
     sample: int | None,
 ) -> tuple[list[PlannedTensor], list[SkippedTensor]]:
-    """Return the tensors to look at, and the others.
+    """Select the tensors to inspect.
 
-    Those can be looked at that the base and an input have, in one shape.
+    A tensor can be inspected if it is in the base model and in an input, with the same shape.
 
     Args:
-        plan: of all tensors.
-        inputs: without the base.
-        pattern: a glob; all names if None.
-        sample: how many of each kind of weight, evenly over the layers; all if None.
+        plan: all planned tensors.
+        inputs: the inputs, without the base model.
+        pattern: glob that the tensors' names must match; None for all names.
+        sample: number of tensors of each kind of weight, evenly over the layers; None for all.
+
+    Returns:
+        The selected tensors, and those that are left out.
     """
-    reasons = {tensor.name: _incomparable(tensor, inputs) for tensor in plan}
-    wanted = [
+    reasons = {tensor.name: _why_not(tensor, inputs) for tensor in plan}
+    selected = [
         tensor
         for tensor in plan
         if not reasons[tensor.name] and (pattern is None or fnmatch(tensor.name, pattern))
     ]
     if sample is not None:
-        wanted = _sampled(wanted, sample)
-    names = {tensor.name for tensor in wanted}
-    return wanted, [SkippedTensor(name, why) for name, why in reasons.items() if name not in names]
+        selected = _sample(selected, sample)
+    names = {tensor.name for tensor in selected}
+    return selected, [
+        SkippedTensor(name, why) for name, why in reasons.items() if name not in names
+    ]
 
 
-def _sampled(tensors: Sequence[PlannedTensor], count: int) -> list[PlannedTensor]:
+def _sample(tensors: Sequence[PlannedTensor], count: int) -> list[PlannedTensor]:
+    """Return at most `count` tensors of each kind of weight, evenly over the layers."""
     kinds: dict[str, list[PlannedTensor]] = {}
     for tensor in tensors:
         kinds.setdefault(kind_of(tensor.name), []).append(tensor)
     kept = {
-        own[int(place)].name
-        for own in kinds.values()
-        for place in torch.linspace(0, len(own) - 1, min(count, len(own))).round()
+        same_kind[int(position)].name
+        for same_kind in kinds.values()
+        for position in torch.linspace(0, len(same_kind) - 1, min(count, len(same_kind))).round()
     }
     return [tensor for tensor in tensors if tensor.name in kept]
 
 
-def _incomparable(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> str:
-    """Say why inputs cannot be compared at a tensor, or return an empty text."""
+def _why_not(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> str:
+    """Return why a tensor cannot be inspected, or an empty string if it can."""
     if tensor.base_model is None:
-        return "merged without a base"
+        return "merged without a base model"
     if tensor.inputs.get(tensor.base_model) is None:
         return f"not in {tensor.base_model}"
     if all(tensor.inputs.get(model) is None for model in inputs):
-        return "merged with none of the inputs"
+        return "not merged from any input"
     if len({value.shape for value in tensor.inputs.values() if value is not None}) > 1:
-        return "of several shapes"
+        return "not of the same shape in all models"
     return ""
 
 
 def read_updates(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> Updates:
-    """Read one tensor of all inputs, and of the base unless all are adapters on it.
+    """Read one tensor of all inputs, and of the base unless all inputs are adapters on it.
 
-    mergekit's cache must have the loaders of the models.
+    The models' loaders must be in mergekit's cache, see `lend_opened_files`.
+
+    Raises:
+        MergeError: if a tensor or an adapter's factor holds a NaN or an infinity.
     """
-    there = [model for model in inputs if tensor.inputs.get(model) is not None]
-    own = {model: tensor.read(model) for model in there}
-    adapters = {m: v for m, v in own.items() if isinstance(v, AdaptedTensor)}
-    if all(m in adapters and adapters[m].base_id == tensor.base_model for m in there):
+    merged = [model for model in inputs if tensor.inputs.get(model) is not None]
+    values = {model: tensor.read(model) for model in merged}
+    adapters = {m: v for m, v in values.items() if isinstance(v, AdaptedTensor)}
+    if all(m in adapters and adapters[m].base_id == tensor.base_model for m in merged):
         found = [adapter_delta(value, model, tensor.name) for model, value in adapters.items()]
         norms = None
     else:
         assert tensor.base_model is not None
         base = tensor.read(tensor.base_model)
         entries = [TensorEntry(id=tensor.base_model, tensor=base, is_base=True)]
-        entries += [TensorEntry(id=m, tensor=value, is_base=False) for m, value in own.items()]
+        entries += [TensorEntry(id=m, tensor=value, is_base=False) for m, value in values.items()]
         found = task_deltas(TensorGroup(tuple(entries), TensorMetadata(name=tensor.name)))
         norms = tuple(float(torch.linalg.vector_norm(W, dtype=torch.float32)) for W in _parts(base))
-    deltas = dict(zip(there, found, strict=True))
+    deltas = dict(zip(merged, found, strict=True))
     return Updates(tensor, tuple(map(deltas.get, inputs)), norms)
 
 
@@ -139,11 +149,18 @@ def _parts(tensor: Tensor) -> Sequence[Tensor]:
 
 
 def matrices(updates: Updates) -> Iterator[tuple[str, list[Delta | None], float | None]]:
-    """Yield a tensor's matrices: names, numbered if it has three axes, updates and base's norm."""
+    """Yield a tensor's matrices one by one.
+
+    A tensor with three axes has one matrix for each index of its first axis; others are one matrix.
+
+    Yields:
+        The matrix's name, with its index if the tensor has three axes; the update of each input,
+        [out, in]; and the Frobenius norm of the base's matrix, None if the base was not read.
+    """
     name = updates.tensor.name
-    own = [None if delta is None else delta.matrices() for delta in updates.deltas]
+    by_input = [None if delta is None else delta.matrices() for delta in updates.deltas]
     count = updates.shape[0] if len(updates.shape) == 3 else 1
     for number in range(count):
         label = f"{name}[{number}]" if len(updates.shape) == 3 else name
         norm = None if updates.base_norms is None else updates.base_norms[number]
-        yield label, [None if parts is None else parts[number] for parts in own], norm
+        yield label, [None if parts is None else parts[number] for parts in by_input], norm

@@ -1,4 +1,4 @@
-"""Look at all tensors of a recipe one after the other, with a record to continue from."""
+"""Inspect a recipe's tensors one by one, and record each so that a stopped run can continue."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.inspecting.inputs import (
     SkippedTensor,
     Updates,
-    chosen,
     inputs_of,
     matrices,
     read_updates,
+    select_tensors,
 )
 from mergekit_spectral.inspecting.weights import Values, WeightReport, inspect_weight
 from mergekit_spectral.spectral import LinAlgError
@@ -35,12 +35,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class OtherReport:
-    """A tensor that is no matrix, or that has an axis of tokens.
+    """Measurements of a tensor that is not inspected as a matrix: a vector or an embedding.
 
     Attributes:
-        name: of the tensor.
-        norms: of the inputs' updates, in the recipe's order; None of one that it is not merged
-            with.
+        name: name of the tensor.
+        norms: Frobenius norms of the inputs' updates, in the recipe's order; None for an input
+            that is not merged into this tensor.
     """
 
     name: str
@@ -49,18 +49,18 @@ class OtherReport:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What there is to say about a recipe's inputs.
+    """Measurements of a recipe's inputs.
 
     Attributes:
-        recipe: its file's name.
-        method: that it merges by.
-        base: the base model.
-        inputs: the others, in the recipe's order.
-        lora: whether all of these are adapters on the base.
-        weights: the matrices that any input changes.
-        others: the vectors and embeddings that any input changes.
-        unchanged: the tensors that none does.
-        left_out: the tensors that were not looked at.
+        recipe: name of the recipe's file.
+        method: name of the merge method.
+        base: name of the base model; several are separated by commas.
+        inputs: names of the other models, in the recipe's order.
+        lora: whether all inputs are LoRA inputs, written base+adapter.
+        weights: reports of the matrices that at least one input changes.
+        others: reports of the vectors and embeddings that at least one input changes.
+        unchanged: names of the inspected tensors that no input changes.
+        left_out: tensors that were not inspected.
     """
 
     recipe: str
@@ -76,12 +76,12 @@ class Inspection:
 
 @dataclass(frozen=True)
 class TensorReport:
-    """What was found at one tensor: the line of a record.
+    """Measurements of one tensor, which are one line of the record.
 
     Attributes:
-        name: of the tensor.
-        weights: its matrices that any input changes.
-        other: what is known of it if it is none.
+        name: name of the tensor.
+        weights: reports of its matrices that at least one input changes.
+        other: report of a vector or an embedding; None for matrices, and if no input changes it.
     """
 
     name: str
@@ -98,39 +98,46 @@ def inspect(
     sample: int | None,
     progress: Progress,
 ) -> Inspection:
-    """Look at a recipe's inputs.
+    """Measure the updates of a recipe's inputs, tensor by tensor.
 
     Args:
-        recipe: the recipe's file.
-        folder: where the record goes, from which a stopped inspection continues.
-        options: mergekit's.
-        pattern: a glob of the tensors' names to look at; all if None.
-        sample: how many of each kind of weight, evenly over the layers; all if None.
-        progress: is called with the number of tensors that are done, and of all.
+        recipe: path of the recipe.
+        folder: folder of the record. A stopped inspection continues from an earlier record.
+        options: mergekit's options.
+        pattern: glob that the names of the tensors must match; None for all tensors.
+        sample: number of tensors of each kind of weight, evenly over the layers; None for all.
+        progress: called with the number of finished tensors and the number of all tensors.
+
+    Returns:
+        The measurements of all selected tensors.
 
     Raises:
-        MergeError: the recipe has an error or no base, a model is not on this machine, or the
-            folder cannot be written to.
+        MergeError: if the recipe has an error or no base model, a model is not on this machine,
+            no tensor can be inspected, an update is out of range, or the folder cannot be
+            written to.
     """
     merge = _plan(recipe, folder, options)
     config = merge.recipe.config
     bases = sorted(merge.recipe.base_models, key=str)
     inputs = inputs_of(merge.recipe)
-    tensors, left_out = chosen(merge.tensors, inputs, pattern, sample)
+    tensors, left_out = select_tensors(merge.tensors, inputs, pattern, sample)
     if not tensors:
-        called = f" and whose name is like {pattern}" if pattern else ""
-        why = next((f"; {each.name} is {each.why}" for each in left_out if each.why), "")
+        named = f", and its name must match {pattern}" if pattern else ""
+        example = next((f" ({each.name} is {each.why})" for each in left_out if each.why), "")
         raise MergeError(
-            f"{recipe}: there is no tensor that the base and an input have{called}{why}."
+            f"{recipe}: there is no tensor to inspect. A tensor must be in the base model and in "
+            f"an input, with the same shape{named}{example}."
         )
-    done = _Record(folder / RECORD, _fingerprint(recipe, merge))
+    record = _Record(folder / RECORD, _fingerprint(recipe, merge))
     with lend_opened_files(config, merge.models, options):
         for number, tensor in enumerate(tensors):
             progress(number, len(tensors))
-            if tensor.name not in done.reports:
-                done.add(_finite(_looked_at(tensor, read_updates(tensor, inputs))))
+            if tensor.name not in record.reports:
+                report = _inspect_tensor(tensor, read_updates(tensor, inputs))
+                _check_finite(report)
+                record.add(report)
     progress(len(tensors), len(tensors))
-    reports = [done.reports[tensor.name] for tensor in tensors]
+    reports = [record.reports[tensor.name] for tensor in tensors]
     return Inspection(
         recipe=recipe.name,
         method=config.merge_method,
@@ -148,13 +155,13 @@ def _plan(recipe: Path, folder: Path, options: MergeOptions) -> PlannedMerge:
     merge = plan_inspection(recipe, options, folder)
     if not merge.recipe.base_models:
         raise MergeError(
-            f"{recipe} names no base model, so there are no updates to look at; set `base_model` "
+            f"{recipe} names no base model, so there are no updates to inspect; set `base_model` "
             "to the model that the inputs were fine-tuned from."
         )
     return merge
 
 
-def _looked_at(tensor: PlannedTensor, updates: Updates) -> TensorReport:
+def _inspect_tensor(tensor: PlannedTensor, updates: Updates) -> TensorReport:
     if len(updates.shape) < 2 or tensor.vocabulary:
         norms = tuple(
             None if delta is None else float(f"{delta.matrix.norm:.4g}") for delta in updates.deltas
@@ -172,24 +179,23 @@ def _looked_at(tensor: PlannedTensor, updates: Updates) -> TensorReport:
     return TensorReport(tensor.name, tuple(filter(None, found)), None)
 
 
-def _finite(report: TensorReport) -> TensorReport:
-    """Return a report, or raise `MergeError` if a number in it is a NaN or an infinity."""
+def _check_finite(report: TensorReport) -> None:
+    """Raise `MergeError` if a number in a report is a NaN or an infinity."""
     try:
         json.dumps(asdict(report), allow_nan=False)
     except ValueError as error:
         raise _out_of_range(report.name, "have squares that are out of range") from error
-    return report
 
 
 def _out_of_range(name: str, why: str) -> MergeError:
     return MergeError(
-        f"The updates of tensor {name} {why}; look at the inputs' values there, which must be very "
-        "large or very small."
+        f"The updates of tensor {name} {why}; check this tensor in each input for very large or "
+        "very small values."
     )
 
 
 def _fingerprint(recipe: Path, merge: PlannedMerge) -> str:
-    """Return what changes when the recipe, a file of its models or this program does."""
+    """Return a digest that differs if the recipe, a model's file or this program has changed."""
     digest = hashlib.sha256(recipe.read_bytes())
     digest.update(f"{__version__} {TypeAdapter(TensorReport).json_schema()}".encode())
     for model in merge.models.values():
@@ -203,18 +209,21 @@ def _fingerprint(recipe: Path, merge: PlannedMerge) -> str:
 
 
 class _Record:
-    """A file with a line for each tensor that has been looked at.
+    """A file with one line for each inspected tensor.
 
-    Every line has the fingerprint that it holds for, so that two inspections which write to one
-    file at the same time cannot take each other's. A line that is damaged, or was cut off, is left
-    out, and its tensor is looked at again.
+    Every line includes the fingerprint of its inspection. So two inspections that write to the
+    same file at the same time do not use each other's lines. A damaged or incomplete line is
+    ignored, and its tensor is inspected again.
 
     Args:
-        path: of the file.
-        fingerprint: of recipe and models.
+        path: path of the file.
+        fingerprint: fingerprint of the recipe, the models and this program.
+
+    Attributes:
+        reports: the recorded reports that have this fingerprint, by the tensor's name.
 
     Raises:
-        MergeError: the file cannot be read or written.
+        MergeError: if the file cannot be read or written.
     """
 
     def __init__(self, path: Path, fingerprint: str):
@@ -223,8 +232,8 @@ class _Record:
         with errors_as_sentences(path.parent):
             if path.exists() and not path.is_file():
                 raise MergeError(
-                    f"{path} is not a file; it is where the inspection is recorded, so remove it, "
-                    "or name another folder with --out."
+                    f"{path} is not a file, so the inspection cannot be recorded in it; remove it, "
+                    "or give another folder with --out."
                 )
             lines = path.read_bytes().split(b"\n") if path.exists() else []
             self.reports = dict(filter(None, (self._report(line) for line in lines)))
@@ -234,10 +243,10 @@ class _Record:
                 move_up(new, [path.name])
 
     def add(self, report: TensorReport) -> None:
-        """Remember one tensor.
+        """Append the report of one tensor to the file.
 
         Raises:
-            MergeError: the file cannot be written.
+            MergeError: if the file cannot be written.
         """
         self.reports[report.name] = report
         with errors_as_sentences(self._path.parent), self._path.open("a") as file:

@@ -262,21 +262,21 @@ class SpectralMethod(GroupMergeMethod):
         def merge() -> None:
             try:
                 self.merge_deltas(deltas, settings, vocabulary, output)
-            except MergeError as error:  # of the inner method, which does not know the tensor
-                raise MergeError(f"{error.message} This is at tensor {name}.") from error
+            except MergeError as error:  # from the inner method, which has no tensor name
+                raise MergeError(f"{error.message} The tensor is {name}.") from error
 
         try:
             _in_blocks_that_fit(merge, name)
         except LinAlgError as error:
             raise MergeError(
                 f"{self.spec.name}: the updates of tensor {name} cannot be decomposed: {error}; "
-                "look at the inputs' updates there, which must be very large, or so small, below "
-                "1e-38, that float32 has no digits for them."
+                "check the inputs' updates of this tensor for very large values, and for values "
+                "below 1e-38, which float32 cannot represent exactly."
             ) from error
         if not is_finite(result):
             raise MergeError(
                 f"{self.spec.name}: merging tensor {name} gave values out of the range of "
-                f"{dtype_name(result.dtype)}; lower `lambda`, or set a `dtype` of wider range."
+                f"{dtype_name(result.dtype)}; lower `lambda`, or set a `dtype` with a wider range."
             )
         return result
 
@@ -443,7 +443,7 @@ def _in_blocks_that_fit(merge: Callable[[], None], name: str | None) -> None:
         if next(_retries) == 0:
             LOG.warning(
                 "The device is out of memory at tensor %s; the merge continues in smaller blocks, "
-                "there and wherever it is needed.",
+                "for this tensor and wherever needed.",
                 name,
             )
         if torch.cuda.is_available():

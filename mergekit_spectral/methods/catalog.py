@@ -1,4 +1,4 @@
-"""The methods that there are: a line for each of ours, and those of other packages."""
+"""List the methods of this package, and those of other packages."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _of_other_packages() -> Iterator[SpectralMethod]:
         try:
             method = entry.load()()
             if not isinstance(method, SpectralMethod):
-                raise TypeError(f"{entry.value} returns {method!r}, which is no SpectralMethod")
+                raise TypeError(f"{entry.value} returns {method!r}, which is not a SpectralMethod")
         except Exception as error:
             # A broken package must not take the other methods away.
             LOG.warning(

@@ -41,7 +41,7 @@ class Parameter(ParameterSpec):
 
 
 LARGEST = 3.4e38
-"""What float32, in which weights are multiplied, can hold."""
+"""Largest number in float32, in which weights are multiplied."""
 
 Number = Annotated[float, AllowInfNan(False), Field(ge=-LARGEST, le=LARGEST)]
 Density = Annotated[float, Field(gt=0, le=1)]
@@ -50,14 +50,14 @@ Tolerance = Annotated[float, Field(ge=0, lt=1)]
 
 WEIGHT = Parameter(
     "weight", Number, ParameterScope.NON_BASE, 1.0,
-    "How much an input counts in sign election and mean. Under `knots_M` it need not be given, "
-    "unlike under M.",
+    "Weight of an input in the election of signs and in the mean. It is optional in `knots_M` "
+    "too, unlike in M.",
     valid="from -3.4e38 to 3.4e38", source="TIES",
 )  # fmt: skip
 LAMBDA = Parameter(
     "lambda", Number, ParameterScope.SHARED, 1.0,
     "Scale of the merged delta before it is added to the base. The first thing to tune: below 1 "
-    "when a merge babbles, above 1 when it forgot its tasks.",
+    "if the merged model babbles, above 1 if it has forgotten its tasks.",
     valid="from -3.4e38 to 3.4e38", source="task arithmetic",
 )  # fmt: skip
 NORMALIZE = Parameter(
@@ -67,8 +67,8 @@ NORMALIZE = Parameter(
 )  # fmt: skip
 DENSITY = Parameter(
     "density", Density, ParameterScope.NON_BASE, 0.2,
-    "Share of the renormalized entries that pruning keeps. Equal densities prune all inputs by "
-    "one threshold; different ones each by its own.",
+    "Share of the renormalized entries that pruning keeps. If all densities are equal, one "
+    "threshold prunes all inputs; otherwise each input has its own.",
     valid="above 0 and at most 1", source='DRM, "Prune"',
 )  # fmt: skip
 RENORMALIZE = Parameter(
@@ -80,19 +80,20 @@ RENORMALIZE = Parameter(
 DIRECTION = Parameter(
     "direction", Literal["horizontal", "vertical", "auto"], ParameterScope.SHARED, "horizontal",
     "Whether the inputs share the basis of the output space (left singular vectors) or of the "
-    "input space. `auto` takes, per weight, the smaller and so cheaper side.",
+    "input space. `auto` takes the smaller side of each weight, which is cheaper.",
     valid="horizontal, vertical or auto", source="DRM, KnOTS",
 )  # fmt: skip
 RANK_TOLERANCE = Parameter(
     "rank_tolerance", Tolerance, ParameterScope.SHARED, 0.01,
     "Joint directions whose singular value is at most this share of the largest are left out. "
-    "Below about 1e-6 the decomposition takes a slower, finer path.",
-    valid="at least 0 and below 1", source="DRM; KnOTS, there absolute, here relative",
+    "Below about 1e-6, a slower and more exact decomposition is used.",
+    valid="at least 0 and below 1",
+    source="DRM; KnOTS (absolute in the paper, relative in this package)",
 )  # fmt: skip
 ETA = Parameter(
     "eta", Percentage, ParameterScope.NON_BASE, 40.0,
     "Percentage of an update's nuclear norm that the kept directions must reach, before they are "
-    "rescaled to the whole of it. 100 keeps everything.",
+    "rescaled to the whole norm. 100 keeps everything.",
     valid="above 0 and at most 100", source="STAR, §3",
 )  # fmt: skip
 EMBEDDINGS = Parameter(
@@ -108,17 +109,21 @@ _VALID: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
 }
-# mergekit has no words for those of its task arithmetic methods.
+# mergekit does not describe the parameters of its task arithmetic methods.
 _MERGEKIT = {
     "weight": ("How much an input counts.", "task arithmetic"),
     "lambda": (LAMBDA.description or "", LAMBDA.source),
     "normalize": (NORMALIZE.description or "", NORMALIZE.source),
     "density": ("Share of an input's entries that is kept.", "TIES, DARE, DELLA, Breadcrumbs"),
-    "rescale": ("Scale what is kept of an input up to the sum of its magnitudes before.", "DARE"),
+    "rescale": (
+        "Scale an input's kept entries up to the sum of magnitudes before pruning.",
+        "DARE",
+    ),
     "int8_mask": ("Hold the mask of signs in int8, which takes less memory.", "mergekit"),
     "gamma": ("Share of an input's largest entries that is dropped.", "Breadcrumbs"),
     "epsilon": (
-        "An entry's chance to be kept goes, by its magnitude, from density − ε to density + ε.",
+        "The chance that an entry is kept grows with its magnitude, from density − ε to density "
+        "+ ε.",
         "DELLA",
     ),
 }

@@ -1,5 +1,5 @@
 """Recipes as text with lines and as sections, and findings about them.
 
-This room needs mergekit's configuration and nothing else of the package but `errors`: it knows no
-method, opens no model, and may be imported by every other room.
+This room needs mergekit's configuration and options, and of this package `errors` only. It knows no
+method and opens no model. `host` and the rooms above it import it.
 """

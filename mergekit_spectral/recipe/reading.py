@@ -26,7 +26,7 @@ from mergekit_spectral.recipe.sections import (
 from mergekit_spectral.recipe.text import MISSING, Key, RecipeText, dotted
 from mergekit_spectral.recipe.unknown_keys import find_unknown_keys
 
-_NESTED = "the file is nested too deeply, or in itself."
+_NESTED = "the file is nested too deeply, or contains itself."
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def read_recipe(path: Path) -> Reading:
     findings = [
         Finding(
             "warning",
-            f"`{dotted(key)}` is listed here for the second time, and only the last one counts.",
+            f"`{dotted(key)}` is listed more than once, and only the last one has an effect.",
             key,
             line,
         )
@@ -136,7 +136,7 @@ def _explain(refusal: ValidationError, text: RecipeText) -> Iterator[Finding]:
         found[_place(text, one)].append(one["msg"])
     for key, messages in found.items():
         value = text.at(key)
-        what = messages[0] if len(messages) == 1 else "has no form that mergekit reads"
+        what = messages[0] if len(messages) == 1 else "has a form that mergekit cannot read"
         got = "" if value is MISSING else f", got {'nothing' if value is None else repr(value)}"
         yield error(f"`{dotted(key) or 'the recipe'}`: {what}{got}.", key)
 

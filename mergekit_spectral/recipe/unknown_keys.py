@@ -1,4 +1,4 @@
-"""Keys that mergekit does not have, and so ignores silently."""
+"""Find keys that mergekit does not have, and so ignores without a warning."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def find_unknown_keys(values: Any) -> Iterator[Finding]:
     """
     for key, known in _unknown(values, MergeConfiguration, ()):
         if key == ("name",):
-            yield note("`mergekit-yaml` ignores `name`; `mergekit-multi` goes by it.", key)
+            yield note("`mergekit-yaml` ignores `name`; `mergekit-multi` uses it.", key)
         elif len(key) == 1 and key[0] in MergeOptions.model_fields:
             option = f"--{key[0]}".replace("_", "-")
             yield warning(
-                f"`{key[0]}` is no key of a recipe, and mergekit ignores it; give {option} to "
+                f"`{key[0]}` is not a key of a recipe, and mergekit ignores it; give {option} to "
                 "`mergekit-yaml`.",
                 key,
             )

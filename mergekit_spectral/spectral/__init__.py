@@ -1,7 +1,7 @@
 """The mathematics of merging in spectral space, on plain tensors.
 
 It needs torch, numpy and scipy, and does not depend on mergekit, recipes or files. Other packages
-import from here only; the modules are private to this room:
+import from here only; the modules are private to this subpackage:
 
 - `deltas`: what is merged.
 - `svd`: how deltas are decomposed.

@@ -43,7 +43,7 @@ def test_lines_and_sizes_are_printed(written: Path, workshop: Workshop):
         f"drm, {count / 1e6:,.1f} million parameters in {len(merged)} tensors, {len(matrices)} "
         "decompositions; about " in lines[2]
     )
-    assert f"reads {4 * size / 1e6:.1f} MB, writes {4 * count / 1e6:.1f} MB of " in lines[3]
+    assert f"reads {4 * size / 1e6:.1f} MB, writes {4 * count / 1e6:.1f} MB; " in lines[3]
     assert "takes up to " in lines[4]
     assert lines[5] == f"{written}: runs."
 

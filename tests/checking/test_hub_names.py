@@ -29,4 +29,4 @@ def test_folders_with_names_as_on_the_hub(
     recipe = {**workshop.recipe(method, weight=1.0), "base_model": "lab/model"}
     findings = checked(recipe, Path(), **options).findings
     assert [(f.severity, f.key) for f in findings] == [("warning", ("base_model",))] * warned
-    assert all("asks the hub for a model named lab/model" in f.message for f in findings)
+    assert all("asks the Hub for a model named lab/model" in f.message for f in findings)

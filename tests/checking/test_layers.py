@@ -21,7 +21,7 @@ FAULTS: dict[str, Fault] = {
         "have different architectures",
         "models[3].model",
     ),
-    "more layers": (of_more_layers, "error", "must have one number of layers", "models"),
+    "more layers": (of_more_layers, "error", "must have the same number of layers", "models"),
     "a module that is not there": (
         lambda w: in_modules(w.recipe(), defualt="models"),
         "error",

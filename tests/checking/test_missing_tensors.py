@@ -20,7 +20,7 @@ FAULTS: dict[str, Fault] = {
     "a tensor that only one has": (
         lambda w: repacked(w, lambda tensors: tensors.update({"extra.weight": torch.ones(3)})),
         "warning",
-        "alone has extra.weight, which the merge leaves out",
+        " has extra.weight, which the merge leaves out",
         "models[3].model",
     ),
 }
@@ -65,7 +65,7 @@ def test_a_tensor_that_only_one_has_beside_tied_ones(workshop: Workshop):
     assert checked(plain_recipe("drm", family), workshop.folder).findings == ()
     checkpoints.write_tensors(family.tuned[0], {**stored, "extra.weight": torch.ones(3)})
     (found,) = checked(plain_recipe("drm", family), workshop.folder).findings
-    assert "alone has extra.weight" in found.message
+    assert " has extra.weight, which the merge leaves out" in found.message
 
 
 def test_experts_that_mergekit_puts_together(workshop: Workshop):

@@ -27,7 +27,7 @@ FAULTS: dict[str, Fault] = {
     "a name that no file can have": (
         lambda w: w.with_model("m" * 300),
         "error",
-        "is neither a folder here",
+        "and it is not a valid Hub id",
         "models[3].model",
     ),
     "quantized weights": (
@@ -39,25 +39,25 @@ FAULTS: dict[str, Fault] = {
     "a path to nothing": (
         lambda w: w.with_model("./nowhere"),
         "error",
-        "Model ./nowhere is not there, seen from",
+        "Model ./nowhere not found (working directory ",
         "models[3].model",
     ),
     "a model not downloaded": (
         lambda w: w.with_model("some-lab/some-model"),
         "warning",
-        "some-lab/some-model is neither a folder here nor downloaded; if the hub has it",
+        "some-lab/some-model is neither a local folder nor downloaded; if it is on the Hub",
         "models[3].model",
     ),
     "an adapter that is not there": (
         lambda w: w.lora_recipe(adapter=w.folder / "nowhere"),
         "error",
-        "nowhere is not there, seen from",
+        "nowhere not found (working directory ",
         "models[0].model",
     ),
     "an adapter as a model": (
         lambda w: w.with_model(w.adapter),
         "error",
-        "is an adapter; as an input it is written base+adapter",
+        "is an adapter; write it after the model that it was trained on",
         "models[3].model",
     ),
     "no config": (
@@ -69,7 +69,7 @@ FAULTS: dict[str, Fault] = {
     "no architecture": (
         lambda w: w.with_model(w.configured(w.family.tuned[0], architectures=None)),
         "error",
-        "names no single architecture",
+        "does not name exactly one architecture",
         "models[3].model",
     ),
     "no weights": (
@@ -93,7 +93,7 @@ FAULTS: dict[str, Fault] = {
     "an index that names no file": (
         lambda w: w.with_model(numbered(w.copied(w.family.tuned[0]))),
         "error",
-        "maps tensor lm_head.weight to 3, which is no name of a file",
+        "maps tensor lm_head.weight to 3, which is not a file name",
         "models[3].model",
     ),
     "an adapter of another model": (
@@ -139,14 +139,16 @@ def test_folders_are_never_looked_up_on_the_hub(
 def test_folders_beside_the_recipe_are_pointed_out(workshop: Workshop):
     shutil.copytree(workshop.family.base, workshop.folder / "models" / "mine")
     (found,) = checked(workshop.with_model("models/mine"), workshop.folder).findings
-    assert f"there is one beside the recipe, so run mergekit in {workshop.folder}" in found.message
+    assert (
+        f"it is in the folder of the recipe, so run mergekit in {workshop.folder}" in found.message
+    )
 
 
 def test_a_revision_that_is_not_downloaded(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(workshop.folder / "hub"))
     hub.store(workshop.folder / "hub", "lab/model", "main", workshop.copied(workshop.family.base))
     (found,) = checked(workshop.with_model("lab/model@v2"), workshop.folder).findings
-    assert "lab/model at revision v2 is neither a folder here nor downloaded" in found.message
+    assert "lab/model at revision v2 is neither a local folder nor downloaded" in found.message
 
 
 @pytest.fixture
@@ -162,7 +164,9 @@ def test_what_is_downloaded_in_part_is_not_an_error(workshop: Workshop, hub_cach
     hub.store(hub_cache, "lab/model", "main", part)
     (found,) = checked(workshop.with_model("lab/model"), workshop.folder).findings
     assert found.severity == "warning"
-    assert "lab/model is neither a folder here nor downloaded; if the hub has it" in found.message
+    assert (
+        "lab/model is neither a local folder nor downloaded; if it is on the Hub" in found.message
+    )
 
 
 def test_models_of_the_hub_that_mergekit_has_to_look_into(workshop: Workshop, hub_cache: Path):

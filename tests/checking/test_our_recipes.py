@@ -20,7 +20,7 @@ RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes"
 def test_our_recipes_pass(path: str):
     report = check(ROOT / path, MergeOptions(), Path())
     assert not report.failed
-    elsewhere = "is neither a folder here nor downloaded"
+    elsewhere = "is neither a local folder nor downloaded"
     others = [f for f in report.findings if elsewhere not in f.message and f.severity != "note"]
     assert others == []
 

@@ -51,7 +51,7 @@ FAULTS: dict[str, Fault] = {
     "a value without sense": (
         lambda w: w.recipe("knots_ties", density=0),
         "warning",
-        "at 0 or below nothing of the input is left",
+        "at 0 or below, nothing of the input is kept",
         "parameters.density",
     ),
     "an empty gradient": (
@@ -63,14 +63,14 @@ FAULTS: dict[str, Fault] = {
     "a number beyond a share": (
         lambda w: slerp(w, t=1.5),
         "warning",
-        "0 is the base model and 1 the other, and this lies beyond one of them",
+        "0 is the base model and 1 is the other model; give a number between them",
         "parameters.t",
     ),
     "a parameter that must be given": (
         lambda w: w.recipe("ties"),
         "error",
-        "ties needs a value of `weight`; set it under `parameters` of the whole recipe, or under "
-        "that of each model.",
+        "ties needs a value of `weight`; set it under `parameters` of the whole recipe, or of each "
+        "model.",
         "",
     ),
     "a parameter that must be given, of the whole recipe": (

@@ -9,7 +9,7 @@ FAULTS: dict[str, Fault] = {
     "a filter for nothing": (
         lambda w: w.recipe(density=[{"filter": "mlpp", "value": 0.5}, {"value": 1}]),
         "warning",
-        "the filter 'mlpp' is in no tensor's name",
+        "the filter 'mlpp' matches no tensor's name",
         "parameters.density[0]",
     ),
     "della's range": (

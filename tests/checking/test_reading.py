@@ -13,20 +13,20 @@ FAULTS: dict[str, Fault] = {
     "a list in itself": (
         lambda w: "merge_method: drm\nmodels: &a [*a]\n",
         "error",
-        "the file is nested too deeply, or in itself.",
+        "the file is nested too deeply, or contains itself.",
         "",
     ),
     "a null": (
         lambda w: w.recipe(density=None),
         "error",
-        "`parameters.density`: has no form that mergekit reads, got nothing.",
+        "`parameters.density`: has a form that mergekit cannot read, got nothing.",
         "parameters.density",
     ),
     "not a mapping": (lambda w: "- drm\n", "error", "is not a mapping", ""),
     "a key twice": (
         lambda w: yaml.safe_dump(w.recipe()) + "merge_method: star\n",
         "warning",
-        "`merge_method` is listed here for the second time",
+        "`merge_method` is listed more than once",
         "merge_method",
     ),
     "no method": (
@@ -56,13 +56,13 @@ FAULTS: dict[str, Fault] = {
     "an option as a key": (
         lambda w: {**w.recipe(), "random_seed": 0},
         "warning",
-        "is no key of a recipe, and mergekit ignores it; give --random-seed to `mergekit-yaml`.",
+        "is not a key of a recipe, and mergekit ignores it; give --random-seed to `mergekit-yaml`.",
         "random_seed",
     ),
     "a name, which is for several recipes": (
         lambda w: {**w.recipe(), "name": "mine"},
         "note",
-        "`mergekit-yaml` ignores `name`; `mergekit-multi` goes by it.",
+        "`mergekit-yaml` ignores `name`; `mergekit-multi` uses it.",
         "name",
     ),
     "a misspelt key of a model": (

@@ -16,7 +16,7 @@ from support.planted_faults import (
 )
 
 FAULTS: dict[str, Fault] = {
-    "another width": (of_another_width, "error", "has other shapes than", "models[3].model"),
+    "another width": (of_another_width, "error", "has different shapes from", "models[3].model"),
     "another vocabulary": (
         of_another_vocabulary,
         "error",

@@ -27,13 +27,13 @@ FAULTS: dict[str, Fault] = {
     "a tokenizer that is not there": (
         lambda w: {**w.recipe(), "tokenizer_source": "./nowhere"},
         "error",
-        "Model ./nowhere is not there",
+        "Model ./nowhere not found",
         "tokenizer_source",
     ),
     "a model without the tokenizer that is asked of it": (
         lambda w: {**w.recipe(), "tokenizer": {"source": str(w.without_tokenizer())}},
         "error",
-        "has no tokenizer, which the merged model is to have",
+        "has no tokenizer, but the recipe takes the merged model's tokenizer from it",
         "tokenizer.source",
     ),
     "a base without a tokenizer": (
@@ -49,7 +49,7 @@ FAULTS: dict[str, Fault] = {
     "a token of a model that is not merged": (
         lambda w: w.with_token("<s>", str(w.copied(w.family.base))),
         "error",
-        "the token '<s>' is to come from ",
+        "the token '<s>' is taken from ",
         "tokenizer.tokens.<s>",
     ),
     "the number of a token": (
@@ -57,7 +57,7 @@ FAULTS: dict[str, Fault] = {
             "<s>", {"kind": "model_token", "model": str(w.family.base), "token_id": 99}
         ),
         "error",
-        "the token '<s>' is to be token number 99 of ",
+        "the token '<s>' is taken from token number 99 of ",
         "tokenizer.tokens.<s>",
     ),
 }

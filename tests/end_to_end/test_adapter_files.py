@@ -198,7 +198,7 @@ def test_a_base_that_is_not_the_one_trained_on_is_warned_of(
         (renamed / "adapter_config.json").write_text(changed)
         mergekit_yaml(_recipe("drm", llama.base, [renamed]), out)
         told = [r.getMessage() for r in caplog.records if "was trained on" in r.getMessage()]
-        sentence = f"Adapter {renamed} was trained on org/other, but the recipe puts it on "
+        sentence = f"Adapter {renamed} was trained on org/other, but its base here is "
         assert told == ([f"{sentence}{llama.base}."] if warned else [])
 
 
@@ -209,7 +209,7 @@ def test_a_head_that_the_base_has_not_is_left_out(
     classifier = checkpoints.llama_classifier()
     adapter = write_adapter(tmp_path / "a", classifier, 1, TARGETS, task_type="SEQ_CLS")
     mergekit_yaml(_recipe("drm", llama.base, [adapter]), out)
-    assert f"Adapter {adapter} carries score.weight, which {llama.base} has not" in caplog.text
+    assert f"Adapter {adapter} contains score.weight, not found in {llama.base}" in caplog.text
     base = checkpoints.tensors(llama.base)
     assert_weights_merged(checkpoints.tensors(out), base, [with_adapter(base, adapter)], "drm")
 

@@ -158,7 +158,7 @@ def test_tensors_are_chosen(llama: Family, tmp_path: Path):
     assert names == {f"model.layers.{i}.mlp.{k}.weight" for i in (0, 2) for k in kinds}
     assert len(chosen.left_out) == len(checkpoints.tensors(llama.base)) - 6
     assert not any(each.why for each in chosen.left_out)
-    with pytest.raises(MergeError, match="and whose name is like xyz"):
+    with pytest.raises(MergeError, match="and its name must match xyz"):
         looked_at(recipe, tmp_path, pattern="xyz")
 
 
@@ -267,12 +267,12 @@ def test_tensors_that_cannot_be_compared_are_named(tmp_path: Path):
     checkpoints.write_tensors(family.base, with_bias)
     found = looked_at(plain_recipe("drm", family), tmp_path)
     assert [(each.name, each.why) for each in found.left_out] == [
-        (bias, "merged with none of the inputs")
+        (bias, "not merged from any input")
     ]
     result = run(tmp_path / "recipe.yml", "--out", tmp_path / "report")
     page = (tmp_path / "report" / "index.html").read_text()
     assert result.exit_code == 0
-    assert f"not inspected: {bias} (merged with none of the inputs)" in page
+    assert f"not inspected: {bias} (not merged from any input)" in page
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_a_record_that_is_a_folder(llama: Family, tmp_path: Path):
     record = tmp_path / "report" / "tensors.jsonl"
     record.mkdir(parents=True)
     result = run(write(plain_recipe("drm", llama), tmp_path), "--out", tmp_path / "report")
-    assert_refused(result, f"{record} is not a file; it is where the inspection is recorded")
+    assert_refused(result, f"{record} is not a file, so the inspection cannot be recorded in it")
 
 
 def test_a_record_is_not_written_through_a_link(llama: Family, tmp_path: Path):

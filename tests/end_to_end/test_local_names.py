@@ -105,8 +105,8 @@ def test_check_warns_where_mergekits_own_methods_would_ask(
 ):
     write("task_arithmetic", base, ["tuned"])
     result = CliRunner().invoke(main, ["check", "recipe.yml", "--out", "out"])
-    assert f"the hub for a model named {base}," in result.output
-    assert "the hub for a model named tuned," in result.output
+    assert f"the Hub for a model named {base}," in result.output
+    assert "the Hub for a model named tuned," in result.output
     assert asked == []
     merge = CliRunner().invoke(run_yaml.main, ["recipe.yml", "out", "--quiet"])
     assert merge.exit_code != 0

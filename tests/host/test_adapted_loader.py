@@ -69,7 +69,7 @@ def test_weights_are_read_when_they_are_added_up(base: Path, tmp_path: Path):
 def test_an_index_that_names_no_file(base: Path):
     loader = LazyTensorLoader.from_disk(str(base))
     loader.index.tensor_paths["linear.weight"] = 3
-    with pytest.raises(MergeError, match=r"maps tensor linear\.weight to 3, which is no name"):
+    with pytest.raises(MergeError, match=r"linear\.weight to 3, which is not a file name"):
         StoredWeights(loader)
 
 
