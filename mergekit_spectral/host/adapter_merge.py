@@ -184,15 +184,17 @@ class AdapterMerge:
             adapted = loader.get_tensor(name)
             assert isinstance(adapted, AdaptedTensor)
             deltas.append(adapter_delta(adapted, loader.adapter.name, name))
-        settings = dict(tensor.shared)
         inputs = [reference for reference in tensor.inputs if reference in self._loaders]
+        parameters = dict(tensor.shared)
         for parameter in self._method.spec.input_parameters:
-            name = parameter.name
-            settings[name] = [tensor.per_input[reference][name] for reference in inputs]
+            own = {each: tensor.per_input[each][parameter.name] for each in inputs}
+            parameters[parameter.name] = own
         output = _MergedDelta(deltas[0].shape)
         if not all(delta.is_zero() for delta in deltas):
-            self._method.merge_deltas(deltas, settings, tensor.vocabulary, output)
-        return output.delta.scaled(settings["lambda"])
+            self._method.merge_deltas(
+                tensor.name, deltas, inputs, parameters, tensor.vocabulary, output
+            )
+        return output.delta.scaled(parameters["lambda"])
 
 
 class _MergedDelta(TensorOutput):
@@ -211,6 +213,7 @@ class _MergedDelta(TensorOutput):
         self.delta: Delta = DenseDelta(entries)
 
     def write_matrix(self, number: int, merged: Delta) -> None:
+        assert number == 0  # the weights of peft's modules have two axes
         self.delta = merged
 
 

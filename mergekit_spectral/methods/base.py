@@ -16,7 +16,6 @@ from mergekit.merge_methods.base import (
     GroupMergeMethod,
     InputContract,
     MergeMethodSpec,
-    PerInputValues,
     TensorGroup,
 )
 from torch import Tensor
@@ -128,16 +127,21 @@ class SpectralMethod(GroupMergeMethod):
 
     def merge_deltas(
         self,
+        name: str | None,
         deltas: Sequence[TaskDelta],
-        settings: Settings,
+        inputs: Sequence[Hashable],
+        parameters: Mapping[str, Any],
         vocabulary: bool,
         output: MergedOutput,
     ) -> None:
         """Merge the deltas of one tensor, before λ.
 
         Args:
+            name: the tensor's, for messages.
             deltas: of T inputs, of one shape, not all zero.
-            settings: the recipe's parameters for the tensor.
+            inputs: what `parameters` calls these T inputs.
+            parameters: values by the parameter's name; of a parameter that is set for each input,
+                a mapping from inputs to values.
             vocabulary: whether the tensor has a vocabulary axis.
             output: takes the merged delta.
 
@@ -145,12 +149,19 @@ class SpectralMethod(GroupMergeMethod):
             LinAlgError: if no decomposition converges.
             MergeError: if an inner method refuses the deltas.
         """
-        if self.is_elementwise(deltas[0].shape, vocabulary, settings):
-            entries = DeltaEntries([delta.matrix for delta in deltas])
-            self.merge_elementwise(entries, settings, output)
-            return
-        for number, own in enumerate(zip(*(delta.matrices() for delta in deltas), strict=True)):
-            output.write_matrix(number, self.merge_matrices(own, settings))
+        settings = dict(parameters)
+        for parameter in self.spec.input_parameters:
+            values = parameters[parameter.name]
+            settings[parameter.name] = [values[each] for each in inputs]
+        try:
+            if self.is_elementwise(deltas[0].shape, vocabulary, settings):
+                entries = DeltaEntries([delta.matrix for delta in deltas])
+                self.merge_elementwise(entries, settings, output)
+                return
+            for number, own in enumerate(zip(*(delta.matrices() for delta in deltas), strict=True)):
+                output.write_matrix(number, self.merge_matrices(own, settings))
+        except MergeError as error:  # of the inner method, which does not know the tensor
+            raise MergeError(f"{error.message} This is at tensor {name}.") from error
 
     def matrix_work(self, tensor: TensorInputs) -> Work:
         """Count the operations of merging one of a tensor's matrices.
@@ -251,19 +262,13 @@ class SpectralMethod(GroupMergeMethod):
         if all(delta.is_zero() for delta in deltas):
             return base.to(device)
 
-        settings: Settings = {
-            name: value.values_for(group.non_base) if isinstance(value, PerInputValues) else value
-            for name, value in parameters.items()
-        }
         result = torch.empty_like(base, device=device, memory_format=torch.contiguous_format)
         name, vocabulary = group.metadata.name, group.metadata.vocabulary_axis is not None
-        output = _OntoBase(base, settings["lambda"], result)
+        inputs = [entry.id for entry in group.non_base]
+        output = _OntoBase(base, parameters["lambda"], result)
 
         def merge() -> None:
-            try:
-                self.merge_deltas(deltas, settings, vocabulary, output)
-            except MergeError as error:  # from the inner method, which has no tensor name
-                raise MergeError(f"{error.message} The tensor is {name}.") from error
+            self.merge_deltas(name, deltas, inputs, parameters, vocabulary, output)
 
         try:
             _in_blocks_that_fit(merge, name)

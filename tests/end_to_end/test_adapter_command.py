@@ -179,6 +179,11 @@ def test_recipes_that_make_no_adapter(
     _assert_refused(run({**recipe, **change}, out), out, message)
 
 
+def test_a_refusal_of_the_inner_method_names_the_tensor(recipe: dict[str, Any], out: Path):
+    recipe |= {"merge_method": "knots_della", "parameters": {"density": 0.9, "epsilon": 0.15}}
+    _assert_refused(run(recipe, out), out, "This is at tensor model.layers.")
+
+
 def test_inputs_that_are_no_adapters(recipe: dict[str, Any], llama: Family, out: Path):
     recipe["models"][1] = {"model": str(llama.tuned[0])}
     _assert_refused(run(recipe, out), out, f"Input {llama.tuned[0]} is not an adapter on")
