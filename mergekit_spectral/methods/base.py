@@ -1,12 +1,14 @@
-"""What the spectral methods share: from a tensor group to deltas, and back to a tensor."""
+"""Define `SpectralMethod`, the base class of all methods.
+
+From a tensor group to deltas and back to a tensor: checks, the merge, and its default costs.
+"""
 
 from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import wraps
-from itertools import count
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -30,7 +32,8 @@ from mergekit_spectral.methods.costs import (
     gram_memory,
     joint_work,
 )
-from mergekit_spectral.methods.parameters import Parameter, for_method
+from mergekit_spectral.methods.direction import shared_lengths
+from mergekit_spectral.methods.parameters import EMBEDDINGS, LAMBDA, Parameter, for_method
 from mergekit_spectral.methods.task_deltas import (
     TaskDelta,
     is_finite,
@@ -47,7 +50,7 @@ from mergekit_spectral.spectral import (
     Output,
     dtype_name,
     exact_matmul,
-    smaller_blocks,
+    in_blocks_that_fit,
 )
 
 LOG = logging.getLogger(__name__)
@@ -84,6 +87,14 @@ class SpectralMethod(GroupMergeMethod):
             memory.
         averages_all: whether an entry's result is the mean of all inputs, over the sum of their
             weights.
+
+    Args:
+        name: in recipes.
+        pretty_name: as its authors write it.
+        summary: what it does, in a line.
+        reference_url: where it is published.
+        parameters: what a recipe can set. Every method has `LAMBDA` and `EMBEDDINGS`; they are
+            added at the end if they are not listed.
     """
 
     reads_lazily: bool = True
@@ -98,11 +109,13 @@ class SpectralMethod(GroupMergeMethod):
         parameters: Sequence[Parameter],
     ):
         self.summary = summary
+        listed = {parameter.name for parameter in parameters}
+        common = [each for each in (LAMBDA, EMBEDDINGS) if each.name not in listed]
         self.spec = MergeMethodSpec(
             name=name,
             pretty_name=pretty_name,
             reference_url=reference_url,
-            parameters=for_method(name, parameters),
+            parameters=for_method(name, [*parameters, *common]),
             contract=InputContract(base=BasePolicy.REQUIRED),
         )
 
@@ -124,77 +137,6 @@ class SpectralMethod(GroupMergeMethod):
             settings: as for `merge_matrices`.
             output: takes the result.
         """
-
-    def merge_deltas(
-        self,
-        name: str | None,
-        deltas: Sequence[TaskDelta],
-        inputs: Sequence[Hashable],
-        parameters: Mapping[str, Any],
-        vocabulary: bool,
-        output: MergedOutput,
-    ) -> None:
-        """Merge the deltas of one tensor, before λ.
-
-        Args:
-            name: the tensor's, for messages.
-            deltas: of T inputs, of one shape, not all zero.
-            inputs: what `parameters` calls these T inputs.
-            parameters: values by the parameter's name; of a parameter that is set for each input,
-                a mapping from inputs to values.
-            vocabulary: whether the tensor has a vocabulary axis.
-            output: takes the merged delta.
-
-        Raises:
-            LinAlgError: if no decomposition converges.
-            MergeError: if an inner method refuses the deltas.
-        """
-        settings = dict(parameters)
-        for parameter in self.spec.input_parameters:
-            values = parameters[parameter.name]
-            settings[parameter.name] = [values[each] for each in inputs]
-        try:
-            if self.is_elementwise(deltas[0].shape, vocabulary, settings):
-                entries = DeltaEntries([delta.matrix for delta in deltas])
-                self.merge_elementwise(entries, settings, output)
-                return
-            for number, own in enumerate(zip(*(delta.matrices() for delta in deltas), strict=True)):
-                output.write_matrix(number, self.merge_matrices(own, settings))
-        except MergeError as error:  # of the inner method, which does not know the tensor
-            raise MergeError(f"{error.message} This is at tensor {name}.") from error
-
-    def matrix_work(self, tensor: TensorInputs) -> Work:
-        """Count the operations of merging one of a tensor's matrices.
-
-        By default they are those of a merge in the joint basis.
-        """
-        side, other = _shared_lengths(tensor)
-        return joint_work(side, other, tensor.known_ranks, tensor.count)
-
-    def dense_memory(self, tensor: TensorInputs) -> float:
-        """Return the bytes for a tensor with dense inputs, besides blocks, inputs and result.
-
-        By default they are those of a joint decomposition.
-        """
-        side, _ = _shared_lengths(tensor)
-        return DENSE_BYTES * tensor.shape.numel() + gram_memory(side, tensor.count)
-
-    def count_work(self, tensor: TensorInputs) -> Work:
-        """Count the operations of merging a tensor."""
-        entries = tensor.shape.numel()
-        if entries == 0:
-            return Work()
-        if self.is_elementwise(tensor.shape, tensor.vocabulary, tensor.settings):
-            return Work(entries=float(entries * tensor.count))
-        return self.matrix_work(tensor).times(tensor.matrices) + Work(entries=float(entries))
-
-    def peak_memory(self, tensor: TensorInputs) -> int:
-        """Return the bytes that merging a tensor takes besides the inputs and the result."""
-        if self.is_elementwise(tensor.shape, tensor.vocabulary, tensor.settings):
-            return BLOCK_BYTES
-        if tensor.in_factors:
-            return BLOCK_BYTES + FACTORED_BYTES * tensor.shape.numel()
-        return int(BLOCK_BYTES + self.dense_memory(tensor))
 
     def validate_inputs(
         self,
@@ -229,6 +171,42 @@ class SpectralMethod(GroupMergeMethod):
                 f"{self.spec.name} merges differences to a base model: set `base_model` in the "
                 "recipe to the model that the inputs were fine-tuned from."
             )
+
+    def __call__(self, groups: Sequence[TensorGroup], /, **arguments: Any) -> tuple[Tensor, ...]:
+        """Merge tensors in memory, as mergekit's `merge_tensors` and `merge_state_dicts` do.
+
+        Args:
+            groups: each with a base.
+            arguments: as for any of mergekit's methods.
+
+        Raises:
+            MergeError: if gradients are recorded and a tensor requires them.
+        """
+        groups = tuple(groups)
+        for entry, name in ((e, g.metadata.name) for g in groups for e in g.entries):
+            if torch.is_grad_enabled() and entry.tensor.requires_grad:
+                raise MergeError(
+                    f"{self.spec.name} does not compute gradients, but tensor {name} of input "
+                    f"{entry.id} requires them; merge under `torch.no_grad()`."
+                )
+        return super().__call__(groups, **arguments)
+
+    def _execute(
+        self,
+        groups: Sequence[TensorGroup],
+        parameters: list[dict[str, Any]],
+        options: BatchOptions,
+        *,
+        input_dtypes: Sequence[torch.dtype | None],
+        out_dtype: torch.dtype | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Merge groups one after the other; refuse what `out_dtype` has no range for."""
+        results = []
+        for group, values, dtype in zip(groups, parameters, input_dtypes, strict=True):
+            (merged,) = super()._execute((group,), [values], options, input_dtypes=[dtype])
+            name = group.metadata.name
+            results.append(merged if out_dtype is None else self.rounded(merged, out_dtype, name))
+        return tuple(results)
 
     @torch.no_grad()
     @exact_matmul()
@@ -271,7 +249,12 @@ class SpectralMethod(GroupMergeMethod):
             self.merge_deltas(name, deltas, inputs, parameters, vocabulary, output)
 
         try:
-            _in_blocks_that_fit(merge, name)
+            in_blocks_that_fit(merge, partial(_warn_once, name))
+        except torch.OutOfMemoryError:
+            raise MergeError(
+                f"The device has too little memory for tensor {name}, even in small blocks; merge "
+                "without --cuda, on a device with more memory, or fewer models at a time."
+            ) from None
         except LinAlgError as error:
             raise MergeError(
                 f"{self.spec.name}: the updates of tensor {name} cannot be decomposed: {error}; "
@@ -284,6 +267,54 @@ class SpectralMethod(GroupMergeMethod):
                 f"{dtype_name(result.dtype)}; lower `lambda`, or set a `dtype` with a wider range."
             )
         return result
+
+    def merge_deltas(
+        self,
+        name: str | None,
+        deltas: Sequence[TaskDelta],
+        inputs: Sequence[Hashable],
+        parameters: Mapping[str, Any],
+        vocabulary: bool,
+        output: MergedOutput,
+    ) -> None:
+        """Merge the deltas of one tensor, before λ.
+
+        Args:
+            name: the tensor's, for messages.
+            deltas: of T inputs, of one shape, not all zero.
+            inputs: what `parameters` calls these T inputs.
+            parameters: values by the parameter's name; of a parameter that is set for each input,
+                a mapping from inputs to values.
+            vocabulary: whether the tensor has a vocabulary axis.
+            output: takes the merged delta.
+
+        Raises:
+            LinAlgError: if no decomposition converges.
+            MergeError: if an inner method refuses the deltas.
+        """
+        settings = dict(parameters)
+        for parameter in self.spec.input_parameters:
+            values = parameters[parameter.name]
+            settings[parameter.name] = [values[each] for each in inputs]
+        try:
+            if self.is_elementwise(deltas[0].shape, vocabulary, settings):
+                entries = DeltaEntries([delta.matrix for delta in deltas])
+                self.merge_elementwise(entries, settings, output)
+                return
+            for number, own in enumerate(zip(*(delta.matrices() for delta in deltas), strict=True)):
+                output.write_matrix(number, self.merge_matrices(own, settings))
+        except MergeError as error:  # of the inner method, which does not know the tensor
+            raise MergeError(f"{error.message} The tensor is {name}.") from error
+
+    def is_elementwise(self, shape: torch.Size, vocabulary: bool, settings: Settings) -> bool:
+        """Whether a tensor is merged entry by entry.
+
+        Args:
+            shape: of the tensor.
+            vocabulary: whether it has a vocabulary axis.
+            settings: the recipe's parameters for it.
+        """
+        return len(shape) < 2 or (vocabulary and settings["embeddings"] == "elementwise")
 
     def rounded(self, merged: Tensor, dtype: torch.dtype, name: str | None) -> Tensor:
         """Round a merged tensor to the dtype that the recipe has it saved in.
@@ -308,51 +339,38 @@ class SpectralMethod(GroupMergeMethod):
             )
         return result
 
-    def __call__(self, groups: Sequence[TensorGroup], /, **arguments: Any) -> tuple[Tensor, ...]:
-        """Merge tensors in memory, as mergekit's `merge_tensors` and `merge_state_dicts` do.
+    def matrix_work(self, tensor: TensorInputs) -> Work:
+        """Count the operations of merging one of a tensor's matrices.
 
-        Args:
-            groups: each with a base.
-            arguments: as for any of mergekit's methods.
-
-        Raises:
-            MergeError: if gradients are recorded and a tensor requires them.
+        By default they are those of a merge in the joint basis.
         """
-        groups = tuple(groups)
-        for entry, name in ((e, g.metadata.name) for g in groups for e in g.entries):
-            if torch.is_grad_enabled() and entry.tensor.requires_grad:
-                raise MergeError(
-                    f"{self.spec.name} does not compute gradients, but tensor {name} of input "
-                    f"{entry.id} requires them; merge under `torch.no_grad()`."
-                )
-        return super().__call__(groups, **arguments)
+        side, other = shared_lengths(tensor)
+        return joint_work(side, other, tensor.known_ranks, tensor.count)
 
-    def _execute(
-        self,
-        groups: Sequence[TensorGroup],
-        parameters: list[dict[str, Any]],
-        options: BatchOptions,
-        *,
-        input_dtypes: Sequence[torch.dtype | None],
-        out_dtype: torch.dtype | None = None,
-    ) -> tuple[Tensor, ...]:
-        """Merge groups one after the other; refuse what `out_dtype` has no range for."""
-        results = []
-        for group, values, dtype in zip(groups, parameters, input_dtypes, strict=True):
-            (merged,) = super()._execute((group,), [values], options, input_dtypes=[dtype])
-            name = group.metadata.name
-            results.append(merged if out_dtype is None else self.rounded(merged, out_dtype, name))
-        return tuple(results)
+    def dense_memory(self, tensor: TensorInputs) -> float:
+        """Return the bytes for a tensor with dense inputs, besides blocks, inputs and result.
 
-    def is_elementwise(self, shape: torch.Size, vocabulary: bool, settings: Settings) -> bool:
-        """Whether a tensor is merged entry by entry.
-
-        Args:
-            shape: of the tensor.
-            vocabulary: whether it has a vocabulary axis.
-            settings: the recipe's parameters for it.
+        By default they are those of a joint decomposition.
         """
-        return len(shape) < 2 or (vocabulary and settings["embeddings"] == "elementwise")
+        side, _ = shared_lengths(tensor)
+        return DENSE_BYTES * tensor.shape.numel() + gram_memory(side, tensor.count)
+
+    def count_work(self, tensor: TensorInputs) -> Work:
+        """Count the operations of merging a tensor."""
+        entries = tensor.shape.numel()
+        if entries == 0:
+            return Work()
+        if self.is_elementwise(tensor.shape, tensor.vocabulary, tensor.settings):
+            return Work(entries=float(entries * tensor.count))
+        return self.matrix_work(tensor).times(tensor.matrices) + Work(entries=float(entries))
+
+    def peak_memory(self, tensor: TensorInputs) -> int:
+        """Return the bytes that merging a tensor takes besides the inputs and the result."""
+        if self.is_elementwise(tensor.shape, tensor.vocabulary, tensor.settings):
+            return BLOCK_BYTES
+        if tensor.in_factors:
+            return BLOCK_BYTES + FACTORED_BYTES * tensor.shape.numel()
+        return int(BLOCK_BYTES + self.dense_memory(tensor))
 
 
 class _OntoBase:
@@ -381,79 +399,16 @@ class _OntoBase:
         merged.add_to(before[number], self._scale, out=after[number])
 
 
-MatrixMerge = Callable[[Any, Sequence[Delta], Any], Delta]
+_warned = False
 
 
-def along_shared_side(merge_horizontal: MatrixMerge) -> MatrixMerge:
-    """Make a merge along the left basis follow the recipe's ``direction``.
-
-    A vertical merge is a horizontal one of the transposes, transposed back.
-    """
-
-    @wraps(merge_horizontal)
-    def merge(self: Any, deltas: Sequence[Delta], settings: Any) -> Delta:
-        if shared_side(settings["direction"], deltas[0].shape) == "horizontal":
-            return merge_horizontal(self, deltas, settings)
-        return merge_horizontal(self, [delta.T for delta in deltas], settings).T
-
-    return merge
-
-
-def shared_side(direction: str, shape: tuple[int, int]) -> str:
-    """Resolve ``auto``: the direction with the smaller shared side, horizontal if equal.
-
-    Args:
-        direction: horizontal, where the inputs share the left basis; vertical, where they share the
-            right one; or auto.
-        shape: (out, in).
-    """
-    if direction != "auto":
-        return direction
-    out_features, in_features = shape
-    return "horizontal" if out_features <= in_features else "vertical"
-
-
-def _shared_lengths(tensor: TensorInputs) -> tuple[int, int]:
-    """Return the lengths of the side that the inputs share, and of the other one."""
-    out_features, in_features = tensor.matrix_shape
-    direction = tensor.settings.get("direction", "horizontal")
-    if shared_side(direction, tensor.matrix_shape) == "horizontal":
-        return out_features, in_features
-    return in_features, out_features
-
-
-_DIVISORS = (1, 8, 64)
-_retries = count()
-
-
-def _in_blocks_that_fit(merge: Callable[[], None], name: str | None) -> None:
-    """Merge one tensor; if the device's memory does not suffice, again in smaller blocks.
-
-    Args:
-        merge: may be called several times; each call overwrites what the previous one wrote.
-        name: the tensor's, for messages.
-
-    Raises:
-        MergeError: if the smallest blocks are too large.
-    """
-    for divisor in _DIVISORS:
-        try:
-            with smaller_blocks(divisor):
-                merge()
-        except torch.OutOfMemoryError:
-            # Nothing else here: the traceback keeps alive what the attempt allocated.
-            pass
-        else:
-            return
-        if next(_retries) == 0:
-            LOG.warning(
-                "The device is out of memory at tensor %s; the merge continues in smaller blocks, "
-                "for this tensor and wherever needed.",
-                name,
-            )
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    raise MergeError(
-        f"The device has too little memory for tensor {name}, even in small blocks; merge without "
-        "--cuda, on a device with more memory, or fewer models at a time."
-    )
+def _warn_once(name: str | None) -> None:
+    """Log, at the first tensor for which memory does not suffice, that the merge continues."""
+    global _warned
+    if not _warned:
+        _warned = True
+        LOG.warning(
+            "The device is out of memory at tensor %s; the merge continues in smaller blocks, "
+            "there and wherever it is needed.",
+            name,
+        )

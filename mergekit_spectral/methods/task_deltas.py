@@ -1,4 +1,7 @@
-"""The differences of a tensor group's inputs to its base, dense or in factors."""
+"""Compute the inputs' differences to the base, dense or in factors.
+
+NaN and infinity are refused, and small inputs are moved to the device.
+"""
 
 from __future__ import annotations
 
@@ -173,7 +176,7 @@ def adapter_delta(tensor: AdaptedTensor, owner: Hashable, name: str | None) -> T
         if not all(delta.norm <= torch.finfo(dtype).max for delta in deltas):
             raise MergeError(
                 f"The update of tensor {name} by {owner} is out of the range of "
-                f"{str(dtype).removeprefix('torch.')}; its factors or `lora_alpha` are far too "
+                f"{dtype_name(dtype)}; its factors or `lora_alpha` are far too "
                 "large, so repair or replace that adapter."
             )
         deltas = [delta.without_cancellation() for delta in deltas]

@@ -11,15 +11,16 @@ import from here only; the modules are private to this subpackage:
 
 Deltas: `Delta` and its two kinds, `DenseDelta` and `FactoredDelta`; `linear_combination`.
 
-Decomposition: `joint_decomposition` returns a `JointDecomposition`; `above_tolerance` is a
-`RankRule`. All of them raise `LinAlgError` if no algorithm converges.
+Decomposition: `joint_decomposition` returns a `JointDecomposition`. It takes a rule that chooses
+the rank from the singular values, such as `above_tolerance` makes. All raise `LinAlgError` if no
+algorithm converges.
 
 Merging: `merge_entries` merges `Entries` (`DeltaEntries`, `Coordinates` and others) by a
 `MergeFunction` (`disjoint_mean`, `weighted_mean`), keeps `Ranks` of them and writes to an `Output`.
 
 Low rank: `truncate` and `kept_rank` (STAR), `compress` returns a `Compressed`.
 
-Precision: `exact_matmul`, `in_float64`, `working_dtype`, `TIE`, `smaller_blocks`.
+Precision: `exact_matmul`, `working_dtype`, `TIE`. Memory: `in_blocks_that_fit`.
 """
 
 from mergekit_spectral.spectral.deltas import (
@@ -57,11 +58,10 @@ from mergekit_spectral.spectral.numerics import (
     TIE,
     dtype_name,
     exact_matmul,
-    in_float64,
-    smaller_blocks,
+    in_blocks_that_fit,
     working_dtype,
 )
-from mergekit_spectral.spectral.svd.eigen import LinAlgError, RankRule
+from mergekit_spectral.spectral.svd.eigen import LinAlgError
 from mergekit_spectral.spectral.svd.joint import (
     JointDecomposition,
     above_tolerance,
@@ -84,7 +84,6 @@ __all__ = [
     "LinAlgError",
     "MergeFunction",
     "Output",
-    "RankRule",
     "Ranks",
     "RenormalizedCoordinates",
     "Rows",
@@ -96,13 +95,12 @@ __all__ = [
     "disjoint_mean",
     "dtype_name",
     "exact_matmul",
-    "in_float64",
+    "in_blocks_that_fit",
     "joint_decomposition",
     "kept_rank",
     "linear_combination",
     "mean_weights",
     "merge_entries",
-    "smaller_blocks",
     "truncate",
     "weighted_mean",
     "working_dtype",

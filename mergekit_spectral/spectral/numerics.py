@@ -5,14 +5,14 @@ close. So they are computed in float64 and used in the *working dtype*: float32,
 the inputs are float64.
 
 Deltas, coordinates and merged entries are computed block by block, so that little memory is needed
-beside the inputs. Where a device runs out of memory all the same, the caller continues with smaller
-blocks.
+beside the inputs. Where a device runs out of memory all the same, `in_blocks_that_fit` continues
+with smaller blocks.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -119,6 +119,34 @@ def smaller_blocks(divisor: int) -> Iterator[None]:
         yield
     finally:
         _divisor.reset(token)
+
+
+_DIVISORS = (1, 8, 64)
+
+
+def in_blocks_that_fit(compute: Callable[[], None], before_retry: Callable[[], None]) -> None:
+    """Compute something; where a device's memory does not suffice, again in smaller blocks.
+
+    Args:
+        compute: may be called several times; each call overwrites what the previous one wrote.
+        before_retry: called when memory did not suffice.
+
+    Raises:
+        torch.OutOfMemoryError: if the smallest blocks are too large.
+    """
+    for divisor in _DIVISORS:
+        try:
+            with smaller_blocks(divisor):
+                compute()
+        except torch.OutOfMemoryError:
+            # Nothing else here: the traceback keeps alive what the attempt allocated.
+            pass
+        else:
+            return
+        before_retry()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    raise torch.OutOfMemoryError("the smallest blocks are too large")
 
 
 def slices(length: int, width: int, entries: int) -> list[slice]:

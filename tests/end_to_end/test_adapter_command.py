@@ -181,7 +181,7 @@ def test_recipes_that_make_no_adapter(
 
 def test_a_refusal_of_the_inner_method_names_the_tensor(recipe: dict[str, Any], out: Path):
     recipe |= {"merge_method": "knots_della", "parameters": {"density": 0.9, "epsilon": 0.15}}
-    _assert_refused(run(recipe, out), out, "This is at tensor model.layers.")
+    _assert_refused(run(recipe, out), out, "The tensor is model.layers.")
 
 
 def test_inputs_that_are_no_adapters(recipe: dict[str, Any], llama: Family, out: Path):

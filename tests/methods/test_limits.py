@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from mergekit_spectral.methods import MergeError
 from mergekit_spectral.methods import base as methods_base
-from mergekit_spectral.spectral import LinAlgError, deltas
+from mergekit_spectral.spectral import LinAlgError, deltas, numerics
 from mergekit_spectral.spectral.merging import merge_entries
 from mergekit_spectral.spectral.svd import joint
 
@@ -60,7 +59,7 @@ class TooLittleMemory:
 
     def __init__(self, failures: int, monkeypatch: pytest.MonkeyPatch):
         self.divisors: list[int] = []
-        smaller_blocks = methods_base.smaller_blocks
+        smaller_blocks = numerics.smaller_blocks
         merge_exactly = merge_entries._Job.merge_exactly
 
         def record_divisor(divisor: int) -> Any:
@@ -72,8 +71,8 @@ class TooLittleMemory:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             merge_exactly(*args)
 
-        monkeypatch.setattr(methods_base, "_retries", itertools.count())
-        monkeypatch.setattr(methods_base, "smaller_blocks", record_divisor)
+        monkeypatch.setattr(methods_base, "_warned", False)
+        monkeypatch.setattr(numerics, "smaller_blocks", record_divisor)
         monkeypatch.setattr(merge_entries._Job, "merge_exactly", fails)
 
 

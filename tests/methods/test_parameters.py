@@ -10,7 +10,8 @@ import torch
 from mergekit.merge_methods import get, merge_tensors, registered_methods
 from mergekit.merge_methods.base import ParameterScope
 
-from mergekit_spectral.methods import KnOTS, MergeError, SpectralMethod
+from mergekit_spectral.methods import STAR, KnOTS, MergeError, SpectralMethod
+from mergekit_spectral.methods.parameters import LAMBDA, WEIGHT
 
 SPECTRAL = [m for m in registered_methods() if isinstance(m, SpectralMethod)]
 OUT_OF_RANGE: list[tuple[str, str, Any]] = [
@@ -101,6 +102,15 @@ def test_specs_are_complete(method: SpectralMethod):
         assert p.scope == (ParameterScope.NON_BASE if per_input else ParameterScope.SHARED)
     if isinstance(method, KnOTS):
         assert {p.name for p in method.inner.spec.parameters} <= names
+
+
+def test_every_method_has_lambda_and_embeddings():
+    class Plain(STAR):
+        def __init__(self) -> None:
+            SpectralMethod.__init__(self, "plain", "Plain", "", "", [LAMBDA, WEIGHT])
+
+    spec = Plain().spec
+    assert [p.name for p in spec.parameters] == ["lambda", "weight", "embeddings"]
 
 
 def test_error_of_an_inner_method_names_the_knots_method():
