@@ -70,9 +70,9 @@ def adapter(
 ) -> None:
     """Merge the LoRA inputs of RECIPE into one LoRA adapter, in the folder OUT.
 
-    RECIPE is a mergekit recipe for drm, star or a knots method. Every input must be written
-    base+adapter. The command reads the base model's configuration, but not its weights, and needs
-    no GPU.
+    RECIPE is a mergekit recipe for a method of this package, or of a package that depends on it.
+    Every input must be written base+adapter. The command reads the base model's configuration, but
+    not its weights, and needs no GPU.
 
     \b
     Example:

@@ -16,6 +16,7 @@ from mergekit.architecture import arch_info_for_config
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.lazy_tensor_loader import ShardedTensorIndex
+from mergekit.merge_methods import registered_methods
 from mergekit.options import MergeOptions
 from torch import Tensor
 
@@ -230,9 +231,10 @@ def plan_adapter_merge(config: MergeConfiguration, options: MergeOptions) -> Ada
     """
     method = find_method(config.merge_method)
     if not isinstance(method, SpectralMethod):
+        own = (each for each in registered_methods() if isinstance(each, SpectralMethod))
         raise MergeError(
             f"The merge method {config.merge_method} cannot merge into an adapter; "
-            "`merge_method` must be drm, star or knots_*."
+            f"`merge_method` must be one of {', '.join(each.spec.name for each in own)}."
         )
     require_valid_recipe(config, method)
     reference, inputs = _find_base_and_inputs(config)
