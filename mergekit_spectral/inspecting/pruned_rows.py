@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mergekit_spectral.methods.drm import kept_ranks
-from mergekit_spectral.spectral import TIE, Entries, Ranks
+from mergekit_spectral.methods.drm import kept_range
+from mergekit_spectral.spectral import TIE, Entries, KeptRange
 
 BINS = 25
 """An odd number, so that the share 0.5 is the middle of a bin, not an edge between two bins."""
@@ -54,9 +54,9 @@ def kept_places(entries: Entries, density: float) -> list[Tensor]:
     """
     magnitudes = entries.take(slice(0, entries.shape[0])).magnitudes()
     flat = torch.cat([matrix.flatten() for matrix in magnitudes])
-    ranks = kept_ranks(entries, [density])
-    assert isinstance(ranks, Ranks)
-    threshold = (1 - TIE) * flat.kthvalue(ranks.first).values if ranks.first else 0.0
+    keep = kept_range(entries, [density])
+    assert isinstance(keep, KeptRange)
+    threshold = (1 - TIE) * flat.kthvalue(keep.first).values if keep.first else 0.0
     return [matrix >= threshold for matrix in magnitudes]
 
 

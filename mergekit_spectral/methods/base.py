@@ -36,10 +36,8 @@ from mergekit_spectral.methods.direction import shared_lengths
 from mergekit_spectral.methods.parameters import EMBEDDINGS, LAMBDA, Parameter, for_method
 from mergekit_spectral.methods.task_deltas import (
     TaskDelta,
+    base_and_deltas,
     is_finite,
-    moved_if_small,
-    stored,
-    task_deltas,
 )
 from mergekit_spectral.spectral import (
     FLOATS,
@@ -233,10 +231,7 @@ class SpectralMethod(GroupMergeMethod):
                 f"{self.spec.name}: tensor {group.metadata.name} is of {dtype_name(dtype)}; set "
                 "`dtype` to one of float32, bfloat16, float16 and float64, which can be merged."
             )
-        group = moved_if_small(group, device)
-        assert group.base is not None
-        base = stored(group.base.tensor)
-        deltas = task_deltas(group)
+        base, deltas = base_and_deltas(group)
         if all(delta.is_zero() for delta in deltas):
             return base.to(device)
 

@@ -22,9 +22,9 @@ from mergekit_spectral.spectral import (
     Delta,
     Entries,
     FactoredDelta,
+    KeptRange,
     MergeFunction,
     Output,
-    Ranks,
     RenormalizedCoordinates,
     TensorOutput,
     UnnormalizedCoordinates,
@@ -79,7 +79,7 @@ class DRM(SpectralMethod):
             rows,
             _elect_and_average(settings),
             TensorOutput(merged),
-            kept_ranks(rows, settings["density"]),
+            kept_range(rows, settings["density"]),
             votes=settings["weight"],
         )
         return FactoredDelta(joint.basis, merged)
@@ -92,16 +92,16 @@ def _elect_and_average(settings: DRMSettings) -> MergeFunction:
     return partial(disjoint_mean, weights=settings["weight"], normalize=settings["normalize"])
 
 
-def kept_ranks(entries: Entries, densities: Sequence[float]) -> Ranks | list[Ranks]:
-    """Return the ranks that DRM keeps: from N − round(N·p) on, for N entries and a density p.
+def kept_range(entries: Entries, densities: Sequence[float]) -> KeptRange | list[KeptRange]:
+    """Return the range that DRM keeps: from N − round(N·p) on, for N entries and a density p.
 
     If all densities are equal the threshold is common, with N the entries of all inputs. If they
     differ, each input has its own.
     """
 
-    def ranks(total: int, density: float) -> Ranks:
-        return Ranks(first=total - round(total * min(density, 1.0)))
+    def of(total: int, density: float) -> KeptRange:
+        return KeptRange(first=total - round(total * min(density, 1.0)))
 
     if len(set(densities)) == 1:
-        return ranks(entries.count * entries.numel, densities[0])
-    return [ranks(entries.numel, density) for density in densities]
+        return of(entries.total, densities[0])
+    return [of(entries.numel, density) for density in densities]

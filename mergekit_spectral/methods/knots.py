@@ -36,9 +36,9 @@ from mergekit_spectral.spectral import (
     DroppedEntries,
     Entries,
     FactoredDelta,
+    KeptRange,
     MergeFunction,
     Output,
-    Ranks,
     SparsifiedEntries,
     TensorOutput,
     above_tolerance,
@@ -117,12 +117,12 @@ class KnOTS(SpectralMethod):
         elif kind == SparsificationMethod.random and not settings["rescale"]:
             dropped = DroppedEntries(entries, partial(self._alone, settings))
             merge_entries(dropped, merge, output, votes=votes)
-        elif (keep := self._kept_ranks(entries.numel, settings)) and not settings["rescale"]:
+        elif (keep := self._kept_ranges(entries.numel, settings)) and not settings["rescale"]:
             merge_entries(entries, merge, output, keep, votes)
         else:
             # An entry's value depends on others of its input, so each input is sparsified as a
             # whole.
-            sparsified = [self._sparsified(entries, settings, t) for t in range(entries.count)]
+            sparsified = [self._sparsified(entries, settings, t) for t in range(entries.inputs)]
             merge_entries(SparsifiedEntries(entries, sparsified), merge, output, votes=votes)
 
     @property
@@ -163,7 +163,7 @@ class KnOTS(SpectralMethod):
         """Return input t as the inner method sparsifies it, and the factor that rescales it."""
         own = entries.of_input(t)
         whole = own.take(slice(0, own.shape[0])).values[0]
-        if keep := self._kept_ranks(own.numel, settings):
+        if keep := self._kept_ranges(own.numel, settings):
             kept = torch.empty_like(whole)
             merge_entries(own, itemgetter(0), TensorOutput(kept), [keep[t]])
         else:
@@ -191,8 +191,8 @@ class KnOTS(SpectralMethod):
         changes = {**own, "weight": 1.0, "normalize": False, "rescale": False}
         return values * self._inner(settings, **changes)([values]).ne(0)
 
-    def _kept_ranks(self, count: int, settings: KnOTSSettings) -> list[Ranks] | None:
-        """Return the ranks that are kept of each input's `count` entries.
+    def _kept_ranges(self, count: int, settings: KnOTSSettings) -> list[KeptRange] | None:
+        """Return the range that is kept of each input's `count` entries.
 
         None if the inner method decides by more than magnitudes.
         """
@@ -208,25 +208,25 @@ class KnOTS(SpectralMethod):
         return None
 
 
-def trimmed(count: int, density: float) -> Ranks:
-    """Return the ranks that TIES keeps of `count` entries: the share `density` of the largest."""
+def trimmed(count: int, density: float) -> KeptRange:
+    """Return the range that TIES keeps of `count` entries: the share `density` of the largest."""
     if density >= 1:
-        return Ranks()
+        return KeptRange()
     if density <= 0:
-        return Ranks(first=count + 1)
-    return Ranks(first=count - max(1, int(density * count)) + 1)
+        return KeptRange(first=count + 1)
+    return KeptRange(first=count - max(1, int(density * count)) + 1)
 
 
-def without_outliers(count: int, density: float, gamma: float) -> Ranks:
-    """Return the ranks that Breadcrumbs keeps of `count` entries.
+def without_outliers(count: int, density: float, gamma: float) -> KeptRange:
+    """Return the range that Breadcrumbs keeps of `count` entries.
 
     It drops the share `gamma`, the largest, and keeps the share `density` below them. If fewer are
     left below, it drops fewer of the largest.
     """
     if density >= 1:
-        return Ranks()
+        return KeptRange()
     kept = max(0, int(density * count))
     if kept == 0:
-        return Ranks(first=count + 1)
+        return KeptRange(first=count + 1)
     smallest = max(0, count - kept - int(gamma * count))
-    return Ranks(first=smallest + 1, last=smallest + kept)
+    return KeptRange(first=smallest + 1, last=smallest + kept)

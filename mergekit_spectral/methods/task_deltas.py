@@ -86,6 +86,20 @@ def as_matrix(tensor: Tensor) -> Tensor:
     return tensor.reshape(len(tensor), math.prod(tensor.shape[1:]))
 
 
+def base_and_deltas(group: TensorGroup) -> tuple[Tensor, list[TaskDelta]]:
+    """Move small inputs to the device and return the base's tensor and the task deltas.
+
+    The base's tensor is where it is stored, which is not the device if it was left in main memory.
+
+    Raises:
+        MergeError: if a tensor or an adapter's factor holds a NaN or an infinity.
+    """
+    assert group.base is not None
+    group = moved_if_small(group, group.base.tensor.device)
+    assert group.base is not None
+    return stored(group.base.tensor), task_deltas(group)
+
+
 def task_deltas(group: TensorGroup) -> list[TaskDelta]:
     """Return the inputs' differences to the group's base, in the inputs' order.
 

@@ -16,7 +16,8 @@ the rank from the singular values, such as `above_tolerance` makes. All raise `L
 algorithm converges.
 
 Merging: `merge_entries` merges `Entries` (`DeltaEntries`, `Coordinates` and others) by a
-`MergeFunction` (`disjoint_mean`, `weighted_mean`), keeps `Ranks` of them and writes to an `Output`.
+`MergeFunction` (`disjoint_mean`, `weighted_mean`), keeps a `KeptRange` of them and writes to an
+`Output`.
 
 Low rank: `truncate` and `kept_rank` (STAR), `compress` returns a `Compressed`.
 
@@ -52,7 +53,7 @@ from mergekit_spectral.spectral.merging.merge_entries import (
     TensorOutput,
     merge_entries,
 )
-from mergekit_spectral.spectral.merging.thresholds import Ranks
+from mergekit_spectral.spectral.merging.thresholds import KeptRange
 from mergekit_spectral.spectral.numerics import (
     FLOATS,
     TIE,
@@ -81,10 +82,10 @@ __all__ = [
     "FactoredDelta",
     "HeldEntries",
     "JointDecomposition",
+    "KeptRange",
     "LinAlgError",
     "MergeFunction",
     "Output",
-    "Ranks",
     "RenormalizedCoordinates",
     "Rows",
     "SparsifiedEntries",

@@ -44,13 +44,11 @@ def truncate(delta: Delta, eta: float) -> FactoredDelta:
     """
     noise = 0.0 if delta.dtype == torch.float64 else _NOISE
 
-    def without_noise(spectrum: Tensor) -> Tensor:
+    def above_noise(spectrum: Tensor) -> Tensor:
         return spectrum.masked_fill(spectrum <= noise * spectrum[:1], 0)
 
-    decomposition = joint_decomposition(
-        [delta], lambda s: kept_rank(without_noise(s), eta), few=True
-    )
-    spectrum, r = without_noise(decomposition.spectrum), decomposition.basis.shape[1]
+    decomposition = joint_decomposition([delta], lambda s: kept_rank(above_noise(s), eta), few=True)
+    spectrum, r = above_noise(decomposition.spectrum), decomposition.basis.shape[1]
     rescale = float(spectrum.sum() / spectrum[:r].sum()) if r else 1.0
     return FactoredDelta(decomposition.basis, decomposition.coordinates(delta) * rescale)
 

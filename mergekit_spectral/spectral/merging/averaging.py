@@ -31,20 +31,20 @@ def disjoint_mean(
     """
     elected = _weighted_sum(tensors, weights).sign_()
     total = torch.zeros_like(elected)
-    mass = torch.zeros_like(elected)
+    divisor = torch.zeros_like(elected)
     for tensor, weight in zip(tensors, weights, strict=True):
         weighted = tensor * weight
         agrees = weighted * elected
         torch.gt(agrees, 0, out=agrees)
         total.addcmul_(weighted, agrees)
-        mass.add_(agrees, alpha=weight)
+        divisor.add_(agrees, alpha=weight)
     if not normalize:
         return total
     # Weights of one sign cannot cancel.
     mixed = min(weights) < 0 < max(weights)
-    rounding = max(4 * torch.finfo(mass.dtype).eps, TIE) if mixed else 0.0
-    cancels = mass.abs() <= rounding * sum(map(abs, weights))
-    return total.div_(mass.masked_fill_(cancels, 1))
+    rounding = max(4 * torch.finfo(divisor.dtype).eps, TIE) if mixed else 0.0
+    cancels = divisor.abs() <= rounding * sum(map(abs, weights))
+    return total.div_(divisor.masked_fill_(cancels, 1))
 
 
 def tally(tensors: Sequence[Tensor], weights: Sequence[float]) -> tuple[Tensor, Tensor]:

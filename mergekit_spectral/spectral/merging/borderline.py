@@ -59,12 +59,12 @@ class Borderline:
         """
         if rows.errors is None:
             return
-        near: Tensor | None = None
+        is_near: Tensor | None = None
         for t, threshold in self.pruning.thresholds_of_inputs:
-            own = self._near(threshold, t, rows, magnitudes[t])
-            near = own if near is None else near.logical_or_(own)
-        if near is not None:
-            self._note(places, rows, near)
+            own = self._is_near(threshold, t, rows, magnitudes[t])
+            is_near = own if is_near is None else is_near.logical_or_(own)
+        if is_near is not None:
+            self._note(places, rows, is_near)
 
     def note_elections(
         self,
@@ -86,12 +86,12 @@ class Borderline:
         if rows.errors is None or self.votes is None:
             return
         error = sum(abs(w) * e for w, e in zip(self.votes, rows.errors, strict=True))
-        near = (total.abs() <= _RELATIVE * mass + error).logical_and_(mass > 0)
+        is_close = (total.abs() <= _RELATIVE * mass + error).logical_and_(mass > 0)
         for values, band, own in zip(pruned, self.pruning.bands, rows.errors, strict=True):
             # With a threshold, an entry this small has been dropped, or noted as near it.
             if band.low is None:
-                near.logical_or_((values.abs() <= own).logical_and_(values != 0))
-        self._note(places, rows, near)
+                is_close.logical_or_((values.abs() <= own).logical_and_(values != 0))
+        self._note(places, rows, is_close)
 
     def decided(self) -> tuple[Tensor, list[Tensor]] | None:
         """Decide about the noted places.
@@ -104,7 +104,9 @@ class Borderline:
             return None
         places = torch.cat([where for where, _ in self._noted])
         rows = Rows.joined([rows for _, rows in self._noted])
-        once = _first_of_each(places)
+        # A place may be noted several times: before its thresholds were exact, in a pass that was
+        # repeated with wider brackets, for pruning and for votes. Its rows are the same each time.
+        once = _one_of_each(places)
         places, rows = places[once], rows.at(once)
         largest = rows.largest(self.at_most)
         places, rows = places[largest], rows.at(largest)
@@ -120,7 +122,7 @@ class Borderline:
             exact = without_cancelled_votes(exact, self.votes)
         return places, exact
 
-    def _near(self, threshold: Threshold, t: int, rows: Rows, magnitudes: Tensor) -> Tensor:
+    def _is_near(self, threshold: Threshold, t: int, rows: Rows, magnitudes: Tensor) -> Tensor:
         """Compare the distances of input t's magnitudes from a threshold to their errors.
 
         Returns:
@@ -188,7 +190,7 @@ class Borderline:
         off = [length * own for length, own in zip(lengths, inverse, strict=True)]
         magnitudes = [x * own for x, own in zip(exact, inverse, strict=True)]
         ties = [torch.full_like(m, TIE) for m in magnitudes]
-        near = [torch.full_like(m, torch.inf) for m in magnitudes]
+        distances = [torch.full_like(m, torch.inf) for m in magnitudes]
         for threshold in self.pruning.thresholds:
             least, limit, most = (
                 self._exact_threshold(
@@ -203,9 +205,9 @@ class Borderline:
                 m = magnitudes[t]
                 may_decide = (m * (1 + off[t]) >= least) & (m * (1 - off[t]) <= most)
                 distance = torch.where(may_decide, (m - limit).abs(), torch.inf)
-                near[t] = torch.minimum(near[t], distance)
+                distances[t] = torch.minimum(distances[t], distance)
         most_rows = max(1, _UNIT_WORK // self.entries.numel)
-        for t, distance in enumerate(near):
+        for t, distance in enumerate(distances):
             nearest, order = distance.flatten().sort()
             wanted = torch.unique(own_rows[order[nearest.isfinite()][:most_rows]])
             made = torch.isin(own_rows, wanted)
@@ -231,17 +233,17 @@ class Borderline:
         """
         below, candidates = 0, []
         for t in self.pruning.inputs_of[threshold]:
-            near = self._near(threshold, t, rows, rounded[t])
-            below += int((near & (rounded[t] < threshold.lower)).sum())
-            candidates.append(exact[t][near])
+            is_near = self._is_near(threshold, t, rows, rounded[t])
+            below += int((is_near & (rounded[t] < threshold.lower)).sum())
+            candidates.append(exact[t][is_near])
         near_it = torch.cat(candidates)
         rank = below + threshold.rank_in_ties
         # Where not all entries equal to the threshold were noted, it is their common value.
         found = 1 <= rank <= len(near_it)
         return float(near_it.kthvalue(rank).values) if found else threshold.lower
 
-    def _note(self, where: slice | Tensor, rows: Rows, near: Tensor) -> None:
-        places = near.flatten().nonzero().squeeze(1)
+    def _note(self, where: slice | Tensor, rows: Rows, chosen: Tensor) -> None:
+        places = chosen.flatten().nonzero().squeeze(1)
         if not len(places):
             return
         noted = rows.at(places)
@@ -252,7 +254,7 @@ class Borderline:
         self._noted.append((here, noted))
 
 
-def _first_of_each(places: Tensor) -> Tensor:
+def _one_of_each(places: Tensor) -> Tensor:
     in_order, indices = places.sort()
     new = torch.ones_like(in_order, dtype=torch.bool)
     new[1:] = in_order[1:] != in_order[:-1]

@@ -40,6 +40,8 @@ class Rows:
     errors: list[Tensor] | None = None
 
     def __getitem__(self, rows: slice) -> Rows:
+        # The errors of all rows are the same, unless the rows are single places.
+        assert self.errors is None or len(self.errors[0]) == 1
         units = None if self.units is None else [unit[rows] for unit in self.units]
         return Rows([values[rows] for values in self.values], units, self.errors)
 
@@ -95,9 +97,10 @@ class Entries(ABC):
     """The entries of T inputs, each a matrix of `rows` × `columns`.
 
     Attributes:
-        count: T.
+        inputs: T.
         shape: (rows, columns), the shape of one input's entries.
         numel: the number of entries of one input.
+        total: the number of entries of all inputs together.
         cheap: whether computing them twice costs less than remembering many of them.
         errors: how far each input's values may be from exact ones, T rows [1, columns]. None if
             they are exact, or if `exact` is not available.
@@ -108,18 +111,19 @@ class Entries(ABC):
     errors: list[Tensor] | None = None
     work: int = 1
 
-    def __init__(self, count: int, rows: int, columns: int):
-        self.count = count
+    def __init__(self, inputs: int, rows: int, columns: int):
+        self.inputs = inputs
         self.shape = (rows, columns)
         self.numel = rows * columns
+        self.total = inputs * self.numel
 
     @abstractmethod
     def take(self, rows: slice) -> Rows:
         """Compute some rows of all inputs."""
 
-    @abstractmethod
     def of_input(self, t: int) -> Entries:
-        """Return the entries of one input."""
+        """Return the entries of one input. Only for entries that are computed from deltas."""
+        raise NotImplementedError
 
     def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
         """Return single values of all inputs in float64, T columns [n, 1].
@@ -152,9 +156,6 @@ class HeldEntries(Entries):
 
     def take(self, rows: slice) -> Rows:
         return Rows(self.values, errors=self.errors)[rows]
-
-    def of_input(self, t: int) -> HeldEntries:
-        return HeldEntries([self.values[t]])
 
 
 class DeltaEntries(Entries):
@@ -228,7 +229,7 @@ class UnnormalizedCoordinates(Coordinates):
 
     def take(self, rows: slice) -> Rows:
         singular_values = self.joint.spectrum[: self.shape[0]][rows, None]
-        return replace(super().take(rows), units=[singular_values] * self.count)
+        return replace(super().take(rows), units=[singular_values] * self.inputs)
 
     def exact_units(self, t: int, rows: Tensor) -> Tensor:
         return self.joint.spectrum[rows]
@@ -264,7 +265,7 @@ class DroppedEntries(Entries):
     """
 
     def __init__(self, entries: Entries, drop: Callable[[int, Tensor], Tensor]):
-        super().__init__(entries.count, *entries.shape)
+        super().__init__(entries.inputs, *entries.shape)
         self.entries = entries
         self.drop = drop
         self.cheap = entries.cheap
@@ -274,9 +275,6 @@ class DroppedEntries(Entries):
     def take(self, rows: slice) -> Rows:
         taken = self.entries.take(rows)
         return replace(taken, values=[self.drop(t, v) for t, v in enumerate(taken.values)])
-
-    def of_input(self, t: int) -> DroppedEntries:
-        return DroppedEntries(self.entries.of_input(t), lambda _, values: self.drop(t, values))
 
     def exact(self, rows: Tensor, columns: Tensor) -> list[Tensor]:
         return self.entries.exact(rows, columns)

@@ -16,7 +16,7 @@ Others are computed once, and the few undecided ones are put aside (`_merge_in_o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from torch import Tensor
 from mergekit_spectral.spectral.merging.averaging import tally, without_cancelled_votes
 from mergekit_spectral.spectral.merging.borderline import Borderline
 from mergekit_spectral.spectral.merging.entries import Entries, Rows
-from mergekit_spectral.spectral.merging.thresholds import Pruning, Ranks
+from mergekit_spectral.spectral.merging.thresholds import KeptRange, Pruning
 from mergekit_spectral.spectral.numerics import (
     CACHE_BLOCK,
     STREAM_BLOCK,
@@ -79,7 +79,7 @@ def merge_entries(
     entries: Entries,
     merge: MergeFunction,
     output: Output,
-    keep: Ranks | Sequence[Ranks] | None = None,
+    keep: KeptRange | Sequence[KeptRange] | None = None,
     votes: Sequence[float] | None = None,
 ) -> None:
     """Zero the entries that are not kept and merge the inputs, place by place.
@@ -91,7 +91,7 @@ def merge_entries(
         entries: of T inputs.
         merge: how the inputs' values at a place are merged.
         output: takes the result. It may be given some places several times; the last value counts.
-        keep: the ranks to keep among the entries of all inputs together; or T ranks, each among its
+        keep: the range to keep of the entries of all inputs together; or T ranges, each of its
             input's own entries; or None to keep everything.
         votes: if `merge` elects a sign, the T weights with which the inputs vote.
 
@@ -100,46 +100,68 @@ def merge_entries(
     """
     if not entries.numel:
         return
-    job = _Job(entries, merge, output, Pruning(keep, entries.count, entries.numel), votes)
-    if job.pruning.thresholds and not job.cheap:
-        _merge_in_one_pass(job)
-    else:
+    job = _Job(entries, merge, output, Pruning(keep, entries.inputs, entries.numel), votes)
+    if not job.pruning.thresholds:
+        _merge_without_thresholds(job)
+    elif job.cheap:
         _merge_in_two_passes(job)
+    else:
+        _merge_in_one_pass(job)
     if decided := job.borderline.decided():
         places, values = decided
         output.write(places, merge(values))
 
 
+def _merge_without_thresholds(job: _Job) -> None:
+    """Merge all places: all entries are kept, or none of an input."""
+    for block in job.blocks:
+        job.merge_exactly(block)
+
+
 def _merge_in_two_passes(job: _Job) -> None:
-    """Find the thresholds, if there are any, then merge all places."""
-    if job.pruning.thresholds:
-        sample = _Sample.of_rows(job)
-        while True:
-            sample.bracket(job.pruning)
-            for block in job.blocks:
-                job.count(block)
-            if job.pruning.found:
-                break
-            sample.widen()
-        job.pruning.settle()
+    """Find the thresholds, then merge all places."""
+
+    def count_all() -> None:
+        for block in job.blocks:
+            job.count(block)
+
+    _find_thresholds(job, _Sample.of_rows(job), count_all)
     for block in job.blocks:
         job.merge_exactly(block)
 
 
 def _merge_in_one_pass(job: _Job) -> None:
     """Merge all places and put the undecided ones aside; merge these by exact thresholds."""
-    sample = _Sample.of_entries(job)
+
+    def merge_all() -> list[tuple[Tensor, Rows]]:
+        return [part for block in job.blocks for part in job.merge_provisionally(block)]
+
+    for places, rows in _find_thresholds(job, _Sample.of_entries(job), merge_all):
+        job.merge_rows(places, rows)
+
+
+Counted = TypeVar("Counted")
+
+
+def _find_thresholds(job: _Job, sample: _Sample, count_all: Callable[[], Counted]) -> Counted:
+    """Make the thresholds exact, in one pass over all entries, or more if a bracket is missed.
+
+    Args:
+        job: whose thresholds are found.
+        sample: brackets them.
+        count_all: counts the magnitudes of all entries.
+
+    Returns:
+        What `count_all` returned in the last pass.
+    """
     while True:
         sample.bracket(job.pruning)
-        undecided: list[tuple[Tensor, Rows]] = []
-        for block in job.blocks:
-            undecided += job.merge_decided(block)
+        counted = count_all()
         if job.pruning.found:
-            break
+            job.pruning.settle()
+            return counted
+        del counted  # before the next pass takes as much memory
         sample.widen()
-    job.pruning.settle()
-    for places, rows in undecided:
-        job.merge_rows(places, rows)
 
 
 class _Job:
@@ -169,10 +191,10 @@ class _Job:
         self.votes = votes
         self.borderline = Borderline(entries, pruning, votes)
         rows, columns = entries.shape
-        size = max(STREAM_BLOCK, entries.numel * entries.count // _BLOCKS)
-        self.blocks = slices(rows, columns * entries.count, size)
+        size = max(STREAM_BLOCK, entries.total // _BLOCKS)
+        self.blocks = slices(rows, columns * entries.inputs, size)
         self.held = entries.take(slice(0, rows)) if len(self.blocks) == 1 else None
-        few = entries.numel * entries.count <= _FEW_ENTRIES
+        few = entries.total <= _FEW_ENTRIES
         self.cheap = entries.cheap or (self.held is not None and few)
 
     def count(self, block: slice) -> None:
@@ -185,15 +207,20 @@ class _Job:
         for places, rows in self._chunks(block):
             self.merge_rows(places, rows)
 
-    def merge_decided(self, block: slice) -> list[tuple[Tensor, Rows]]:
-        """Count a block's magnitudes, merge it, and return the places to merge again."""
+    def merge_provisionally(self, block: slice) -> list[tuple[Tensor, Rows]]:
+        """Count a block's magnitudes and merge all of it by the brackets.
+
+        What is written for undecided places is provisional: they are returned, to be merged again
+        by exact thresholds. Only they can be near a threshold, because the brackets are wider than
+        rounding errors. So no prunings are noted yet.
+        """
         undecided = []
         for places, rows in self._chunks(block):
             magnitudes = rows.magnitudes()
-            near = self.pruning.count(magnitudes)
+            near_places = self.pruning.count(magnitudes)
             self._write_merged(places, rows, self.pruning.apply(rows.values, magnitudes))
-            if near is not None:
-                undecided.append((near + places.start, rows.at(near)))
+            if near_places is not None:
+                undecided.append((near_places + places.start, rows.at(near_places)))
         return undecided
 
     def merge_rows(self, places: slice | Tensor, rows: Rows) -> None:
@@ -209,22 +236,34 @@ class _Job:
         merged = self.merge(pruned)
         if self.votes is not None:
             total, mass = tally(pruned, self.votes)
-            # Where the votes nearly cancel, their sums in float64 decide which sign is elected.
-            rounding = max(4 * len(pruned) * torch.finfo(total.dtype).eps, TIE)
-            close = (total.abs() <= rounding * mass).logical_and_(mass > 0)
-            if (near := close.flatten().nonzero().squeeze(1)).numel():
-                values = [in_float64(value.flatten()[near]) for value in pruned]
-                elected = self.merge(without_cancelled_votes(values, self.votes))
-                merged = merged.flatten().index_copy(0, near, elected.to(merged)).view_as(total)
+            merged = self._with_close_votes_decided(merged, pruned, self.votes, total, mass)
             self.borderline.note_elections(places, rows, pruned, total, mass)
         self.output.write(places, merged)
+
+    def _with_close_votes_decided(
+        self,
+        merged: Tensor,
+        pruned: Sequence[Tensor],
+        votes: Sequence[float],
+        total: Tensor,
+        mass: Tensor,
+    ) -> Tensor:
+        """Merge in float64 where the votes nearly cancel: their sums there decide the sign."""
+        rounding = max(4 * len(pruned) * torch.finfo(total.dtype).eps, TIE)
+        is_close = (total.abs() <= rounding * mass).logical_and_(mass > 0)
+        close_places = is_close.flatten().nonzero().squeeze(1)
+        if not close_places.numel():
+            return merged
+        values = [in_float64(value.flatten()[close_places]) for value in pruned]
+        elected = self.merge(without_cancelled_votes(values, votes)).to(merged)
+        return merged.flatten().index_copy(0, close_places, elected).view_as(total)
 
     def _chunks(self, block: slice) -> Iterator[tuple[slice, Rows]]:
         """Yield a block in parts that fit a cache, with their places in the flattened entries."""
         columns = self.entries.shape[1]
         taken = self.held or self.entries.take(block)
         size = CACHE_BLOCK if taken.values[0].device.type == "cpu" else STREAM_BLOCK
-        for part in slices(block.stop - block.start, columns * self.entries.count, size):
+        for part in slices(block.stop - block.start, columns * self.entries.inputs, size):
             start, stop = block.start + part.start, block.start + part.stop
             yield slice(start * columns, stop * columns), taken[part]
 
@@ -265,9 +304,8 @@ class _Sample:
         rows = _sampled_rows(job)
         columns = job.entries.shape[1]
         fewest, most = _SAMPLED_ENTRIES
-        total = job.entries.numel * job.entries.count
-        wanted = min(max(total // _SAMPLED_SHARE, fewest), most)
-        available = len(range(job.entries.shape[0])[rows]) * columns * job.entries.count
+        wanted = min(max(job.entries.total // _SAMPLED_SHARE, fewest), most)
+        available = len(range(job.entries.shape[0])[rows]) * columns * job.entries.inputs
         # An odd step, so that columns of one kind are not all left out.
         step = max(2 if job.held else 1, available // wanted) | 1
         return cls(job, rows, min(step, columns))

@@ -18,13 +18,14 @@ from mergekit_spectral.spectral.numerics import TIE
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """The entries that pruning keeps, by the ranks of their magnitudes: 1 is the smallest.
+class KeptRange:
+    """The entries that pruning keeps, by their numbers in the order of magnitudes, from 1 on.
 
     Attributes:
-        first: the rank of the smallest one that is kept; 0 or 1 keeps all of the smallest, and a
-            rank beyond the last entry keeps nothing.
-        last: the rank of the largest one that is kept; None keeps all of the largest.
+        first: the number of the smallest entry that is kept; 0 or 1 keeps all of the smallest, and
+            a number beyond the last entry keeps nothing.
+        last: the number of the largest entry that is kept; None keeps all of the largest, and a
+            number below 1 keeps nothing.
     """
 
     first: int = 0
@@ -35,7 +36,7 @@ class Threshold:
     """The j-th smallest of N magnitudes. Magnitudes within `TIE` of it count as equal to it.
 
     Args:
-        j: from 1 to N; 0 for a threshold that nothing is below.
+        j: from 1 to N.
         total: N.
 
     Attributes:
@@ -93,13 +94,13 @@ class Threshold:
             The places of the flattened part that may be on either side of the threshold; None if
             there are none.
         """
-        near = _at_least(magnitudes, self.floor)
-        self._below += magnitudes.numel() - int(near.sum())
-        near.sub_(torch.gt(magnitudes, self.ceiling, out=torch.empty_like(magnitudes)))
+        is_near = _at_least(magnitudes, self.floor)  # 1 or 0
+        self._below += magnitudes.numel() - int(is_near.sum())
+        is_near.sub_(torch.gt(magnitudes, self.ceiling, out=torch.empty_like(magnitudes)))
         if self.lower == self.upper:
-            self._ties += int(near.sum())
+            self._ties += int(is_near.sum())
             return None
-        places = near.flatten().nonzero().squeeze(1)
+        places = is_near.flatten().nonzero().squeeze(1)
         self._within.append(magnitudes.flatten()[places])
         return places
 
@@ -148,8 +149,8 @@ class Pruning:
     """The thresholds of T inputs: one that all share, or each input's own.
 
     Args:
-        ranks: to keep, of all inputs' entries together; or T of them, each of its input's own
-            entries; or None to keep everything.
+        keep: the range to keep of all inputs' entries together; or T ranges, each of its input's
+            own entries; or None to keep everything.
         inputs: T.
         numel: the number of entries of one input.
 
@@ -161,11 +162,11 @@ class Pruning:
         drops: whether anything is to be dropped.
     """
 
-    def __init__(self, ranks: Ranks | Sequence[Ranks] | None, inputs: int, numel: int):
-        if ranks is None or isinstance(ranks, Ranks):
-            self.bands = [_band(ranks or Ranks(), inputs * numel)] * inputs
+    def __init__(self, keep: KeptRange | Sequence[KeptRange] | None, inputs: int, numel: int):
+        if keep is None or isinstance(keep, KeptRange):
+            self.bands = [_band(keep or KeptRange(), inputs * numel)] * inputs
         else:
-            self.bands = [_band(own, numel) for own in ranks]
+            self.bands = [_band(own, numel) for own in keep]
         self.thresholds_of_inputs = [
             (t, threshold)
             for t, band in enumerate(self.bands)
@@ -191,8 +192,8 @@ class Pruning:
             order; None if there are none.
         """
         counted = [own.count(magnitudes[t]) for t, own in self.thresholds_of_inputs]
-        near = [places for places in counted if places is not None]
-        return torch.unique(torch.cat(near)) if near else None
+        near_places = [places for places in counted if places is not None]
+        return torch.unique(torch.cat(near_places)) if near_places else None
 
     @property
     def found(self) -> bool:
@@ -212,12 +213,12 @@ class Pruning:
         ]
 
 
-def _band(ranks: Ranks, total: int) -> Band:
-    if ranks.first > total:
+def _band(keep: KeptRange, total: int) -> Band:
+    if keep.first > total or (keep.last is not None and keep.last < 1):
         return Band(empty=True)
     return Band(
-        low=Threshold(ranks.first, total) if ranks.first > 1 else None,
-        high=Threshold(ranks.last, total) if ranks.last is not None else None,
+        low=Threshold(keep.first, total) if keep.first > 1 else None,
+        high=Threshold(keep.last, total) if keep.last is not None else None,
     )
 
 

@@ -14,7 +14,7 @@ from mergekit_spectral.spectral import (
     DenseDelta,
     FactoredDelta,
     JointDecomposition,
-    Ranks,
+    KeptRange,
     RenormalizedCoordinates,
     TensorOutput,
     above_tolerance,
@@ -47,7 +47,7 @@ def merged(entries: Coordinates, j: int, divisor: int = 1) -> Tensor:
     result = torch.empty(entries.shape)
     merge = partial(disjoint_mean, weights=[1.0] * T)
     with smaller_blocks(divisor):
-        merge_entries(entries, merge, TensorOutput(result), Ranks(j), votes=[1.0] * T)
+        merge_entries(entries, merge, TensorOutput(result), KeptRange(j), votes=[1.0] * T)
     return result
 
 

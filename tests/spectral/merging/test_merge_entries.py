@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.matrices import delta_groups, gaussian
 from torch import Tensor
 
-from mergekit_spectral.spectral import HeldEntries, Ranks, TensorOutput, merge_entries
+from mergekit_spectral.spectral import HeldEntries, KeptRange, TensorOutput, merge_entries
 from mergekit_spectral.spectral.merging.entries import Entries, Rows
 from mergekit_spectral.spectral.numerics import STREAM_BLOCK, smaller_blocks
 
@@ -36,9 +36,9 @@ def prune(entries: Entries, first: int | Sequence[int]) -> list[Tensor]:
 
     The merge function returns one input's values, so the merged entries are its pruned entries.
     """
-    keep = Ranks(first) if isinstance(first, int) else [Ranks(own) for own in first]
+    keep = KeptRange(first) if isinstance(first, int) else [KeptRange(own) for own in first]
     pruned = []
-    for t in range(entries.count):
+    for t in range(entries.inputs):
         result = torch.full(entries.shape, torch.nan, dtype=torch.float64)
         merge_entries(entries, lambda values, t=t: values[t], TensorOutput(result), keep)
         pruned.append(result)
@@ -110,9 +110,26 @@ def test_costly_rows_are_computed_once_outside_the_sample():
     entries = CostlyEntries(long_tensors("falling"))
     result = torch.empty(entries.shape, dtype=torch.float64)
     with smaller_blocks(STREAM_BLOCK // 10_000):
-        merge_entries(entries, sum, TensorOutput(result), Ranks(30_000))
+        merge_entries(entries, sum, TensorOutput(result), KeptRange(30_000))
     assert (entries.taken == 1).sum() > 2700
     assert entries.taken.max() == 2
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"),
+    [
+        (KeptRange(last=0), []),
+        (KeptRange(first=5), []),
+        (KeptRange(last=1), [0]),
+        (KeptRange(first=2, last=3), [1, 2]),
+        (KeptRange(first=1, last=4), [0, 1, 2, 3]),
+    ],
+)
+def test_limits_of_the_kept_range(keep: KeptRange, kept: list[int]):
+    values = torch.tensor([[1.0, -2.0, 3.0, -4.0]])
+    result = torch.empty_like(values)
+    merge_entries(HeldEntries([values]), lambda tensors: tensors[0], TensorOutput(result), [keep])
+    assert result.flatten().nonzero().flatten().tolist() == kept
 
 
 @pytest.mark.parametrize("j", [0, 5])
