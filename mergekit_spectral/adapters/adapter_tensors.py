@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mergekit_spectral.adapters.stored_tensors import DTYPES, Shape
 from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.spectral import dtype_name
 
 
 class AdapterTensors:
@@ -98,7 +99,7 @@ def _describe_kind(tensor: Tensor) -> str:
         return "on the meta device, without values"
     if tensor.layout != torch.strided:
         return "sparse"
-    return str(tensor.dtype).removeprefix("torch.")
+    return dtype_name(tensor.dtype)
 
 
 def _read_safetensors_headers(path: Path) -> tuple[dict[str, Shape], dict[str, str]]:

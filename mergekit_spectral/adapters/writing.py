@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mergekit_spectral.adapters.adapter_files import CONFIG_NAME, WEIGHTS_NAMES
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.spectral import dtype_name
 from mergekit_spectral.whole_files import (
     errors_as_sentences,
     move_up,
@@ -172,7 +173,7 @@ def _to_stored_dtype(factor: Tensor, dtype: torch.dtype, module: str) -> Tensor:
     if not stored.isfinite().all() or not stored.any():
         raise MergeError(
             f"The merged update of {module} is out of the range of "
-            f"{str(dtype).removeprefix('torch.')}: its largest value would be "
+            f"{dtype_name(dtype)}: its largest value would be "
             f"{float(factor.abs().max()):.3g}. Use --dtype float32, or change `lambda`."
         )
     return stored

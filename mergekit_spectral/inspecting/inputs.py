@@ -14,7 +14,7 @@ from torch import Tensor
 from mergekit_spectral.adapters.adapted import AdaptedTensor
 from mergekit_spectral.adapters.tensor_names import kind_of
 from mergekit_spectral.host.plan import PlannedTensor
-from mergekit_spectral.methods.task_deltas import TaskDelta, adapter_delta, task_deltas
+from mergekit_spectral.methods.task_deltas import TaskDelta, adapter_delta, is_stack, task_deltas
 from mergekit_spectral.recipe.reading import Recipe
 from mergekit_spectral.spectral import Delta
 
@@ -145,7 +145,7 @@ def read_updates(tensor: PlannedTensor, inputs: Sequence[ModelReference]) -> Upd
 
 
 def _parts(tensor: Tensor) -> Sequence[Tensor]:
-    return tuple(tensor) if tensor.ndim == 3 else (tensor,)
+    return tuple(tensor) if is_stack(tensor.shape) else (tensor,)
 
 
 def matrices(updates: Updates) -> Iterator[tuple[str, list[Delta | None], float | None]]:
@@ -159,8 +159,8 @@ def matrices(updates: Updates) -> Iterator[tuple[str, list[Delta | None], float 
     """
     name = updates.tensor.name
     by_input = [None if delta is None else delta.matrices() for delta in updates.deltas]
-    count = updates.shape[0] if len(updates.shape) == 3 else 1
+    count = updates.shape[0] if is_stack(updates.shape) else 1
     for number in range(count):
-        label = f"{name}[{number}]" if len(updates.shape) == 3 else name
+        label = f"{name}[{number}]" if is_stack(updates.shape) else name
         norm = None if updates.base_norms is None else updates.base_norms[number]
         yield label, [None if parts is None else parts[number] for parts in by_input], norm

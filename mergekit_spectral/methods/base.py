@@ -25,7 +25,6 @@ from torch import Tensor
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.methods.costs import (
     BLOCK_BYTES,
-    DENSE_BYTES,
     FACTORED_BYTES,
     TensorInputs,
     Work,
@@ -38,6 +37,7 @@ from mergekit_spectral.methods.task_deltas import (
     TaskDelta,
     base_and_deltas,
     is_finite,
+    is_stack,
 )
 from mergekit_spectral.spectral import (
     FLOATS,
@@ -348,7 +348,7 @@ class SpectralMethod(GroupMergeMethod):
         By default they are those of a joint decomposition.
         """
         side, _ = shared_lengths(tensor)
-        return DENSE_BYTES * tensor.shape.numel() + gram_memory(side, tensor.count)
+        return gram_memory(tensor, side)
 
     def count_work(self, tensor: TensorInputs) -> Work:
         """Count the operations of merging a tensor."""
@@ -389,7 +389,7 @@ class _OntoBase:
         after[places] = torch.add(own, values.flatten(), alpha=self._scale).to(after.dtype)
 
     def write_matrix(self, number: int, merged: Delta) -> None:
-        shape = self._base.shape if self._base.ndim == 3 else (1, len(self._base), -1)
+        shape = self._base.shape if is_stack(self._base.shape) else (1, len(self._base), -1)
         before, after = self._base.reshape(shape), self._result.view(shape)
         merged.add_to(before[number], self._scale, out=after[number])
 

@@ -21,14 +21,14 @@ ENTRY_POINTS = "mergekit_spectral.methods"
 a `SpectralMethod`."""
 
 
-def spectral_methods(host_methods: Iterable[MergeMethod]) -> list[SpectralMethod]:
+def spectral_methods(mergekit_methods: Iterable[MergeMethod]) -> list[SpectralMethod]:
     """Return all methods of this package and of packages that depend on it.
 
     Args:
-        host_methods: mergekit's registered methods. For each generalized task arithmetic method M
-            among them there is a `knots_M`.
+        mergekit_methods: those that mergekit registers. For each generalized task arithmetic
+            method M among them there is a `knots_M`.
     """
-    inner = [m for m in host_methods if isinstance(m, GeneralizedTaskArithmeticMerge)]
+    inner = [m for m in mergekit_methods if isinstance(m, GeneralizedTaskArithmeticMerge)]
     ties = next(method for method in inner if method.spec.name == "ties")
     return [
         DRM(),

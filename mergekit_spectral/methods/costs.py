@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import torch
 
+from mergekit_spectral.methods.task_deltas import is_stack
+
 BLOCK_BYTES = 48 * 2**20
 """Bytes that our methods hold in blocks of a fixed size."""
 DENSE_BYTES = 4.0
@@ -90,12 +92,12 @@ class TensorInputs:
     @property
     def matrices(self) -> int:
         """The number of matrices that are merged one after the other."""
-        return self.shape[0] if len(self.shape) == 3 else 1
+        return self.shape[0] if is_stack(self.shape) else 1
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
         """The shape of one of the matrices, [out, in]."""
-        if len(self.shape) == 3:
+        if is_stack(self.shape):
             return self.shape[1], self.shape[2]
         return self.shape[0], self.shape[1:].numel()
 
@@ -177,6 +179,14 @@ def separate_work(side: int, other: int, ranks: Sequence[int] | None, count: int
     return Work(float(count), products, cubes, float(PASSES * coordinates))
 
 
-def gram_memory(side: int, count: int) -> int:
-    """Return the bytes of decomposing T inputs through a Gram matrix, [side, side]."""
-    return side**2 * (GRAM_BYTES + GRAM_INPUT_BYTES * count)
+def gram_memory(tensor: TensorInputs, side: int) -> float:
+    """Return the bytes for decomposing a tensor's dense inputs through Gram matrices.
+
+    Blocks, inputs and result are not counted.
+
+    Args:
+        tensor: one or more matrices, merged one after the other.
+        side: the order of each Gram matrix.
+    """
+    gram = side**2 * (GRAM_BYTES + GRAM_INPUT_BYTES * tensor.count)
+    return DENSE_BYTES * tensor.shape.numel() + gram

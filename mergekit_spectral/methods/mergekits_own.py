@@ -14,7 +14,7 @@ SORT_BYTES = 12
 """Bytes for each entry of one sort: float32 magnitudes and int64 places."""
 
 
-class HostMethodCosts:
+class MergekitCosts:
     """The costs of a method of mergekit's: passes over entries, on stacks of all inputs.
 
     Args:
@@ -48,4 +48,4 @@ def averages_all(method: MergeMethod) -> bool:
 
 def costs_of(method: MergeMethod) -> MethodCosts:
     """Return what says a method's costs: a method of ours itself, or the default for mergekit's."""
-    return method if isinstance(method, SpectralMethod) else HostMethodCosts(method)
+    return method if isinstance(method, SpectralMethod) else MergekitCosts(method)

@@ -8,7 +8,6 @@ from typing import TypedDict
 
 from mergekit_spectral.methods.base import SpectralMethod
 from mergekit_spectral.methods.costs import (
-    DENSE_BYTES,
     TensorInputs,
     Work,
     gram_memory,
@@ -64,5 +63,4 @@ class STAR(SpectralMethod):
         return separate_work(side, other, tensor.known_ranks, tensor.count)
 
     def dense_memory(self, tensor: TensorInputs) -> float:
-        side = min(tensor.matrix_shape)
-        return DENSE_BYTES * tensor.shape.numel() + gram_memory(side, tensor.count)
+        return gram_memory(tensor, min(tensor.matrix_shape))

@@ -47,7 +47,7 @@ class TaskDelta:
 
     def matrices(self) -> list[Delta]:
         """Return the difference as matrices: slices over the first of three axes, else one."""
-        if len(self.shape) != 3:
+        if not is_stack(self.shape):
             return [self.matrix]
         matrix = self.matrix
         dense = matrix if isinstance(matrix, DenseDelta) else DenseDelta(matrix.to_dense())
@@ -77,6 +77,11 @@ class SlicedTaskDelta(TaskDelta):
 
     def matrices(self) -> list[Delta]:
         return self._slices
+
+
+def is_stack(shape: torch.Size) -> bool:
+    """Whether a tensor is a stack of matrices, over the first of three axes."""
+    return len(shape) == 3
 
 
 def as_matrix(tensor: Tensor) -> Tensor:
@@ -185,7 +190,7 @@ def adapter_delta(tensor: AdaptedTensor, owner: Hashable, name: str | None) -> T
     update = [part.to(dtype) for part in tensor.update]
     if len(update) == 2:
         B, A = update
-        pairs = zip(B, A, strict=True) if B.ndim == 3 else [(B, A)]
+        pairs = zip(B, A, strict=True) if is_stack(B.shape) else [(B, A)]
         deltas = [FactoredDelta(tensor.scale * left, right) for left, right in pairs]
         if not all(delta.norm <= torch.finfo(dtype).max for delta in deltas):
             raise MergeError(
@@ -194,7 +199,7 @@ def adapter_delta(tensor: AdaptedTensor, owner: Hashable, name: str | None) -> T
                 "large, so repair or replace that adapter."
             )
         deltas = [delta.without_cancellation() for delta in deltas]
-        if B.ndim == 3:
+        if is_stack(B.shape):
             return SlicedTaskDelta(shape, deltas)
         return TaskDelta(shape, deltas[0])
     if len(update) == 1:
@@ -202,7 +207,7 @@ def adapter_delta(tensor: AdaptedTensor, owner: Hashable, name: str | None) -> T
     zeros = partial(torch.zeros, dtype=dtype, device=tensor.device)
     if len(shape) < 2:
         return TaskDelta(shape, DenseDelta(as_matrix(zeros(shape))))
-    if len(shape) == 3:
+    if is_stack(shape):
         nothing = FactoredDelta(zeros(shape[1], 0), zeros(0, shape[2]))
         return SlicedTaskDelta(shape, [nothing] * shape[0])
     return TaskDelta(shape, FactoredDelta(zeros(shape[0], 0), zeros(0, math.prod(shape[1:]))))
