@@ -2,7 +2,6 @@
 
 - `drm`, `knots`, `star`: a file for each method, which reads like its paper.
 - `base`: what they share, from mergekit's tensors to deltas and back.
-- `direction`: the side of a matrix that inputs share a basis of.
 - `task_deltas`: the deltas of mergekit's tensors.
 - `parameters`: what recipes can set.
 - `costs`: what a merge costs, and the arithmetic that methods share for it; `mergekits_own`: the
@@ -16,9 +15,8 @@ imports from here, from `parameters`, from `costs` if it says what it costs, and
 """
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.methods.base import SpectralMethod
+from mergekit_spectral.methods.base import SpectralMethod, along_shared_side, shared_side
 from mergekit_spectral.methods.catalog import spectral_methods
-from mergekit_spectral.methods.direction import along_shared_side, shared_side
 from mergekit_spectral.methods.drm import DRM
 from mergekit_spectral.methods.knots import KnOTS
 from mergekit_spectral.methods.star import STAR

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial, wraps
 from typing import Any, Protocol
 
 import torch
@@ -31,7 +31,6 @@ from mergekit_spectral.methods.costs import (
     gram_memory,
     joint_work,
 )
-from mergekit_spectral.methods.direction import shared_lengths
 from mergekit_spectral.methods.parameters import EMBEDDINGS, LAMBDA, Parameter, for_method
 from mergekit_spectral.methods.task_deltas import (
     TaskDelta,
@@ -339,7 +338,7 @@ class SpectralMethod(GroupMergeMethod):
 
         By default they are those of a merge in the joint basis.
         """
-        side, other = shared_lengths(tensor)
+        side, other = _shared_lengths(tensor)
         return joint_work(side, other, tensor.known_ranks, tensor.count)
 
     def dense_memory(self, tensor: TensorInputs) -> float:
@@ -347,7 +346,7 @@ class SpectralMethod(GroupMergeMethod):
 
         By default they are those of a joint decomposition.
         """
-        side, _ = shared_lengths(tensor)
+        side, _ = _shared_lengths(tensor)
         return gram_memory(tensor, side)
 
     def count_work(self, tensor: TensorInputs) -> Work:
@@ -407,3 +406,44 @@ def _warn_once(name: str | None) -> None:
             "there and wherever it is needed.",
             name,
         )
+
+
+MatrixMerge = Callable[[Any, Sequence[Delta], Any], Delta]
+
+
+def along_shared_side(merge_horizontal: MatrixMerge) -> MatrixMerge:
+    """Make a merge along the left basis follow the recipe's ``direction``.
+
+    A vertical merge is a horizontal one of the transposes, transposed back.
+    """
+
+    @wraps(merge_horizontal)
+    def merge(self: Any, deltas: Sequence[Delta], settings: Any) -> Delta:
+        if shared_side(settings["direction"], deltas[0].shape) == "horizontal":
+            return merge_horizontal(self, deltas, settings)
+        return merge_horizontal(self, [delta.T for delta in deltas], settings).T
+
+    return merge
+
+
+def shared_side(direction: str, shape: tuple[int, int]) -> str:
+    """Resolve ``auto``: the direction with the smaller shared side, horizontal if equal.
+
+    Args:
+        direction: horizontal, where the inputs share the left basis; vertical, where they share the
+            right one; or auto.
+        shape: (out, in).
+    """
+    if direction != "auto":
+        return direction
+    out_features, in_features = shape
+    return "horizontal" if out_features <= in_features else "vertical"
+
+
+def _shared_lengths(tensor: TensorInputs) -> tuple[int, int]:
+    """Return the lengths of the side that the inputs share, and of the other one."""
+    out_features, in_features = tensor.matrix_shape
+    direction = tensor.settings.get("direction", "horizontal")
+    if shared_side(direction, tensor.matrix_shape) == "horizontal":
+        return out_features, in_features
+    return in_features, out_features

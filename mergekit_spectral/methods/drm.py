@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TypedDict
 
-from mergekit_spectral.methods.base import SpectralMethod
-from mergekit_spectral.methods.direction import along_shared_side
+from mergekit_spectral.methods.base import SpectralMethod, along_shared_side
 from mergekit_spectral.methods.parameters import (
     DENSITY,
     DIRECTION,

@@ -18,9 +18,8 @@ from mergekit.sparsify import SparsificationMethod, sparsify
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.methods.base import SpectralMethod
+from mergekit_spectral.methods.base import SpectralMethod, along_shared_side
 from mergekit_spectral.methods.costs import TensorInputs
-from mergekit_spectral.methods.direction import along_shared_side
 from mergekit_spectral.methods.mergekits_own import averages_all
 from mergekit_spectral.methods.parameters import (
     DIRECTION,
