@@ -11,9 +11,10 @@ import from here only; the modules are private to this subpackage:
 
 Deltas: `Delta` and its two kinds, `DenseDelta` and `FactoredDelta`; `linear_combination`.
 
-Decomposition: `joint_decomposition` returns a `JointDecomposition`. It takes a rule that chooses
-the rank from the singular values, such as `above_tolerance` makes. All raise `LinAlgError` if no
-algorithm converges.
+Decomposition: `joint_decomposition` of several deltas returns a `JointDecomposition`, and
+`singular_triples` of one delta `SingularTriples`. Both take a rule that chooses the rank from the
+singular values, as `above_tolerance` and `at_most` make it. `nearest_orthonormal` makes columns of
+several deltas orthonormal. All raise `LinAlgError` if no algorithm converges.
 
 Merging: `merge_entries` merges `Entries` (`DeltaEntries`, `Coordinates` and others) by a
 `MergeFunction` (`disjoint_mean`, `weighted_mean`), keeps a `KeptRange` of them and writes to an
@@ -34,6 +35,8 @@ from mergekit_spectral.spectral.low_rank import Compressed, compress, kept_rank,
 from mergekit_spectral.spectral.merging.averaging import (
     disjoint_mean,
     mean_weights,
+    relative_mean,
+    relative_weights,
     weighted_mean,
 )
 from mergekit_spectral.spectral.merging.entries import (
@@ -68,6 +71,12 @@ from mergekit_spectral.spectral.svd.joint import (
     above_tolerance,
     joint_decomposition,
 )
+from mergekit_spectral.spectral.svd.triples import (
+    SingularTriples,
+    at_most,
+    nearest_orthonormal,
+    singular_triples,
+)
 
 __all__ = [
     "FLOATS",
@@ -88,10 +97,12 @@ __all__ = [
     "Output",
     "RenormalizedCoordinates",
     "Rows",
+    "SingularTriples",
     "SparsifiedEntries",
     "TensorOutput",
     "UnnormalizedCoordinates",
     "above_tolerance",
+    "at_most",
     "compress",
     "disjoint_mean",
     "dtype_name",
@@ -102,6 +113,10 @@ __all__ = [
     "linear_combination",
     "mean_weights",
     "merge_entries",
+    "nearest_orthonormal",
+    "relative_mean",
+    "relative_weights",
+    "singular_triples",
     "truncate",
     "weighted_mean",
     "working_dtype",

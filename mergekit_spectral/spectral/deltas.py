@@ -365,10 +365,11 @@ class FactoredDelta(Delta):
         return torch.addmm(base.to(self.device).to(self.dtype), self.B, self.A, alpha=scale)
 
 
-def linear_combination(deltas: Iterable[FactoredDelta], weights: Sequence[float]) -> Delta:
+def linear_combination(deltas: Iterable[Delta], weights: Sequence[float]) -> Delta:
     """Return Σ w_t·D_t, stored in whatever takes less: factors, or entries.
 
-    In factors it is [B_1 … B_T]·[w_1·A_1; …; w_T·A_T], of k_1 + … + k_T columns.
+    In factors it is [B_1 … B_T]·[w_1·A_1; …; w_T·A_T], of k_1 + … + k_T columns. If a delta is
+    dense, so is the result.
 
     Args:
         deltas: T deltas of one shape [out, in], at least one. If they are made one by one, they
@@ -378,14 +379,20 @@ def linear_combination(deltas: Iterable[FactoredDelta], weights: Sequence[float]
     dense: Tensor | None = None
     thin: list[FactoredDelta] = []
     for delta, weight in zip(deltas, weights, strict=True):
-        thin.append(delta.scaled(weight))
+        if isinstance(delta, FactoredDelta):
+            thin.append(delta.scaled(weight))
         out_features, in_features = delta.shape
         rank = sum(each.B.shape[1] for each in thin)
-        if dense is not None or rank * (out_features + in_features) > out_features * in_features:
-            dense = delta.B.new_zeros(delta.shape) if dense is None else dense
-            for each in thin:
-                dense.addmm_(each.B, each.A)
-            thin = []
+        short = rank * (out_features + in_features) <= out_features * in_features
+        if dense is None and short and isinstance(delta, FactoredDelta):
+            continue
+        if dense is None:
+            dense = torch.zeros(delta.shape, dtype=delta.dtype, device=delta.device)
+        for each in thin:
+            dense.addmm_(each.B, each.A)
+        thin = []
+        if not isinstance(delta, FactoredDelta):
+            delta.add_to(dense, weight, out=dense)
     if dense is not None:
         return DenseDelta(dense)
     return FactoredDelta(

@@ -93,6 +93,17 @@ def test_linear_combination_uses_the_smaller_representation(rank: int, kind: typ
     torch.testing.assert_close(combined.to_dense(), expected)
 
 
+def test_linear_combination_of_dense_deltas_and_factors():
+    factored = low_rank((20, 28), 2, 2)
+    tuned, base = gaussian((20, 28), 2, seed=7)
+    deltas = [factored[0], DenseDelta(tuned, base), factored[1]]
+    weights = [2.0, -1.0, 0.5]
+    combined = linear_combination(iter(deltas), weights)
+    expected = sum(w * delta.to_dense() for w, delta in zip(weights, deltas, strict=True))
+    assert isinstance(combined, DenseDelta)
+    torch.testing.assert_close(combined.to_dense(), expected)
+
+
 def test_norm_if_squares_are_out_of_float32s_range():
     delta = DenseDelta(torch.full((3, 4), 1e30))
     assert delta.norm == pytest.approx(12**0.5 * 1e30)

@@ -100,6 +100,41 @@ def mean_weights(weights: Sequence[float], normalize: bool = True) -> list[float
     return [weight / divisor for weight in weights]
 
 
+def relative_weights(weights: Sequence[float], normalize: bool = True) -> list[float]:
+    """Return the weights of a sum of updates, scaled so that their mean is 1.
+
+    So only their ratios matter, and the size of the sum does not depend on whether a recipe's
+    weights add up to 1 or to the number of inputs. Inputs of weight 0 do not count.
+
+    Args:
+        weights: T weights of any sign.
+        normalize: if False, they are returned as they are. They always are where they sum to zero.
+    """
+    count = sum(weight != 0 for weight in weights)
+    total = sum(weights)
+    if not normalize or abs(total) <= 1e-8 * sum(map(abs, weights)):
+        return list(weights)
+    return [count * weight / total for weight in weights]
+
+
+def relative_mean(
+    tensors: Sequence[Tensor], weights: Sequence[float], normalize: bool = True
+) -> Tensor:
+    """Return the mean of ŵ_t·X_t over the inputs of nonzero weight, for relative weights ŵ.
+
+    It is what stands beside a sum of matrices with `relative_weights`, for vectors and scalars,
+    which have no directions to be kept apart.
+
+    Args:
+        tensors: T tensors of one shape.
+        weights: T weights of any sign.
+        normalize: see `relative_weights`.
+    """
+    relative = relative_weights(weights, normalize)
+    count = max(1, sum(weight != 0 for weight in weights))
+    return _weighted_sum(tensors, [weight / count for weight in relative])
+
+
 def _weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     total = torch.zeros_like(tensors[0])
     for tensor, weight in zip(tensors, weights, strict=True):

@@ -153,7 +153,7 @@ def joint_decomposition(
     if len(factors) == len(deltas):
         basis, spectrum = _decompose_factored(factors, rank, resolution)
     else:
-        basis, spectrum = _decompose_dense(deltas, rank, resolution, few)
+        basis, spectrum = decompose_dense(deltas, rank, resolution, few)
     device, dtype = deltas[0].device, deltas[0].dtype
     exact = basis.dtype == torch.float64 != dtype and basis.numel() <= _EXACT_AT_MOST and not few
     return JointDecomposition(
@@ -181,8 +181,12 @@ def above_tolerance(rank_tolerance: float) -> RankRule:
 # Dense deltas
 
 
-def _decompose_dense(
-    deltas: Sequence[Delta], rank: RankRule, resolution: float, few: bool = False
+def decompose_dense(
+    deltas: Sequence[Delta],
+    rank: RankRule,
+    resolution: float,
+    few: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Decompose in the cheapest way that resolves singular values down to `resolution`·s_1.
 
@@ -196,6 +200,7 @@ def _decompose_dense(
         rank: how many directions to keep; only those are computed.
         resolution: the smallest singular value, relative to the largest, that must be right.
         few: whether to expect that less than half of the directions are kept.
+        dtype: the least precise dtype that U may have; by default the deltas' working dtype.
 
     Returns:
         U, [out, k], and all singular values in float64, descending.
@@ -207,11 +212,9 @@ def _decompose_dense(
     tall = out_features > in_features * len(deltas)
     if deltas[0].dtype == torch.float64 or resolution < GRAM_RESOLUTION:
         return (_by_tall_triangle if tall else _by_triangle)(deltas, rank)
-    return (_by_right_gram if tall else _by_left_gram)(deltas, rank, few)
-
-
-def _by_left_gram(deltas: Sequence[Delta], rank: RankRule, few: bool) -> tuple[Tensor, Tensor]:
-    return leading_eigenvectors(_gram_matrix(deltas), rank, deltas[0].dtype, few)
+    if tall:
+        return _by_right_gram(deltas, rank, few)
+    return leading_eigenvectors(_gram_matrix(deltas), rank, dtype or deltas[0].dtype, few)
 
 
 def _by_right_gram(deltas: Sequence[Delta], rank: RankRule, few: bool) -> tuple[Tensor, Tensor]:
@@ -235,30 +238,37 @@ def _by_triangle(deltas: Sequence[Delta], rank: RankRule) -> tuple[Tensor, Tenso
             # As many rows as R has: with fewer, R would be factored over and over.
             if sum(map(len, rows)) >= 2 * side:
                 rows = [torch.linalg.qr(torch.cat(rows), mode="r").R]
-    U, values = _svd(torch.linalg.qr(torch.cat(rows), mode="r").R.T)
+    U, values, _ = thin_svd(torch.linalg.qr(torch.cat(rows), mode="r").R.T)
     return U[:, : count_kept(rank, values)], values
 
 
 def _by_tall_triangle(deltas: Sequence[Delta], rank: RankRule) -> tuple[Tensor, Tensor]:
     """The same for a tall D = Q·R: U is Q times that of R, [T·in, T·in]."""
     Q, R = torch.linalg.qr(_concatenated(deltas))
-    U, values = _svd(R)
+    U, values, _ = thin_svd(R)
     return Q @ U[:, : count_kept(rank, values)], values
 
 
-def _svd(triangle: Tensor) -> tuple[Tensor, Tensor]:
+def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U, the singular values and Vᵀ of a matrix in float64.
+
+    Raises:
+        LinAlgError: if no algorithm converges, or the matrix is not finite.
+    """
+    if not matrix.isfinite().all():
+        raise LinAlgError("the entries are out of float64's range")
     try:
-        U, values, _ = torch.linalg.svd(triangle, full_matrices=False)
+        U, values, Vh = torch.linalg.svd(matrix, full_matrices=False)
     except LinAlgError:
         # Slower than divide and conquer, but it hardly ever fails.
         try:
             parts = scipy.linalg.svd(
-                triangle.cpu().numpy(), full_matrices=False, lapack_driver="gesvd"
+                matrix.cpu().numpy(), full_matrices=False, lapack_driver="gesvd"
             )
         except scipy.linalg.LinAlgError as error:
             raise LinAlgError(str(error)) from error
-        U, values = (torch.from_numpy(part).to(triangle.device) for part in parts[:2])
-    return U, values
+        U, values, Vh = (torch.from_numpy(part).to(matrix.device) for part in parts)
+    return U, values, Vh
 
 
 def _concatenated(deltas: Sequence[Delta]) -> Tensor:

@@ -9,7 +9,7 @@ from reference import relative_error
 from support.matrices import gaussian
 from torch import Tensor
 
-from mergekit_spectral.methods import DRM, STAR
+from mergekit_spectral.methods import DRM, STAR, TSVM, Iso
 from mergekit_spectral.spectral import (
     FactoredDelta,
     above_tolerance,
@@ -65,12 +65,19 @@ def test_merges_agree_with_the_definitions(
         "direction": "horizontal",
         "rank_tolerance": 0.01,
         "renormalize": True,
+        "flatten": 0.75,
+        "share": [2.0] * 3,
     }
     drm = DRM().merge_matrices(deltas, settings).to_dense()
     star = STAR().merge_matrices(deltas, settings).to_dense()
     weights = settings["weight"]
     assert relative_error(drm, reference.drm(exact, density=0.5, weights=weights)) < 1e-4
     assert relative_error(star, reference.star(exact, eta=60, weights=weights)) < 1e-4
+    iso = Iso().merge_matrices(deltas, settings).to_dense()
+    tsvm = TSVM().merge_matrices(deltas, settings).to_dense()
+    own = {"weights": weights, "rank_tolerance": 0.01}
+    assert relative_error(iso, reference.iso(exact, **own)) < 1e-4
+    assert relative_error(tsvm, reference.tsvm(exact, share=2.0, **own)) < 1e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)
