@@ -1,4 +1,4 @@
-"""Definitions of DRM, KnOTS and STAR in plain float64. Tests compare the package with them.
+"""Definitions of all methods in plain float64. Tests compare the package with them.
 
 The code is written so that it can be compared with the papers line by line: `torch.linalg.svd` on
 the whole concatenation, one line per step, no optimizations. Every function takes T deltas of shape
@@ -117,6 +117,66 @@ def truncate(delta: Tensor, eta: float, dtype: torch.dtype = torch.float64) -> T
     return (U[:, :r] * s[:r]) @ Vh[:r] * s.sum() / s[:r].sum()
 
 
+def iso(
+    deltas: Deltas,
+    weights: Sequence[float] | None = None,
+    normalize: bool = True,
+    lam: float = 1.0,
+    rank_tolerance: float = 0.05,
+    flatten: float = 0.75,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    weights = relative_weights(weights or [1.0] * len(deltas), normalize)
+    total = sum(w * D.to(dtype) for w, D in zip(weights, deltas, strict=True))
+    U, s, Vh = svd(total, rank_tolerance)
+    flat = s ** (1 - flatten)
+    return lam * (U * flat * s.norm() / flat.norm()) @ Vh
+
+
+def tsvm(
+    deltas: Deltas,
+    weights: Sequence[float] | None = None,
+    normalize: bool = True,
+    lam: float = 1.0,
+    share: float | Sequence[float] = 1.0,
+    rank_tolerance: float = 0.05,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    T = len(deltas)
+    weights = relative_weights(weights or [1.0] * T, normalize)
+    shares = [share] * T if isinstance(share, int | float) else list(share)
+    U_hat, S_hat, V_hat = [], [], []
+    for D, w, p in zip(deltas, weights, shares, strict=True):
+        U, s, Vh = svd(D.to(dtype), rank_tolerance)
+        k = max(1, int(p * min(D.shape) / T))
+        U_hat.append(U[:, :k])
+        S_hat.append(w * s[:k])
+        V_hat.append(Vh[:k].T)
+    U, V = (
+        nearest_orthonormal(torch.cat(U_hat, dim=1)),
+        nearest_orthonormal(torch.cat(V_hat, dim=1)),
+    )
+    return lam * (U * torch.cat(S_hat)) @ V.T
+
+
+def relative_weights(weights: Sequence[float], normalize: bool) -> list[float]:
+    total = sum(weights)
+    cancels = abs(total) <= 1e-8 * sum(map(abs, weights))
+    return [w if cancels or not normalize else w * len(weights) / total for w in weights]
+
+
+def svd(delta: Tensor, rank_tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
+    U, s, Vh = torch.linalg.svd(delta, full_matrices=False)
+    k = int((s > (1 + tie(s.dtype)) * rank_tolerance * s[0]).sum())
+    return U[:, :k], s[:k], Vh[:k]
+
+
+def nearest_orthonormal(X: Tensor) -> Tensor:
+    U, s, Vh = torch.linalg.svd(X, full_matrices=False)
+    k = int((s > 1e-6 * s[0]).sum())  # of dependent columns, the nearest partial isometry
+    return U[:, :k] @ Vh[:k]
+
+
 def elementwise_drm(
     deltas: Deltas,
     weights: Sequence[float] | None = None,
@@ -212,3 +272,13 @@ def cancel(votes: Sequence[Tensor]) -> Tensor:
     """Return where the sum of the votes w_t·X_t is zero up to rounding, as a boolean tensor."""
     stacked = torch.stack(list(votes))
     return stacked.sum(0).abs() <= tie(stacked.dtype) * stacked.abs().sum(0)
+
+
+DEFINITIONS: dict[str, Callable[..., Tensor]] = {
+    "drm": drm,
+    "knots_ties": knots_ties,
+    "star": star,
+    "iso": iso,
+    "tsvm": tsvm,
+}
+"""The definitions by the methods' names in recipes."""

@@ -81,6 +81,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "OptionalTensorPolicy",
         "ParameterScope",
         "ParameterSpec",
+        "PerInputValues",
         "TensorEntry",
         "TensorGroup",
         "TensorMetadata",

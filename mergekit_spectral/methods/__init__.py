@@ -1,6 +1,6 @@
 """The methods that a recipe can name.
 
-- `drm`, `knots`, `star`: a file for each method, which reads like its paper.
+- `drm`, `knots`, `star`, `iso`, `tsvm`: a file for each method, which reads like its paper.
 - `base`: what they share, from mergekit's tensors to deltas and back.
 - `task_deltas`: the deltas of mergekit's tensors.
 - `parameters`: what recipes can set.
@@ -18,12 +18,16 @@ from mergekit_spectral.errors import MergeError
 from mergekit_spectral.methods.base import SpectralMethod, along_shared_side, shared_side
 from mergekit_spectral.methods.catalog import spectral_methods
 from mergekit_spectral.methods.drm import DRM
+from mergekit_spectral.methods.iso import Iso
 from mergekit_spectral.methods.knots import KnOTS
 from mergekit_spectral.methods.star import STAR
+from mergekit_spectral.methods.tsvm import TSVM
 
 __all__ = [
     "DRM",
     "STAR",
+    "TSVM",
+    "Iso",
     "KnOTS",
     "MergeError",
     "SpectralMethod",

@@ -11,8 +11,10 @@ from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskAr
 
 from mergekit_spectral.methods.base import SpectralMethod
 from mergekit_spectral.methods.drm import DRM
+from mergekit_spectral.methods.iso import Iso
 from mergekit_spectral.methods.knots import KnOTS
 from mergekit_spectral.methods.star import STAR
+from mergekit_spectral.methods.tsvm import TSVM
 
 LOG = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ def spectral_methods(mergekit_methods: Iterable[MergeMethod]) -> list[SpectralMe
     return [
         DRM(),
         STAR(),
+        Iso(),
+        TSVM(),
         KnOTS(ties, name="knots"),
         *map(KnOTS, inner),
         *_of_other_packages(),

@@ -25,6 +25,12 @@ GRAM_BYTES = 8
 """Bytes for each entry of a Gram matrix: float64."""
 GRAM_INPUT_BYTES = 2
 """Bytes for each entry of a Gram matrix and each input (fitted)."""
+TRIPLES_BYTES = 16.0
+"""Bytes for each entry of a matrix whose singular triples are found in float64 (fitted)."""
+EXACT = 2.0
+"""Multiplications in float32 that take as long as one in float64."""
+THIN_STEPS = 4.0
+"""Products of a thin matrix with itself that its QR factorization takes as long as."""
 PASSES = 2
 """Passes over an entry that is pruned and merged, where merging alone takes one."""
 
@@ -179,6 +185,23 @@ def separate_work(side: int, other: int, ranks: Sequence[int] | None, count: int
     return Work(float(count), products, cubes, float(PASSES * coordinates))
 
 
+def triples_work(side: int, other: int, rank: int | None, kept: int) -> Work:
+    """Count the operations of finding the leading singular triples of one delta, in float64.
+
+    Args:
+        side: length of the shorter side.
+        other: length of the longer side.
+        rank: of the delta's factors, or None if it is dense.
+        kept: how many triples are kept, if it is dense.
+    """
+    if rank is not None:
+        factored = EXACT * THIN_STEPS * (side + other) * rank**2
+        return Work(1.0, factored, float(rank**3))
+    gram = side * side * other  # in float64, but only half of it is computed
+    vectors = EXACT * side * other * kept
+    return Work(1.0, float(gram + vectors), float(side**3))
+
+
 def gram_memory(tensor: TensorInputs, side: int) -> float:
     """Return the bytes for decomposing a tensor's dense inputs through Gram matrices.
 
@@ -190,3 +213,12 @@ def gram_memory(tensor: TensorInputs, side: int) -> float:
     """
     gram = side**2 * (GRAM_BYTES + GRAM_INPUT_BYTES * tensor.count)
     return DENSE_BYTES * tensor.shape.numel() + gram
+
+
+def triples_memory(tensor: TensorInputs) -> float:
+    """Return the bytes for the singular triples of a tensor's dense inputs, one after the other.
+
+    Blocks, inputs and result are not counted.
+    """
+    side, other = sorted(tensor.matrix_shape)
+    return DENSE_BYTES * tensor.shape.numel() + TRIPLES_BYTES * side * other

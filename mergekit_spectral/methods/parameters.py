@@ -65,6 +65,11 @@ NORMALIZE = Parameter(
     "Divide by the sum of the weights that take part in an entry.",
     valid="true or false", source="mergekit",
 )  # fmt: skip
+NORMALIZE_WEIGHTS = replace(
+    NORMALIZE,
+    description="Divide the weights by their mean, so that only their ratios matter.",
+    source="",
+)
 DENSITY = Parameter(
     "density", Density, ParameterScope.NON_BASE, 0.2,
     "Share of the renormalized entries that pruning keeps. If all densities are equal, one "
@@ -85,10 +90,23 @@ DIRECTION = Parameter(
 )  # fmt: skip
 RANK_TOLERANCE = Parameter(
     "rank_tolerance", Tolerance, ParameterScope.SHARED, 0.01,
-    "Joint directions whose singular value is at most this share of the largest are left out. "
-    "Below about 1e-6, a slower and more exact decomposition is used.",
+    "Directions whose singular value is at most this share of the largest are left out: those that "
+    "the inputs share in `drm` and KnOTS, those of the sum in `iso`, and those of each input in "
+    "`tsvm`. Below about 1e-6, `drm` and KnOTS use a slower and more exact decomposition.",
     valid="at least 0 and below 1",
     source="DRM; KnOTS (absolute in the paper, relative in this package)",
+)  # fmt: skip
+FLATTEN = Parameter(
+    "flatten", Annotated[float, Field(ge=0, le=1)], ParameterScope.SHARED, 0.75,
+    "How far the singular values of the sum are made equal: 0 leaves them as they are, 1 makes all "
+    "equal, as Iso-C does. The Frobenius norm of the sum stays the same.",
+    valid="from 0 to 1", source="Iso-C; values between 0 and 1 are this package's",
+)  # fmt: skip
+SHARE = Parameter(
+    "share", Annotated[float, Field(gt=0)], ParameterScope.NON_BASE, 1.0,
+    "How many singular directions of an input are kept at most, as a share of the min(out, in) / T "
+    "that TSV-M keeps of each of T inputs.",
+    valid="above 0", source="TSV-M, §3",
 )  # fmt: skip
 ETA = Parameter(
     "eta", Percentage, ParameterScope.NON_BASE, 40.0,

@@ -17,6 +17,8 @@ from support.recipe_builders import recipe
 EXACT = (
     "drm",
     "star",
+    "iso",
+    "tsvm",
     "knots",
     "knots_ties",
     "knots_task_arithmetic",
@@ -54,7 +56,7 @@ def meant(method: str, name: str) -> dict[str, Any]:
     layer = int(match[1]) if match else 0
     weights = [1.0, [0.3, 0.7, 1.0][layer], 0.5 if "mlp" in name else 0.2]
     parameters = {"weights": weights, "normalize": True}
-    if method != "star":
+    if method not in ("star", "iso", "tsvm"):
         parameters["density"] = [[0.8, 0.7, 0.4][layer], 0.5, 0.33]
     return parameters
 

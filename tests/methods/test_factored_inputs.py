@@ -6,13 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mergekit.merge_methods import get
 from mergekit.merge_methods.base import TensorGroup
-from reference import relative_error
+from reference import DEFINITIONS, relative_error
 from support.largest import LargestTensor
 from torch import Tensor
 
@@ -21,7 +20,6 @@ from mergekit_spectral.methods import MergeError
 from mergekit_spectral.methods.task_deltas import task_deltas
 from mergekit_spectral.spectral import FactoredDelta
 
-DEFINITIONS = {"drm": reference.drm, "knots_ties": reference.knots_ties, "star": reference.star}
 defined = pytest.mark.parametrize("method", DEFINITIONS)
 SCALE = 0.25
 

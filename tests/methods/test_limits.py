@@ -19,7 +19,7 @@ from mergekit_spectral.spectral.merging import merge_entries
 from mergekit_spectral.spectral.svd import joint
 
 OUT, IN, T = 64, 400, 6
-METHODS = ["drm", "star", "knots_ties", "knots_task_arithmetic"]
+METHODS = ["drm", "star", "iso", "tsvm", "knots_ties", "knots_task_arithmetic"]
 
 
 def group(axis: int | None = None) -> TensorGroup:
@@ -43,7 +43,7 @@ def test_no_tensor_has_the_size_of_all_inputs(
     """With blocks of 1/100 of the inputs, no tensor is larger than two of the six inputs."""
     for module, name in [(deltas, "DELTA_BLOCK"), (merge_entries, "STREAM_BLOCK")]:
         monkeypatch.setattr(module, name, OUT * IN * T // 100)
-    density = {} if method in ("star", "knots_task_arithmetic") else {"density": 0.4}
+    density = {"density": 0.4} if method in ("drm", "knots_ties") else {}
     inputs = group(axis)
     with LargestTensor() as largest:
         get(method)((inputs,), parameters=density)
@@ -96,7 +96,7 @@ def test_too_little_memory_for_the_smallest_blocks(monkeypatch: pytest.MonkeyPat
         merge("drm")
 
 
-@pytest.mark.parametrize("method", ["drm", "star", "knots_ties"])
+@pytest.mark.parametrize("method", ["drm", "star", "iso", "tsvm", "knots_ties"])
 def test_decomposition_that_does_not_converge(method: str, monkeypatch: pytest.MonkeyPatch):
     def fails(*_: Any, **__: Any) -> None:
         raise LinAlgError("stev did not converge")

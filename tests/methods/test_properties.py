@@ -23,6 +23,8 @@ from mergekit_spectral.spectral.svd import eigen
 WHOLE: dict[str, dict[str, Any]] = {
     "drm": {"density": 1.0, "rank_tolerance": 0.0},
     "star": {"eta": 100},
+    "iso": {"flatten": 0.0, "rank_tolerance": 0.0},
+    "tsvm": {"share": 5.0, "rank_tolerance": 0.0},
 } | {
     method.spec.name: {"density": 1.0, "rank_tolerance": 0.0}
     for method in registered_methods()
@@ -37,7 +39,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "knots_ties": {"density": 0.4},
     "knots_breadcrumbs": {"density": 0.5},
     "star": {"eta": 60},
+    "iso": {"flatten": 0.5},
+    "tsvm": {"share": 0.8},
 }
+ADDS = ["iso"]
+"""Methods that add their inputs where others average them."""
+
+ROTATED = ["iso", "tsvm"]
+"""Methods that treat both sides of a matrix in the same way."""
+
 DIRECTED = ["drm", "knots_ties", "knots_breadcrumbs"]
 
 whole = pytest.mark.parametrize("method", WHOLE)
@@ -54,7 +64,7 @@ def merge(deltas: list[Tensor], method: str, **parameters: Any) -> Tensor:
 def test_all_methods_are_tested():
     names = {m.spec.name for m in registered_methods() if isinstance(m, SpectralMethod)}
     assert names == set(WHOLE)
-    assert len(names) == 11
+    assert len(names) == 13
 
 
 @whole
@@ -67,7 +77,8 @@ def test_one_input_is_returned_unchanged(method: str, deltas: list[Tensor]):
 @given(deltas=delta_groups(max_inputs=1), count=st.integers(2, 4))
 def test_copies_of_one_input_give_the_input(method: str, deltas: list[Tensor], count: int):
     merged = merge(deltas * count, method, **WHOLE[method])
-    assert relative_error(merged, deltas[0]) < 1e-9
+    expected = count * deltas[0] if method in ADDS else deltas[0]
+    assert relative_error(merged, expected) < 1e-9
 
 
 def test_copies_of_one_input_give_its_truncation_with_star():
@@ -111,6 +122,26 @@ def test_rotating_the_input_space_rotates_the_result_of_vertical(method: str, se
     merged = merge(deltas, method, **settings)
     rotated = merge([delta @ Q for delta in deltas], method, **settings)
     assert relative_error(rotated, merged @ Q) < 1e-8
+
+
+@pytest.mark.parametrize("method", ROTATED)
+@given(seed=st.integers(0, 1000))
+def test_rotating_both_spaces_rotates_the_result(method: str, seed: int):
+    deltas, P, Q = gaussian((6, 9), 3, seed), orthogonal(6, seed), orthogonal(9, seed)
+    merged = merge(deltas, method, **SETTINGS[method])
+    rotated = merge([P @ delta @ Q for delta in deltas], method, **SETTINGS[method])
+    assert relative_error(rotated, P @ merged @ Q) < 1e-8
+
+
+@pytest.mark.parametrize("method", ROTATED)
+@given(seed=st.integers(0, 1000), shape=st.sampled_from([(6, 9), (9, 6)]))
+def test_transposing_the_inputs_transposes_the_result(
+    method: str, seed: int, shape: tuple[int, int]
+):
+    deltas = gaussian(shape, 3, seed)
+    merged = merge(deltas, method, **SETTINGS[method])
+    transposed = merge([delta.T for delta in deltas], method, **SETTINGS[method])
+    assert relative_error(transposed, merged.T) < 1e-8
 
 
 @directed
@@ -180,6 +211,29 @@ def test_star_agrees_with_the_definition(deltas: list[Tensor], etas: list[float]
     assert relative_error(actual, reference.star(deltas, weights=weights, **settings)) < 1e-9
 
 
+@given(deltas=delta_groups(), flatten=st.floats(0, 1), rank_tolerance=st.floats(0.001, 0.5))
+def test_iso_agrees_with_the_definition(
+    deltas: list[Tensor], flatten: float, rank_tolerance: float
+):
+    weights = [1.0, 0.5, 2.0, 1.5][: len(deltas)]
+    settings = {"flatten": flatten, "rank_tolerance": rank_tolerance}
+    actual = merge(deltas, "iso", weight=weights, **settings)
+    assert relative_error(actual, reference.iso(deltas, weights, **settings)) < 1e-9
+
+
+@given(seed=st.integers(0, 10**6), shares=st.lists(st.floats(0.05, 4), min_size=3, max_size=3))
+def test_tsvm_agrees_with_the_definition(seed: int, shares: list[float]):
+    deltas, weights = gaussian((8, 12), 3, seed), [1.0, 0.5, -2.0]
+    actual = merge(deltas, "tsvm", weight=weights, share=shares)
+    assert relative_error(actual, reference.tsvm(deltas, weights, share=shares)) < 1e-7
+
+
+def test_an_input_of_weight_0_takes_no_directions_from_others():
+    deltas = gaussian((8, 6), 3)
+    alone = merge(deltas[:2], "tsvm")
+    assert relative_error(merge(deltas, "tsvm", weight=[1, 1, 0]), alone) < 1e-12
+
+
 def test_drm_with_a_density_for_each_input():
     deltas = gaussian((8, 6), 3)
     actual = merge(deltas, "drm", density=[0.2, 0.5, 1.0])
@@ -211,11 +265,14 @@ def test_accuracy_on_real_spectra(
         ("drm", reference.drm),
         ("knots_ties", reference.knots_ties),
         ("star", reference.star),
+        ("iso", reference.iso),
+        ("tsvm", reference.tsvm),
     ]:
         method = get(name)
         settings = {p.name: p.default for p in method.spec.parameters}
         settings |= {"weight": [1.0] * 3, "density": [0.5] * 3, "eta": [40.0] * 3}
-        own = {} if name == "star" else {"density": 0.5}
+        settings |= {"share": [1.0] * 3}
+        own = {"density": 0.5} if name in ("drm", "knots_ties") else {}
         with smaller_blocks(divisor):
             merged = method.merge_matrices(
                 [DenseDelta(tensor, base) for tensor in inputs], settings

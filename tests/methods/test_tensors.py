@@ -9,14 +9,13 @@ import reference
 import torch
 from mergekit.merge_methods import get, merge_state_dicts, merge_tensors
 from mergekit.merge_methods.base import TensorGroup
-from reference import relative_error
+from reference import DEFINITIONS, relative_error
 from support.matrices import gaussian
 from torch import Tensor
 
 from mergekit_spectral.methods import MergeError
 
-METHODS = ["drm", "star", "knots_ties", "knots_dare_ties", "knots_della", "knots_breadcrumbs_ties"]
-DEFINITIONS = {"drm": reference.drm, "knots_ties": reference.knots_ties, "star": reference.star}
+METHODS = [*DEFINITIONS, "knots_dare_ties", "knots_della", "knots_breadcrumbs_ties"]
 
 methods = pytest.mark.parametrize("method", METHODS)
 defined = pytest.mark.parametrize("method", DEFINITIONS)
@@ -109,13 +108,14 @@ def test_vectors_are_merged_elementwise(shape: tuple[int, ...]):
     star = tensors[0] + sum(w * d for w, d in zip(weights, D, strict=True)) / sum(weights)
     ties = merge(tensors, "ties", weight=weights, density=0.5)
     torch.testing.assert_close(merge(tensors, "drm", weight=weights, density=0.1), drm)
-    torch.testing.assert_close(merge(tensors, "star", weight=weights, eta=1), star)
+    for method in ("star", "iso", "tsvm"):
+        torch.testing.assert_close(merge(tensors, method, weight=weights), star)
     torch.testing.assert_close(merge(tensors, "knots", weight=weights, density=0.5), ties)
     dense_ties = merge(tensors, "ties", weight=weights)
     torch.testing.assert_close(merge(tensors, "drm", weight=weights), dense_ties)
 
 
-@pytest.mark.parametrize("method", ["drm", "star", "knots_ties"])
+@defined
 def test_vocabulary_is_merged_elementwise_by_default(method: str):
     tensors = inputs((6, 8))
     spectral = merge(tensors, method)

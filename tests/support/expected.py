@@ -100,10 +100,8 @@ def merged_delta(
 
 
 def _of_matrices(method: str, deltas: list[torch.Tensor], **parameters: Any) -> torch.Tensor:
-    if method == "drm":
-        return reference.drm(deltas, **parameters)
-    if method == "star":
-        return reference.star(deltas, **parameters)
+    if method in ("drm", "star", "iso", "tsvm"):
+        return reference.DEFINITIONS[method](deltas, **parameters)
     one_density = isinstance(parameters.get("density", 1.0), float)
     if method == "knots_ties" and one_density and all(delta.any() for delta in deltas):
         return reference.knots_ties(deltas, **parameters)
@@ -111,12 +109,12 @@ def _of_matrices(method: str, deltas: list[torch.Tensor], **parameters: Any) -> 
 
 
 def _of_entries(method: str, deltas: list[torch.Tensor], **parameters: Any) -> torch.Tensor:
-    for matrices_only in ("direction", "rank_tolerance", "eta"):
+    for matrices_only in ("direction", "rank_tolerance", "eta", "flatten", "share"):
         parameters.pop(matrices_only, None)
     if method == "drm":
         parameters.pop("density", None)
         return reference.elementwise_drm(deltas, **parameters)
-    if method == "star":
+    if method in ("star", "iso", "tsvm"):
         return _by_mergekit("task_arithmetic", deltas, **{"normalize": True, **parameters})
     return _by_mergekit(_inner(method), deltas, **parameters)
 
