@@ -35,10 +35,22 @@ def star(deltas: Sequence[Tensor], _direction: str, dtype: torch.dtype) -> Tenso
     return reference.star(deltas, dtype=dtype)
 
 
+def iso(deltas: Sequence[Tensor], _direction: str, dtype: torch.dtype) -> Tensor:
+    """Merge with Iso, which has no direction."""
+    return reference.iso(deltas, dtype=dtype)
+
+
+def tsvm(deltas: Sequence[Tensor], _direction: str, dtype: torch.dtype) -> Tensor:
+    """Merge with TSV-M, which has no direction."""
+    return reference.tsvm(deltas, dtype=dtype)
+
+
 DEFINITIONS: dict[str, Definition] = {
     "drm": drm,
     "knots": knots_ties,
     "knots_ties": knots_ties,
     "star": star,
+    "iso": iso,
+    "tsvm": tsvm,
 }
 """By the methods' names in recipes."""

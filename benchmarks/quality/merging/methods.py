@@ -46,6 +46,8 @@ METHODS = {
         Method("knots_ties", {"density": 1.0}),
         Method("knots_dare_ties", {"density": 0.5}, random=True),
         Method("star", {"eta": 40}),
+        Method("iso"),
+        Method("tsvm"),
     )
 }
 
