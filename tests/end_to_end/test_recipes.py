@@ -26,7 +26,13 @@ RECIPES = sorted(
     for path in (ROOT / "recipes" / folder).rglob("*.yml")
 )
 TIES = "recipes/mistral/full/ties.yml"
-OWN_PARAMETER = {"drm": ("density", 0.2), "knots_ties": ("density", 1.0), "star": ("eta", 40.0)}
+OWN_PARAMETER = {
+    "drm": ("density", 0.2),
+    "knots_ties": ("density", 1.0),
+    "star": ("eta", 40.0),
+    "iso": ("flatten", 0.75),
+    "tsvm": ("share", 1.0),
+}
 """The parameter that sets a method apart, and its default."""
 
 
@@ -60,7 +66,7 @@ def test_every_recipe_is_in_the_index():
 
 @pytest.mark.parametrize("family", ["llama", "mistral"])
 @pytest.mark.parametrize("kind", ["lora", "full"])
-@pytest.mark.parametrize("method", ["drm", "knots_ties", "star"])
+@pytest.mark.parametrize("method", OWN_PARAMETER)
 def test_every_method_has_a_recipe(family: str, kind: str, method: str):
     recipe = yaml.safe_load((ROOT / "recipes" / family / kind / f"{method}.yml").read_text())
     assert recipe["merge_method"] == method
