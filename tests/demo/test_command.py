@@ -1,4 +1,5 @@
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,8 @@ def test_steps_are_numbered_and_timed():
     with steps.step("the second"):
         pass
     first, second = text.getvalue().splitlines()
-    assert first == "[ 1/12] the first 0.0 s"
-    assert second.startswith("[ 2/12] the second ")
+    assert re.fullmatch(r"\[ 1/12\] the first \d+\.\d s", first)
+    assert re.fullmatch(r"\[ 2/12\] the second \d+\.\d s", second)
 
 
 def test_table_has_a_line_for_each_model(capsys: pytest.CaptureFixture[str]):

@@ -98,7 +98,7 @@ def test_specs_are_complete(method: SpectralMethod):
         assert p.valid
         assert not p.required
         assert p.validate(p.default) == p.default
-        per_input = p.name in {"weight", "density", "eta", "gamma", "epsilon"}
+        per_input = p.name in {"weight", "density", "eta", "share", "gamma", "epsilon"}
         assert p.scope == (ParameterScope.NON_BASE if per_input else ParameterScope.SHARED)
     if isinstance(method, KnOTS):
         assert {p.name for p in method.inner.spec.parameters} <= names
