@@ -92,5 +92,6 @@ def flattened(values: Tensor, flatten: float) -> Tensor:
     """
     if not len(values):
         return values
-    flat = (values / values[0]) ** (1 - flatten)
-    return flat * (torch.linalg.vector_norm(values) / torch.linalg.vector_norm(flat))
+    flat: Tensor = (values / values[0]) ** (1 - flatten)
+    size = float(torch.linalg.vector_norm(values) / torch.linalg.vector_norm(flat))
+    return flat * size
