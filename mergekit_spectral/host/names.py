@@ -81,7 +81,6 @@ NAMES: dict[str, tuple[str, ...]] = {
         "OptionalTensorPolicy",
         "ParameterScope",
         "ParameterSpec",
-        "PerInputValues",
         "TensorEntry",
         "TensorGroup",
         "TensorMetadata",
