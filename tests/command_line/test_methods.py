@@ -45,7 +45,9 @@ def test_one_method():
     assert told["base_model"] == "required"
     rows = [" ".join(line.split()) for line in methods("knots_della").splitlines()]
     (epsilon,) = [row for row in rows if row.startswith("| `epsilon` |")]
-    assert epsilon.startswith("| `epsilon` | per input | a number | 0.15 | The chance that an entry is")
+    assert epsilon.startswith(
+        "| `epsilon` | per input | a number | 0.15 | The chance that an entry is"
+    )
     assert "Joint SVD, then mergekit's own `della` on the aligned coordinates." in rows
     assert "Published in https://arxiv.org/abs/2410.19735." in rows
 
