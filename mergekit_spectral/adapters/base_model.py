@@ -47,7 +47,8 @@ class BaseStructure(Protocol):
             stored: the names in the files.
 
         Returns:
-            Each such tensor's name in the files, by its name in the model.
+            Each such tensor's name in the files, by its name in the model. Tensors that
+            transformers assembles from several stored tensors are not included.
         """
 
     def is_found_by_mergekit(self, name: str, stored: Collection[str]) -> bool:

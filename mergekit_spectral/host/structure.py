@@ -34,10 +34,12 @@ from transformers.core_model_loading import (
 from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
+from mergekit_spectral.adapters.base_model import BaseStructure
+
 LOG = logging.getLogger(__name__)
 
 
-class ModelStructure:
+class ModelStructure(BaseStructure):
     """The modules of a model, built on the meta device when they are first needed.
 
     peft decides by a layer's class what an adapter's tensors mean. The class is neither in the
@@ -64,23 +66,12 @@ class ModelStructure:
 
     @cached_property
     def modules(self) -> Mapping[str, nn.Module]:
-        """Every module by its name; empty if the model cannot be built."""
         return {} if self._model is None else dict(self._model.named_modules())
 
     def is_conv1d(self, module: str) -> bool:
-        """Return whether a module is transformers' Conv1D, which stores its weight as [in, out]."""
         return isinstance(self.modules[module], Conv1D)
 
     def find_renamed(self, stored: Collection[str]) -> dict[str, str]:
-        """Find the tensors that have one name in the files and another in the model.
-
-        Args:
-            stored: the names in the files.
-
-        Returns:
-            Each such tensor's name in the files, by its name in the model. Tensors that
-            transformers assembles from several stored tensors are not included.
-        """
         if not isinstance(self._model, transformers.PreTrainedModel):
             return {}
         renamings = [
@@ -99,28 +90,11 @@ class ModelStructure:
         return found
 
     def is_found_by_mergekit(self, name: str, stored: Collection[str]) -> bool:
-        """Return whether mergekit can load a tensor that has another name in the files.
-
-        transformers also renames tensors by the class of the model and by the types of its
-        submodels. mergekit only applies the renamings of the model's type.
-
-        Args:
-            name: the tensor's name in the model.
-            stored: the names in the files.
-        """
+        # transformers also renames tensors by the class of the model and by the types of its
+        # submodels. mergekit only applies the renamings of the model's type.
         return can_convert_checkpoint_keys(self._model_type, set(stored), name)
 
     def find_parts(self, name: str, stored: Collection[str]) -> list[str]:
-        """Find the stored tensors from which mergekit assembles a tensor of the model.
-
-        Args:
-            name: the tensor's name in the model.
-            stored: the names in the files.
-
-        Returns:
-            The names of the stored tensors: `name` alone if it is stored itself, none if mergekit
-            cannot assemble it.
-        """
         if name in stored:
             return [name]
         mapping: Callable[..., list[WeightTransform] | None] = get_checkpoint_conversion_mapping
@@ -142,7 +116,6 @@ class ModelStructure:
         return tensor
 
     def is_merged_whole(self, name: str) -> bool:
-        """Return whether mergekit merges a tensor of the model as one tensor, not its parts."""
         assert isinstance(self._model, transformers.PreTrainedModel)
         config = self._model.config
         architecture = arch_info_for_config(config)
