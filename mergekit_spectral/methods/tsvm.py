@@ -117,4 +117,5 @@ def limit(share: float, shape: tuple[int, int], inputs: int) -> int:
         shape: (out, in).
         inputs: T.
     """
-    return max(1, int(share * min(shape) / inputs))
+    side = min(shape)
+    return max(1, int(min(side, share * side / inputs)))

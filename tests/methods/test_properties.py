@@ -228,6 +228,12 @@ def test_tsvm_agrees_with_the_definition(seed: int, shares: list[float]):
     assert relative_error(actual, reference.tsvm(deltas, weights, share=shares)) < 1e-7
 
 
+@pytest.mark.parametrize("share", [1e308, float("inf")])
+def test_tsvm_with_a_share_beyond_all_directions(share: float):
+    deltas = gaussian((8, 6), 3)
+    assert torch.equal(merge(deltas, "tsvm", share=share), merge(deltas, "tsvm", share=3))
+
+
 def test_an_input_of_weight_0_takes_no_directions_from_others():
     deltas = gaussian((8, 6), 3)
     alone = merge(deltas[:2], "tsvm")

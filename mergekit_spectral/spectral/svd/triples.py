@@ -15,9 +15,14 @@ import torch
 from torch import Tensor
 
 from mergekit_spectral.spectral.deltas import Delta, FactoredDelta
-from mergekit_spectral.spectral.numerics import TIE, in_float64
+from mergekit_spectral.spectral.numerics import in_float64
 from mergekit_spectral.spectral.svd.eigen import RankRule, count_kept, leading_eigenvectors
-from mergekit_spectral.spectral.svd.joint import GRAM_RESOLUTION, decompose_dense, thin_svd
+from mergekit_spectral.spectral.svd.joint import (
+    GRAM_RESOLUTION,
+    above_tolerance,
+    decompose_dense,
+    thin_svd,
+)
 
 DEPENDENT = 1e-6
 """Columns are dependent if they have a singular value of at most this share of the largest.
@@ -133,10 +138,6 @@ def nearest_orthonormal(columns: Sequence[Tensor]) -> Tensor:
         return X
     wide = X.shape[1] > X.shape[0]
     gram = X @ X.T if wide else X.T @ X
-    vectors, roots = leading_eigenvectors(gram, _independent, torch.float64)
+    vectors, roots = leading_eigenvectors(gram, above_tolerance(DEPENDENT), torch.float64)
     inverse_root = (vectors / roots[: vectors.shape[1]]) @ vectors.T
     return inverse_root @ X if wide else X @ inverse_root
-
-
-def _independent(values: Tensor) -> int:
-    return int((values > (1 + TIE) * DEPENDENT * values[0]).sum())
