@@ -26,7 +26,7 @@ GRAM_BYTES = 8
 GRAM_INPUT_BYTES = 2
 """Bytes for each entry of a Gram matrix and each input (fitted)."""
 TRIPLES_BYTES = 16.0
-"""Bytes for each entry of a matrix whose singular triples are found in float64 (fitted)."""
+"""Bytes for each entry of a matrix whose singular triples are found: both sides in float64."""
 EXACT = 2.0
 """Multiplications in float32 that take as long as one in float64."""
 THIN_STEPS = 4.0
