@@ -36,6 +36,20 @@ kind_option = click.option(
     "--kind", type=click.Choice([*KINDS, "both"]), default="both", show_default=True
 )
 tasks_option = click.option("--tasks", type=Listed(click.STRING), help="All tasks without it.")
+device_option = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Of the model that is trained or scored.",
+)
+workers_option = click.option(
+    "--workers",
+    type=POSITIVE,
+    default=1,
+    show_default=True,
+    help="How many merges are made and scored at the same time.",
+)
 from_option = click.option(
     "--from",
     "given",
@@ -72,7 +86,7 @@ def main() -> None:
 @kind_option
 @click.option("--task", "tasks", multiple=True, help="May be repeated; all tasks without it.")
 @click.option("--steps", type=POSITIVE, help="Of training.  [default: 250 for lora, 150 for full]")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@device_option
 @cache_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def train(
@@ -113,6 +127,8 @@ def train(
     show_default=True,
     help="How many random subsets of each size.",
 )
+@device_option
+@workers_option
 @cache_option
 def run(
     kind: str,
@@ -120,6 +136,8 @@ def run(
     tasks: list[str] | None,
     sizes: list[int],
     count: int,
+    device: str,
+    workers: int,
     cache: Path,
 ) -> None:
     """Merge subsets of the tasks with each method, through mergekit-yaml, and score the merges.
@@ -131,7 +149,8 @@ def run(
     """
     from benchmarks.quality.merging.command import run_all
 
-    run_all(cache, _kinds(kind), methods, _enough(tasks, max(sizes), "--sizes"), sizes, count)
+    names = _enough(tasks, max(sizes), "--sizes")
+    run_all(cache, _kinds(kind), methods, names, sizes, count, device, workers)
 
 
 @main.command()
@@ -180,6 +199,8 @@ def report(cache: Path, given: Path | None, json_path: Path, plots: Path | None)
     show_default=True,
     help="Make the merges that have no record yet, or use those that exist.",
 )
+@device_option
+@workers_option
 @cache_option
 @from_option
 @json_option("analyses.json")
@@ -190,6 +211,8 @@ def analyse(
     size: int,
     count: int,
     merge: bool,
+    device: str,
+    workers: int,
     cache: Path,
     given: Path | None,
     json_path: Path,
@@ -218,7 +241,12 @@ def analyse(
         names = tuple(_enough(tasks, size, "--size"))
         sizes = tuple(dict.fromkeys((size, len(names))))
         planned = Planned(tuple(_kinds(kind)), COMPARED, names, sizes, count)
-        analyse_all(cache, planned, merge, json_path, plots)
+        if merge:
+            # Late: recorded analyses are drawn without the packages that tasks are made from.
+            from benchmarks.quality.merging.command import run_all
+
+            run_all(cache, planned.kinds, COMPARED, names, sizes, count, device, workers)
+        analyse_all(cache, planned, json_path, plots)
 
 
 def _kinds(chosen: str) -> list[Kind]:

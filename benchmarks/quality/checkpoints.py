@@ -55,7 +55,7 @@ class Checkpoints:
         return self.folder / "copies" / kind
 
     def merging(self, kind: str) -> Path:
-        """Return where a merge is while it is scored, of each kind one at a time."""
+        """Return where merges are while they are scored."""
         return self.folder / "merging" / kind
 
     def results(self, kind: str) -> Path:

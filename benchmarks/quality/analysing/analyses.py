@@ -32,27 +32,21 @@ class Analyses:
     matrices: tuple[MatrixAnalysis, ...]
 
 
-def analyse_cache(folder: Path, planned: Planned, merge: bool) -> Analyses:
+def analyse_cache(folder: Path, planned: Planned) -> Analyses:
     """Analyse the fine-tunes in a cache.
 
     Args:
         folder: the cache.
         planned: the merges by variants of the methods.
-        merge: whether to make those merges that have no record yet.
 
     Raises:
-        click.ClickException: a fine-tune is missing, or mergekit failed.
+        click.ClickException: a fine-tune is missing.
     """
     # Late: recorded analyses are drawn without the packages that the tasks are made from.
-    from benchmarks.quality.merging.command import run_all
     from benchmarks.quality.reporting.collecting import collect_planned_merges
 
     checkpoints = Checkpoints(folder)
     checkpoints.require(planned.kinds, planned.tasks)
-    if merge:
-        run_all(
-            folder, planned.kinds, planned.methods, planned.tasks, planned.sizes, planned.subsets
-        )
     merges, measured_on = collect_planned_merges(checkpoints, planned)
     return Analyses(planned, measured_on, merges, tuple(_matrices(checkpoints, planned)))
 

@@ -11,22 +11,19 @@ from benchmarks.quality.analysing.tables import print_analyses
 from benchmarks.quality.reporting.outcomes import Planned, read_lines, write_lines
 
 
-def analyse_all(
-    folder: Path, planned: Planned, merge: bool, json_path: Path, plots: Path | None
-) -> None:
+def analyse_all(folder: Path, planned: Planned, json_path: Path, plots: Path | None) -> None:
     """Analyse the fine-tunes in a cache, and write, print and draw what comes out.
 
     Args:
         folder: the cache.
         planned: the merges by variants of the methods.
-        merge: whether to make those merges that have no record yet.
         json_path: where the results go.
         plots: where the plots go; none if None.
 
     Raises:
-        click.ClickException: a fine-tune is missing, or mergekit failed.
+        click.ClickException: a fine-tune is missing.
     """
-    analyses = analyse_cache(folder, planned, merge)
+    analyses = analyse_cache(folder, planned)
     write_lines(json_path, Analyses, analyses)
     _show(analyses, plots)
 

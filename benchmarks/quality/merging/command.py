@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import click
+import torch
+from mergekit.common import ModelReference
 
-from benchmarks.machine import machine, versions
+from benchmarks.machine import cores, machine, versions
 from benchmarks.quality.checkpoints import Checkpoints, read_record
 from benchmarks.quality.merging.merges import Merge, merged
 from benchmarks.quality.merging.methods import SCALES
@@ -33,6 +41,8 @@ def run_all(
     tasks: Sequence[str],
     sizes: Sequence[int],
     count: int,
+    device: str = "cpu",
+    workers: int = 1,
 ) -> None:
     """Make and score the merges that have no record yet.
 
@@ -43,6 +53,8 @@ def run_all(
         tasks: among which subsets are drawn.
         sizes: how many tasks are merged.
         count: how many subsets of each size.
+        device: of the models while they are scored.
+        workers: how many merges are made at the same time.
 
     Raises:
         click.ClickException: a fine-tune is missing, or mergekit failed.
@@ -53,20 +65,73 @@ def run_all(
     planned = list(plan(kinds, methods, tasks, sizes, count))
     missing = [merge for merge in planned if not record_path(checkpoints, merge).exists()]
     click.echo(f"{len(missing)} of {len(planned)} merges to make")
-    for number, merge in enumerate(missing, start=1):
-        record = merge_and_score(merge, checkpoints)
-        path = record_path(checkpoints, merge)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(record, indent=1) + "\n")
-        unfinished.rename(path)
-        found = ", ".join(
-            f"{fmean(record['normalized'][which].values()):.1%} at λ = {record['scales'][which]:g}"
-            for which in ("published", "tuned")
-        )
-        click.echo(
-            f"[{number}/{len(missing)}] {merge.kind} {merge.method} of {len(merge.tasks)}: {found}"
-        )
+    with ExitStack() as stack:
+        for kind in kinds:
+            own = [merge for merge in missing if merge.kind == kind]
+            stack.enter_context(prepared(kind, own, checkpoints))
+        records = make_records(missing, checkpoints, device, workers)
+        for number, (merge, record) in enumerate(zip(missing, records, strict=True), start=1):
+            found = ", ".join(
+                f"{fmean(record['normalized'][which].values()):.1%} at λ = "
+                f"{record['scales'][which]:g}"
+                for which in ("published", "tuned")
+            )
+            click.echo(
+                f"[{number}/{len(missing)}] {merge.kind} {merge.method} of {len(merge.tasks)}: "
+                f"{found}"
+            )
+
+
+@contextmanager
+def prepared(kind: Kind, merges: Sequence[Merge], checkpoints: Checkpoints) -> Iterator[None]:
+    """Make the folder for merges, and the copies that they share.
+
+    mergekit's own methods merge models into which each adapter has been merged. Two merges at the
+    same time would write the same copy.
+    """
+    work, copies = checkpoints.merging(kind), checkpoints.copies(kind)
+    if work.exists():  # a run was killed, perhaps while it made a copy
+        shutil.rmtree(work)
+        shutil.rmtree(copies, ignore_errors=True)
+    work.mkdir(parents=True)
+    for task in dict.fromkeys(t for merge in merges if merge.needs_copies for t in merge.tasks):
+        adapted = ModelReference.parse(f"{checkpoints.base}+{checkpoints.path(kind, task)}")
+        adapted.merged(str(copies), lora_merge_dtype="float32")
+    try:
+        yield
+    finally:
+        shutil.rmtree(work)
+
+
+def make_records(
+    merges: Sequence[Merge], checkpoints: Checkpoints, device: str, workers: int
+) -> Iterator[dict[str, Any]]:
+    """Make and score merges, and yield their records in the same order once they are written."""
+    work = partial(make_record, checkpoints=checkpoints, device=device)
+    if workers == 1:
+        yield from map(work, merges)
+    else:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, use_cores, (cores() // workers or 1,)) as pool:
+            yield from pool.map(work, merges)
+
+
+def use_cores(number: int) -> None:
+    """Limit the threads of this process, and of those that it starts."""
+    os.environ["OMP_NUM_THREADS"] = str(number)
+    torch.set_num_threads(number)
+    silence_transformers()
+
+
+def make_record(merge: Merge, checkpoints: Checkpoints, device: str) -> dict[str, Any]:
+    """Make and score a merge, write its record, and return it."""
+    record = merge_and_score(merge, checkpoints, device)
+    path = record_path(checkpoints, merge)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(record, indent=1) + "\n")
+    unfinished.rename(path)
+    return record
 
 
 def record_path(checkpoints: Checkpoints, merge: Merge) -> Path:
@@ -74,7 +139,7 @@ def record_path(checkpoints: Checkpoints, merge: Merge) -> Path:
     return checkpoints.results(merge.kind) / merge.method / f"{merge.name}.json"
 
 
-def merge_and_score(merge: Merge, checkpoints: Checkpoints) -> dict[str, Any]:
+def merge_and_score(merge: Merge, checkpoints: Checkpoints, device: str) -> dict[str, Any]:
     """Merge, choose λ on the validation examples, and score on the test examples.
 
     Returns:
@@ -83,7 +148,7 @@ def merge_and_score(merge: Merge, checkpoints: Checkpoints) -> dict[str, Any]:
     method = method_named(merge.method)
     alone = {task: read_record(checkpoints.path(merge.kind, task)) for task in merge.tasks}
     with merged(merge, checkpoints) as (folder, seconds):
-        model = ScaledMerge(checkpoints.base, folder)
+        model = ScaledMerge(checkpoints.base, folder, device)
 
         def score(scale: float, side: Side, examples: int | None = None) -> list[TaskScore]:
             tasks = [TASKS[task] for task in merge.tasks]

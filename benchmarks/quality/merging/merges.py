@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -15,6 +15,8 @@ from benchmarks.quality.checkpoints import Checkpoints
 from benchmarks.quality.merging.variants import method_named
 from benchmarks.quality.training.settings import Kind
 from mergekit_spectral.demo.recipes import run_recipe
+from mergekit_spectral.host.recipe_check import find_method
+from mergekit_spectral.host.registration import is_spectral
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ class Merge:
     def name(self) -> str:
         """Name that differs from those of other merges of the same kind and method."""
         return f"{'-'.join(self.tasks)}-{self.seed}"
+
+    @property
+    def needs_copies(self) -> bool:
+        """Whether mergekit first merges each adapter into a copy of the base."""
+        method = find_method(method_named(self.method).merge_method)
+        return self.kind == "lora" and not is_spectral(method)
 
     def recipe(self, checkpoints: Checkpoints) -> dict[str, Any]:
         """Return the recipe, with λ = 1."""
@@ -61,16 +69,12 @@ def merged(merge: Merge, checkpoints: Checkpoints) -> Iterator[tuple[Path, float
     The folder is gone afterwards: a merge takes as much as the base.
 
     Raises:
-        click.ClickException: mergekit failed.
+        MergeError: mergekit failed.
     """
-    work = checkpoints.merging(merge.kind)
-    if work.exists():  # a run was killed, perhaps while mergekit made a copy
-        shutil.rmtree(work)
-        shutil.rmtree(checkpoints.copies(merge.kind), ignore_errors=True)
-    work.mkdir(parents=True)
-    recipe = work / f"{merge.method}.yml"
-    recipe.write_text(yaml.safe_dump(merge.recipe(checkpoints), sort_keys=False))
-    try:
+    with TemporaryDirectory(dir=checkpoints.merging(merge.kind)) as folder:
+        work = Path(folder)
+        recipe = work / f"{merge.method}.yml"
+        recipe.write_text(yaml.safe_dump(merge.recipe(checkpoints), sort_keys=False))
         seconds = run_recipe(
             recipe,
             work / "out",
@@ -79,5 +83,3 @@ def merged(merge: Merge, checkpoints: Checkpoints) -> Iterator[tuple[Path, float
             options=("--random-seed", str(merge.seed)),
         )
         yield work / "out", seconds
-    finally:
-        shutil.rmtree(work)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 
 class ScaledMerge:
@@ -17,12 +22,13 @@ class ScaledMerge:
     Args:
         base: the folder of the base, which has the tokenizer.
         merged: the folder of the merged model, in float32.
+        device: of the models.
     """
 
-    def __init__(self, base: Path, merged: Path):
+    def __init__(self, base: Path, merged: Path, device: str = "cpu"):
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
-        self._model = _load(merged)
-        self._base = _load(base).state_dict()
+        self._model = _load(merged, device)
+        self._base = _load(base, device).state_dict()
         # Tied weights are one tensor under two names.
         state = self._model.state_dict()
         names = {tensor.data_ptr(): name for name, tensor in state.items()}
@@ -30,13 +36,15 @@ class ScaledMerge:
         self._deltas = {name: state[name] - self._base[name] for name in self._weights}
 
     @torch.no_grad()
-    def at(self, scale: float) -> LlamaForCausalLM:
+    def at(self, scale: float) -> PreTrainedModel:
         """Return the model at λ = `scale`; the next call changes it."""
         for name, weight in self._weights.items():
             torch.add(self._base[name], self._deltas[name], alpha=scale, out=weight)
         return self._model
 
 
-def _load(folder: Path) -> LlamaForCausalLM:
-    model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+def _load(folder: Path, device: str) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, device_map=device
+    )
     return model

@@ -11,7 +11,12 @@ from tempfile import TemporaryDirectory
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from benchmarks.machine import machine, versions
 from benchmarks.quality.checkpoints import Checkpoints, completed, write_record
@@ -19,7 +24,7 @@ from benchmarks.quality.scoring import Model, Side, TaskScore, score_tasks
 from benchmarks.quality.tasks.task import Task, split
 from benchmarks.quality.training.loop import train
 from benchmarks.quality.training.settings import Settings
-from mergekit_spectral.demo.base_model import MODEL_NAME, find_gguf, save_base_model
+from mergekit_spectral.demo.base_model import find_gguf, save_base_model
 
 PACKAGES = ("transformers", "peft", "babel", "inflect", "lemminflect", "num2words", "wonderwords")
 RECORDED_SIDES: tuple[Side, ...] = ("validation", "test")
@@ -49,7 +54,7 @@ def fine_tune(
     torch.manual_seed(settings.seed)
     tokenizer = AutoTokenizer.from_pretrained(checkpoints.base)
     # float32, in which the steps of training are not rounded away.
-    base = LlamaForCausalLM.from_pretrained(
+    base = AutoModelForCausalLM.from_pretrained(
         checkpoints.base, dtype=torch.float32, device_map=device
     )
     before = _scores(base, tokenizer, task)
@@ -78,15 +83,12 @@ def fine_tune(
     return after["test"]
 
 
-def with_adapter(base: LlamaForCausalLM, rank: int) -> Model:
+def with_adapter(base: PreTrainedModel, rank: int) -> Model:
     """Put a LoRA adapter on all attention and MLP projections."""
     lora = LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM"
     )
-    model = get_peft_model(base, lora)
-    # The name under which others have the base, not this machine's folder.
-    model.peft_config["default"].base_model_name_or_path = MODEL_NAME
-    return model
+    return get_peft_model(base, lora)
 
 
 def _scores(model: Model, tokenizer: PreTrainedTokenizerBase, task: Task) -> dict[Side, TaskScore]:
@@ -94,7 +96,7 @@ def _scores(model: Model, tokenizer: PreTrainedTokenizerBase, task: Task) -> dic
 
 
 def _save(model: Model, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    if isinstance(model, LlamaForCausalLM):
+    if isinstance(model, PreTrainedModel):
         # In float32, as it was trained: an update of 40 steps, rounded to bfloat16 with the
         # weights, was off by 0.73 of its norm, and two thirds of its entries were gone.
         model.save_pretrained(folder)

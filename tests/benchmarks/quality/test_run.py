@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -62,11 +63,26 @@ def test_merges_are_scored_and_recorded_once(cache: Path):
     assert any((cache / "copies" / "lora").iterdir())  # of the inputs of task_arithmetic
 
 
+def test_several_workers_give_the_same_scores(cache: Path):
+    def scores(*options: str) -> list[object]:
+        run(cache, "--kind", "lora", "--methods", "ties,iso", *options)
+        folders = [cache / "results" / "lora" / method for method in ("ties", "iso")]
+        records = [json.loads(path.read_text()) for f in folders for path in f.iterdir()]
+        for folder in folders:
+            shutil.rmtree(folder)
+        return [record["test"] for record in records]
+
+    in_parallel = scores("--workers", "2")
+    assert len(in_parallel) == 2
+    assert in_parallel == scores()
+
+
 @pytest.mark.parametrize("method", ["della", "knots_ties"])
 def test_any_scale_of_one_merge_is_a_merge_of_that_scale(
     method: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     checkpoints, merge = Checkpoints(cache), Merge("full", method, TASKS, seed=3)
+    checkpoints.merging("full").mkdir(parents=True, exist_ok=True)
     recipe = merge.recipe(checkpoints)
     recipe["parameters"]["lambda"] = 0.7
     (tmp_path / "recipe.yml").write_text(yaml.safe_dump(recipe))
