@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TypeVar
+
+from scipy import stats
 
 from benchmarks.quality.reporting.outcomes import MergeOutcome, Outcomes, Planned, Setting
 from benchmarks.quality.training.settings import Kind
@@ -43,25 +46,60 @@ def by_size(
     )
 
 
+@dataclass(frozen=True)
+class Difference:
+    """How much more of the tasks' accuracy one method keeps than another, on the same merges.
+
+    Attributes:
+        mean: over the subsets of tasks.
+        error: half the width of the 95% confidence interval of the mean, for other tasks of the
+            same sort; None of a single task. A task's differences in several subsets count as one
+            observation of that task (standard error of a mean, clustered by task).
+        better: on how many subsets the difference is positive.
+        count: how many subsets there are.
+    """
+
+    mean: float
+    error: float | None
+    better: int
+    count: int
+
+    @classmethod
+    def of(cls, subsets: Sequence[Mapping[str, float]]) -> Difference:
+        """Summarize the differences on at least one subset, each by task."""
+        means = [fmean(by_its_task.values()) for by_its_task in subsets]
+        mean = fmean(means)
+        residuals: dict[str, float] = defaultdict(float)
+        for by_its_task in subsets:
+            for task, difference in by_its_task.items():
+                residuals[task] += (difference - mean) / len(by_its_task) / len(subsets)
+        error, tasks = None, len(residuals)
+        if tasks > 1:
+            variance = sum(r**2 for r in residuals.values()) * tasks / (tasks - 1)
+            error = float(stats.t.ppf(0.975, tasks - 1)) * math.sqrt(variance)
+        return cls(mean, error, sum(value > 0 for value in means), len(means))
+
+
 def against(
     merges: Iterable[MergeOutcome], setting: Setting, other: str
-) -> dict[tuple[Kind, str, int], list[float]]:
+) -> dict[tuple[Kind, str, int], list[dict[str, float]]]:
     """Return the differences of methods to one of them, each on the same tasks.
 
     The accuracy of the tasks themselves differs far more than that of the methods, and goes out.
 
     Returns:
-        By kind, method and number of tasks, a difference of mean normalized accuracies for each
-        subset; of methods with several seeds, of the mean over these.
+        By kind, method and number of tasks, for each subset the differences of normalized
+        accuracy by task; of methods with several seeds, of the mean over these.
     """
-    means: dict[tuple[Kind, str, tuple[str, ...]], list[float]] = defaultdict(list)
+    found: dict[tuple[Kind, str, tuple[str, ...]], list[Mapping[str, float]]] = defaultdict(list)
     for merge in merges:
-        means[merge.kind, merge.method, merge.tasks].append(merge.mean(setting))
-    differences: dict[tuple[Kind, str, int], list[float]] = defaultdict(list)
-    for (kind, method, tasks), values in means.items():
-        if method != other and (kind, other, tasks) in means:
-            difference = fmean(values) - fmean(means[kind, other, tasks])
-            differences[kind, method, len(tasks)].append(difference)
+        found[merge.kind, merge.method, merge.tasks].append(merge.normalized[setting])
+    differences: dict[tuple[Kind, str, int], list[dict[str, float]]] = defaultdict(list)
+    for (kind, method, tasks), own in found.items():
+        if method != other and (kind, other, tasks) in found:
+            others = found[kind, other, tasks]
+            by_its_task = {t: fmean(s[t] for s in own) - fmean(s[t] for s in others) for t in tasks}
+            differences[kind, method, len(tasks)].append(by_its_task)
     return differences
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from benchmarks.quality.reporting.aggregation import (
+    Difference,
     Summary,
     against,
     base_by_task,
@@ -130,17 +131,18 @@ def _print_against(outcomes: Outcomes, kind: Kind, other: str = "ties") -> None:
                 rows,
                 words=("method",),
                 notes=(
-                    f"Points that a method has more than {other} on the same tasks: mean, and on "
-                    "how many subsets it has more.",
+                    f"Points that a method has more than {other} on the same tasks: mean ± half of "
+                    "its 95% confidence interval, and on how many subsets it has more.",
                 ),
             )
 
 
-def _difference(differences: Sequence[float]) -> str:
-    if not differences:
+def _difference(subsets: Sequence[Mapping[str, float]]) -> str:
+    if not subsets:
         return NONE
-    better = sum(difference > 0 for difference in differences)
-    return f"{100 * fmean(differences):+.1f} ({better}/{len(differences)})"
+    found = Difference.of(subsets)
+    error = "" if found.error is None else f" ± {100 * found.error:.1f}"
+    return f"{100 * found.mean:+.1f}{error} ({found.better}/{found.count})"
 
 
 def _print_by_task(outcomes: Outcomes, kind: Kind) -> None:

@@ -11,6 +11,7 @@ from support.quality_records import MACHINE, VERSIONS, write_merge, write_traini
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.merging.methods import METHODS
 from benchmarks.quality.reporting.aggregation import (
+    Difference,
     Summary,
     against,
     base_by_task,
@@ -105,14 +106,26 @@ def test_methods_are_compared_on_the_same_tasks(cache: Path):
     write_merge(cache, "lora", "dare_ties", shares, shares, seed=1)  # mean over seeds: 0.9
     outcomes = collected(cache)
     differences = against(outcomes.merges, "published", "ties")
-    assert differences["lora", "drm", 2] == pytest.approx([0.1, -0.1])  # in the records' order
-    assert differences["lora", "dare_ties", 2] == pytest.approx([0.1, 0.0])
+    drm, dare = differences["lora", "drm", 2], differences["lora", "dare_ties", 2]
+    assert drm[0] == pytest.approx({"sums": 0.1, "cities": 0.1})  # in the records' order
+    assert drm[1] == pytest.approx({"sums": -0.1, "clock": -0.1})
+    assert dare[0] == pytest.approx({"sums": 0.1, "cities": 0.1})
     assert not any(method == "della" for _, method, _ in differences)  # ties has not its tasks
     rows = [
         " ".join(line.split())
         for line in report("--cache", cache, "--json", cache / "m.json").splitlines()
     ]
-    assert "| dare_ties | +5.0 (1/2) | +5.0 (1/2) |" in rows
+    assert "| dare_ties | +5.0 ± 9.3 (1/2) | +5.0 ± 9.3 (1/2) |" in rows
+
+
+def test_confidence_intervals_count_each_task_once():
+    once = [{"a": 0.3, "b": 0.1, "c": 0.2}]
+    by_t_test = 4.302653 * 0.1 / 3**0.5
+    assert Difference.of(once) == Difference(pytest.approx(0.2), pytest.approx(by_t_test), 1, 1)
+    assert Difference.of(once * 5) == Difference(pytest.approx(0.2), pytest.approx(by_t_test), 5, 5)
+    apart = [{"a": 0.3}, {"b": 0.1}, {"c": 0.2}]
+    assert Difference.of(apart).error == pytest.approx(by_t_test)
+    assert Difference.of([{"a": -0.3}]) == Difference(-0.3, None, 0, 1)
 
 
 def test_a_file_gives_the_same_report_as_the_cache(cache: Path):
