@@ -41,7 +41,7 @@ device_option = click.option(
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="Of the model that is trained or scored.",
+    help="For training, merging and scoring.",
 )
 workers_option = click.option(
     "--workers",

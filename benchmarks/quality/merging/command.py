@@ -53,7 +53,7 @@ def run_all(
         tasks: among which subsets are drawn.
         sizes: how many tasks are merged.
         count: how many subsets of each size.
-        device: of the models while they are scored.
+        device: that merges, and that the merged models are scored on.
         workers: how many merges are made at the same time.
 
     Raises:
@@ -147,7 +147,7 @@ def merge_and_score(merge: Merge, checkpoints: Checkpoints, device: str) -> dict
     """
     method = method_named(merge.method)
     alone = {task: read_record(checkpoints.path(merge.kind, task)) for task in merge.tasks}
-    with merged(merge, checkpoints) as (folder, seconds):
+    with merged(merge, checkpoints, device) as (folder, seconds):
         model = ScaledMerge(checkpoints.base, folder, device)
 
         def score(scale: float, side: Side, examples: int | None = None) -> list[TaskScore]:

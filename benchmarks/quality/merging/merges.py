@@ -63,8 +63,10 @@ class Merge:
 
 
 @contextmanager
-def merged(merge: Merge, checkpoints: Checkpoints) -> Iterator[tuple[Path, float]]:
-    """Merge with `mergekit-yaml`, and give the folder of the merged model and the seconds it took.
+def merged(
+    merge: Merge, checkpoints: Checkpoints, device: str = "cpu"
+) -> Iterator[tuple[Path, float]]:
+    """Merge with `mergekit-yaml` on a device, and give the folder of the merged model and the seconds it took.
 
     The folder is gone afterwards: a merge takes as much as the base.
 
@@ -80,6 +82,6 @@ def merged(merge: Merge, checkpoints: Checkpoints) -> Iterator[tuple[Path, float
             work / "out",
             work,
             copies=checkpoints.copies(merge.kind),
-            options=("--random-seed", str(merge.seed)),
+            options=("--random-seed", str(merge.seed), "--device", device),
         )
         yield work / "out", seconds
