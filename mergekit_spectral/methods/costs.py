@@ -25,12 +25,20 @@ GRAM_BYTES = 8
 """Bytes for each entry of a Gram matrix: float64."""
 GRAM_INPUT_BYTES = 2
 """Bytes for each entry of a Gram matrix and each input (fitted)."""
-TRIPLES_BYTES = 16.0
-"""Bytes for each entry of a matrix whose singular triples are found: both sides in float64."""
+TRIPLES_BYTES = 8.0
+"""Bytes for each entry of a matrix whose singular triples are all kept: the longer side's vectors.
+
+They are in float64. How many triples are kept is known only after the decomposition, so estimates
+are of all. With half of them, a merge takes about half of this memory.
+"""
+TRIPLES_GRAM_BYTES = 20.0
+"""Bytes for each entry of its Gram matrix, and of the shorter side's vectors (fitted)."""
 EXACT = 2.0
 """Multiplications in float32 that take as long as one in float64."""
-THIN_STEPS = 4.0
-"""Products of a thin matrix with itself that its QR factorization takes as long as."""
+THIN_STEPS = 8.0
+"""Products of a thin matrix with itself that its QR factorization takes as long as (fitted)."""
+FEW = 0.5
+"""The share of an eigendecomposition's time that less than half of its vectors take (fitted)."""
 PASSES = 2
 """Passes over an entry that is pruned and merged, where merging alone takes one."""
 
@@ -199,7 +207,8 @@ def triples_work(side: int, other: int, rank: int | None, kept: int) -> Work:
         return Work(1.0, factored, float(rank**3))
     gram = side * side * other  # in float64, but only half of it is computed
     vectors = EXACT * side * other * kept
-    return Work(1.0, float(gram + vectors), float(side**3))
+    eigen = side**3 * (FEW if 2 * kept <= side else 1.0)
+    return Work(1.0, float(gram + vectors), float(eigen))
 
 
 def gram_memory(tensor: TensorInputs, side: int) -> float:
@@ -215,10 +224,15 @@ def gram_memory(tensor: TensorInputs, side: int) -> float:
     return DENSE_BYTES * tensor.shape.numel() + gram
 
 
-def triples_memory(tensor: TensorInputs) -> float:
-    """Return the bytes for the singular triples of a tensor's dense inputs, one after the other.
+def triples_memory(tensor: TensorInputs, held: float = 1.0) -> float:
+    """Return the bytes for the singular triples of a tensor's dense inputs.
 
     Blocks, inputs and result are not counted.
+
+    Args:
+        tensor: one or more matrices, merged one after the other.
+        held: how many times as many vectors are held at once as one matrix has.
     """
     side, other = sorted(tensor.matrix_shape)
-    return DENSE_BYTES * tensor.shape.numel() + TRIPLES_BYTES * side * other
+    vectors = TRIPLES_BYTES * side * other + TRIPLES_GRAM_BYTES * side**2
+    return DENSE_BYTES * tensor.shape.numel() + held * vectors

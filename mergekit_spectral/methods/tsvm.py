@@ -38,6 +38,9 @@ from mergekit_spectral.spectral import (
     singular_triples,
 )
 
+HELD = 2.5
+"""How many times the inputs' vectors are held: apart, side by side, and orthonormal (fitted)."""
+
 
 class TSVMSettings(TypedDict):
     """TSV-M's parameters for one tensor. Lists have a value for each input."""
@@ -106,7 +109,7 @@ class TSVM(SpectralMethod):
         return work + Work(products=orthonormal, cubes=2.0 * directions**3)
 
     def dense_memory(self, tensor: TensorInputs) -> float:
-        return triples_memory(tensor)
+        return triples_memory(tensor, HELD)
 
 
 def limit(share: float, shape: tuple[int, int], inputs: int) -> int:
