@@ -68,8 +68,19 @@ SCALES: dict[str, dict[tuple[bool, bool], tuple[float, str]]] = {
         (False, False): (1.0, "0.7 to 1"),
         (False, True): (1.0, "1"),
     },
+    "iso": {
+        (True, False): (1.0, "0.4 to 1"),
+        (True, True): (0.2, "0.2"),
+        (False, False): (1.7, "1 to 1.7"),
+        (False, True): (0.7, "0.7"),
+    },
+    "tsvm": {
+        (True, False): (1.0, "0.2 to 1"),
+        (True, True): (0.2, "0.2"),
+        (False, False): (1.7, "1.7"),
+    },
 }
-"""λ by method, from docs/choosing.md."""
+"""λ by method, from docs/choosing.md; what was not measured is missing."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +116,8 @@ def suggestions(inspection: Inspection) -> list[Suggestion]:
                 "weights make them equal, so that the largest update does not decide all signs.",
             )
         )
-    if inspection.method in SCALES:
-        found.append(_suggest_scale(inspection))
+    if scale := _suggest_scale(inspection):
+        found.append(scale)
     if inspection.method == "knots_ties":
         found.append(_suggest_density(inspection))
     if inspection.method == "star":
@@ -114,10 +125,13 @@ def suggestions(inspection: Inspection) -> list[Suggestion]:
     return found
 
 
-def _suggest_scale(inspection: Inspection) -> Suggestion:
+def _suggest_scale(inspection: Inspection) -> Suggestion | None:
     """Suggest the λ that was best for inputs of this kind and number (docs/choosing.md)."""
     many = len(inspection.inputs) >= MANY
-    start, chosen = SCALES[inspection.method][inspection.lora, many]
+    measured = SCALES.get(inspection.method, {}).get((inspection.lora, many))
+    if measured is None:
+        return None
+    start, chosen = measured
     kind = "adapters" if inspection.lora else "full fine-tunes"
     count = "ten" if many else "two and five"
     return Suggestion(
