@@ -66,7 +66,7 @@ class Merge:
 def merged(
     merge: Merge, checkpoints: Checkpoints, device: str = "cpu"
 ) -> Iterator[tuple[Path, float]]:
-    """Merge with `mergekit-yaml` on a device, and give the folder of the merged model and the seconds it took.
+    """Merge with `mergekit-yaml` on a device, and give the merged model's folder and the seconds.
 
     The folder is gone afterwards: a merge takes as much as the base.
 
