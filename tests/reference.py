@@ -274,6 +274,29 @@ def cancel(votes: Sequence[Tensor]) -> Tensor:
     return stacked.sum(0).abs() <= tie(stacked.dtype) * stacked.abs().sum(0)
 
 
+def projected_onto_shared_bases(
+    deltas: Deltas, rank: int, weights: Sequence[float] | None = None
+) -> tuple[list[Tensor], float]:
+    """Return U·Uᵀ·D_t·V·Vᵀ for all t, and the share that is kept; compress then merge.
+
+    Three times, U are the leading left singular vectors of [N_1·V … N_T·V], and V those of
+    [N_1ᵀ·U … N_Tᵀ·U], with N_t = w_t·D_t/‖D_t‖. At first, V is the whole space.
+    """
+    weights = [1.0] * len(deltas) if weights is None else weights
+    N = [w * D / D.norm() if D.norm() > 0 else D for w, D in zip(weights, deltas, strict=True)]
+    V = leading_vectors([n.T for n in N], rank)
+    for _ in range(3):
+        U = leading_vectors([n @ V for n in N], rank)
+        V = leading_vectors([n.T @ U for n in N], rank)
+    kept = sum((U.T @ n @ V).square().sum() for n in N) / sum(n.square().sum() for n in N)
+    return [U @ U.T @ D @ V @ V.T for D in deltas], float(kept)
+
+
+def leading_vectors(matrices: Sequence[Tensor], rank: int) -> Tensor:
+    U, s, _ = torch.linalg.svd(torch.cat(list(matrices), dim=1), full_matrices=False)
+    return U[:, : min(rank, int((s > 1e-6 * s[0]).sum()))]
+
+
 DEFINITIONS: dict[str, Callable[..., Tensor]] = {
     "drm": drm,
     "knots_ties": knots_ties,

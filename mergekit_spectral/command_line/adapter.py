@@ -31,8 +31,9 @@ class Share(click.FloatRange):
     "--rank",
     type=click.IntRange(min=1),
     help="The largest rank of a weight. A merged update of larger rank is replaced by its best "
-    "approximation of this rank. By default, each weight keeps the rank of its merged update, "
-    "which is at most the sum of the inputs' ranks.",
+    "approximation of this rank; for iso and tsvm, by a merge of the inputs on bases of this rank "
+    "that they share. By default, each weight keeps the rank of its merged update, which is at "
+    "most the sum of the inputs' ranks.",
 )
 @click.option(
     "--energy",

@@ -8,8 +8,9 @@ the merged delta to the base, is left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from mergekit.architecture import arch_info_for_config
@@ -32,7 +33,7 @@ from mergekit_spectral.host.plan import PlannedTensor, plan_tensors
 from mergekit_spectral.host.recipe_check import find_method, require_valid_recipe
 from mergekit_spectral.host.structure import ModelStructure
 from mergekit_spectral.methods import SpectralMethod
-from mergekit_spectral.methods.task_deltas import adapter_delta
+from mergekit_spectral.methods.task_deltas import TaskDelta, adapter_delta
 from mergekit_spectral.spectral import (
     Compressed,
     Delta,
@@ -42,6 +43,7 @@ from mergekit_spectral.spectral import (
     TensorOutput,
     compress,
     exact_matmul,
+    shared_bases,
 )
 
 
@@ -103,7 +105,8 @@ class MergedWeight:
 
     Attributes:
         module: name of the module that the weight belongs to.
-        compressed: the update, already multiplied by the recipe's λ.
+        compressed: the update, already multiplied by the recipe's λ. If the inputs were projected,
+            `kept` includes the share of their squared norms that the projection keeps.
         kind: kind of the module.
     """
 
@@ -143,7 +146,9 @@ class AdapterMerge:
         """Merge the weights one by one.
 
         Args:
-            rank: largest rank of a weight; None for the rank of its merged delta.
+            rank: largest rank of a weight; None for the rank of its merged delta. A merged delta of
+                larger rank gets its best approximation. If the method compresses its inputs, they
+                are projected onto bases of this rank that they share, and merged again.
             energy: share of each merged delta's squared norm to keep. A smaller `rank` wins.
 
         Yields:
@@ -166,36 +171,69 @@ class AdapterMerge:
                 yield MergedWeight(module, compressed, self.base.kinds[module])
 
     @torch.no_grad()
-    def _compress(self, tensor: PlannedTensor, rank: int | None, energy: float) -> Compressed:
-        merged = self._merge(tensor)
-        # Embeddings that are merged entry by entry are dense, and may have full rank.
-        if rank is None and not isinstance(merged, FactoredDelta):
-            rank = sum(product.rank for product in _products(tensor, self._loaders))
-        return compress(merged, rank, energy)
-
-    def _inputs(self, tensor: PlannedTensor) -> Iterator[tuple[AdaptedLoader, str]]:
-        for reference in tensor.inputs:
-            if reference in self._loaders:
-                yield self._loaders[reference], tensor.names[reference]
-
     @exact_matmul()
-    def _merge(self, tensor: PlannedTensor) -> Delta:
+    def _compress(self, tensor: PlannedTensor, rank: int | None, energy: float) -> Compressed:
+        deltas = self._deltas(tensor)
+        parameters = self._parameters(tensor)
+        merged = self._merge(tensor, deltas, parameters)
+        elementwise = self._method.is_elementwise(deltas[0].shape, tensor.vocabulary, parameters)
+        ranks = sum(product.rank for product in _products(tensor, self._loaders))
+        if elementwise or not self._method.compresses_inputs:
+            # Embeddings that are merged entry by entry are dense, and may have full rank.
+            dense = not isinstance(merged, FactoredDelta)
+            return compress(merged, ranks if rank is None and dense else rank, energy)
+        whole = compress(merged, ranks, energy)
+        if rank is None or whole.rank <= rank:
+            return whole
+        smaller, kept = _projected(deltas, parameters, rank)
+        compressed = compress(self._merge(tensor, smaller, parameters), rank, energy)
+        return replace(compressed, kept=kept * compressed.kept)
+
+    def _inputs(self, tensor: PlannedTensor) -> list[ModelReference]:
+        return [reference for reference in tensor.inputs if reference in self._loaders]
+
+    def _deltas(self, tensor: PlannedTensor) -> list[TaskDelta]:
         deltas = []
-        for loader, name in self._inputs(tensor):
+        for reference in self._inputs(tensor):
+            loader, name = self._loaders[reference], tensor.names[reference]
             adapted = loader.get_tensor(name)
             assert isinstance(adapted, AdaptedTensor)
             deltas.append(adapter_delta(adapted, loader.adapter.name, name))
-        inputs = [reference for reference in tensor.inputs if reference in self._loaders]
+        return deltas
+
+    def _parameters(self, tensor: PlannedTensor) -> dict[str, Any]:
+        """Return the method's parameters; those of each input as mappings from inputs to values."""
         parameters = dict(tensor.shared)
         for parameter in self._method.spec.input_parameters:
-            own = {each: tensor.per_input[each][parameter.name] for each in inputs}
+            own = {each: tensor.per_input[each][parameter.name] for each in self._inputs(tensor)}
             parameters[parameter.name] = own
+        return parameters
+
+    def _merge(
+        self, tensor: PlannedTensor, deltas: Sequence[TaskDelta], parameters: Mapping[str, Any]
+    ) -> Delta:
         output = _MergedDelta(deltas[0].shape)
         if not all(delta.is_zero() for delta in deltas):
             self._method.merge_deltas(
-                tensor.name, deltas, inputs, parameters, tensor.vocabulary, output
+                tensor.name, deltas, self._inputs(tensor), parameters, tensor.vocabulary, output
             )
         return output.delta.scaled(parameters["lambda"])
+
+
+def _projected(
+    deltas: Sequence[TaskDelta], parameters: Mapping[str, Any], rank: int
+) -> tuple[list[TaskDelta], float]:
+    """Project updates onto bases that they share, so that their merge has at most `rank`.
+
+    Returns:
+        The projected updates, and the share of their squared norms that is kept.
+    """
+    factors = [delta.matrix for delta in deltas if isinstance(delta.matrix, FactoredDelta)]
+    assert len(factors) == len(deltas)  # every update of a weight in peft's modules is a product
+    weights = list(parameters["weight"].values()) if "weight" in parameters else [1.0] * len(deltas)
+    bases = shared_bases(factors, weights, rank)
+    projected = (bases.project(each) for each in factors)
+    return [TaskDelta(deltas[0].shape, each) for each in projected], bases.kept
 
 
 class _MergedDelta(TensorOutput):

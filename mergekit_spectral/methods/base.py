@@ -84,6 +84,9 @@ class SpectralMethod(GroupMergeMethod):
             memory.
         averages_all: whether an entry's result is the mean of all inputs, over the sum of their
             weights.
+        compresses_inputs: whether `mergekit-spectral adapter --rank` compresses the inputs before
+            the merge, not the merged update after it. For methods that make singular values more
+            equal: no few directions of their merged update have most of its norm.
 
     Args:
         name: in recipes.
@@ -96,6 +99,7 @@ class SpectralMethod(GroupMergeMethod):
 
     reads_lazily: bool = True
     averages_all: bool = False
+    compresses_inputs: bool = False
 
     def __init__(
         self,

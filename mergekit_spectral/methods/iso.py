@@ -45,6 +45,8 @@ class IsoSettings(TypedDict):
 class Iso(SpectralMethod):
     """Iso-C: task arithmetic whose common directions do not drown the others."""
 
+    compresses_inputs = True
+
     def __init__(self) -> None:
         super().__init__(
             name="iso",

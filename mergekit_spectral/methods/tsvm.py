@@ -54,6 +54,8 @@ class TSVMSettings(TypedDict):
 class TSVM(SpectralMethod):
     """Each input's leading singular directions, turned until they do not disturb one another."""
 
+    compresses_inputs = True
+
     def __init__(self) -> None:
         super().__init__(
             name="tsvm",

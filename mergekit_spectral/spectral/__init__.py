@@ -7,6 +7,7 @@ import from here only; the modules are private to this subpackage:
 - `svd`: how deltas are decomposed.
 - `merging`: how the inputs' entries are pruned and merged.
 - `low_rank`: approximations of low rank.
+- `projection`: bases of low rank that several deltas share.
 - `numerics`: precision, and sizes of blocks.
 
 Deltas: `Delta` and its two kinds, `DenseDelta` and `FactoredDelta`; `linear_combination`.
@@ -20,7 +21,8 @@ Merging: `merge_entries` merges `Entries` (`DeltaEntries`, `Coordinates` and oth
 `MergeFunction` (`disjoint_mean`, `weighted_mean`), keeps a `KeptRange` of them and writes to an
 `Output`.
 
-Low rank: `truncate` and `kept_rank` (STAR), `compress` returns a `Compressed`.
+Low rank: `truncate` and `kept_rank` (STAR), `compress` returns a `Compressed`, `shared_bases` of
+several deltas `SharedBases`.
 
 Precision: `exact_matmul`, `working_dtype`, `TIE`. Memory: `in_blocks_that_fit`.
 """
@@ -65,6 +67,7 @@ from mergekit_spectral.spectral.numerics import (
     in_blocks_that_fit,
     working_dtype,
 )
+from mergekit_spectral.spectral.projection import SharedBases, shared_bases
 from mergekit_spectral.spectral.svd.eigen import LinAlgError
 from mergekit_spectral.spectral.svd.joint import (
     JointDecomposition,
@@ -97,6 +100,7 @@ __all__ = [
     "Output",
     "RenormalizedCoordinates",
     "Rows",
+    "SharedBases",
     "SingularTriples",
     "SparsifiedEntries",
     "TensorOutput",
@@ -116,6 +120,7 @@ __all__ = [
     "nearest_orthonormal",
     "relative_mean",
     "relative_weights",
+    "shared_bases",
     "singular_triples",
     "truncate",
     "weighted_mean",

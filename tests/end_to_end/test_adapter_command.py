@@ -12,11 +12,13 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
+from reference import projected_onto_shared_bases, relative_error
 from safetensors import safe_open
 from safetensors.torch import load_file
 from support import checkpoints
 from support.checkpoints import Family
 from support.command import mergekit_yaml
+from support.expected import merged_delta
 from support.recipe_builders import METHODS
 from transformers import AutoModelForCausalLM
 
@@ -101,10 +103,54 @@ def test_ranks_and_names_in_the_configuration(recipe: dict[str, Any], out: Path)
         assert tensor.shape[0 if ".lora_A." in key else 1] == ranks.get(kind, 7)
 
 
-def test_rank_limits_every_weight(recipe: dict[str, Any], out: Path):
+@pytest.mark.parametrize("method", METHODS)
+def test_rank_limits_every_weight(
+    method: str, recipe: dict[str, Any], adapters: tuple[Path, ...], out: Path
+):
+    """A merged update that fits is kept; of others, the method decides what is compressed."""
+    weights = [1.0, 0.5, 2.0]
+    settings = {"eta": 100.0} if method == "star" else {}  # else its updates fit
+    recipe |= {"merge_method": method, "parameters": {"lambda": 0.7, **settings}}
+    for entry, weight in zip(recipe["models"], weights, strict=True):
+        entry["parameters"] = {"weight": weight}
     tensors = succeed(recipe, out, "--rank", "3")
-    assert {t.shape[0] for key, t in tensors.items() if "lora_A" in key} == {2, 3}
-    _assert_best(recipe, out, tensors)
+    assert max(t.shape[0] for key, t in tensors.items() if "lora_A" in key) == 3
+    inputs = [
+        updates(adapter, 8 / rank) for adapter, (_, rank) in zip(adapters, TARGETS, strict=True)
+    ]
+    limited = 0
+    for key, actual in updates(out).items():
+        deltas = [own.get(key, torch.zeros_like(actual)) for own in inputs]
+        expected = merged_delta(key, deltas, method, weights=weights, lam=0.7, **settings)
+        if torch.linalg.matrix_rank(expected, rtol=1e-5) > 3:
+            limited += 1
+            expected = best_approximation(expected, 3)
+            if method in ("iso", "tsvm"):
+                smaller, _ = projected_onto_shared_bases(deltas, 3, weights)
+                expected = merged_delta(key, smaller, method, weights=weights, lam=0.7)
+        assert relative_error(actual, expected) < 1e-5
+    assert limited > 0
+
+
+def best_approximation(update: torch.Tensor, rank: int) -> torch.Tensor:
+    U, s, Vh = torch.linalg.svd(update)
+    return (U[:, :rank] * s[:rank]) @ Vh[:rank]
+
+
+def updates(adapter: Path, scale: float = 1.0) -> dict[str, torch.Tensor]:
+    """Return an adapter's updates in float64, by the key of their factor A."""
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    return {
+        key: scale * tensors[key.replace("lora_A", "lora_B")].double() @ tensor.double()
+        for key, tensor in tensors.items()
+        if "lora_A" in key
+    }
+
+
+def test_rank_has_no_effect_where_energy_gives_a_smaller_one(recipe: dict[str, Any], out: Path):
+    expected = succeed(recipe, out, "--energy", "0.5")
+    tensors = succeed(recipe, out.parent / "both", "--energy", "0.5", "--rank", "6")
+    assert all(torch.equal(tensors[key], expected[key]) for key in expected)
 
 
 def test_energy_gives_the_smallest_rank(recipe: dict[str, Any], out: Path):
@@ -121,9 +167,9 @@ def _assert_best(
     shares = []
     for key in (key for key in tensors if "lora_A" in key):
         other = key.replace("lora_A", "lora_B")
-        U, s, Vh = torch.linalg.svd(whole[other].double() @ whole[key].double())
-        r = tensors[key].shape[0]
-        expected = (U[:, :r] * s[:r]) @ Vh[:r]
+        update = whole[other].double() @ whole[key].double()
+        s, r = torch.linalg.svdvals(update), tensors[key].shape[0]
+        expected = best_approximation(update, r)
         actual = tensors[other].double() @ tensors[key].double()
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * float(s[0]))
         squares = s.square() / s.square().sum()

@@ -23,7 +23,7 @@ from support.merging import merge_matrices
 from support.tied_deltas import KINDS, factors_of_rank, factors_that_cancel, full
 
 from mergekit_spectral.methods import SpectralMethod
-from mergekit_spectral.spectral import DenseDelta, FactoredDelta
+from mergekit_spectral.spectral import DenseDelta, FactoredDelta, shared_bases
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 
@@ -48,6 +48,24 @@ def all_merges() -> dict[str, Tensor]:
             deltas = [FactoredDelta(B.float(), A.float()).without_cancellation() for B, A in pairs]
             torch.manual_seed(0)
             merged[f"{name}, {method}"] = merge_matrices(deltas, method, **density)
+    return merged | all_projections()
+
+
+def all_projections() -> dict[str, Tensor]:
+    """Return deltas on bases that they share; some have directions that keep equally much."""
+    eye = torch.eye(16)
+    inputs = {
+        "factored": factors_of_rank(4, 1),
+        "cancelling": factors_that_cancel(1e-3),
+        "orthogonal": [(s * eye[:, i : i + 1], eye[i : i + 1]) for i, s in enumerate((1, 3, 2))],
+    }
+    merged = {}
+    for name, pairs in inputs.items():
+        deltas = [FactoredDelta(B.float(), A.float()).without_cancellation() for B, A in pairs]
+        for rank in (1, 2, 5):
+            bases = shared_bases(deltas, [1.0] * len(deltas), rank)
+            projected = torch.cat([bases.project(delta).to_dense() for delta in deltas])
+            merged[f"{name}, projected to rank {rank}"] = projected
     return merged
 
 

@@ -1,0 +1,114 @@
+"""Bases of low rank that several deltas in factors share, one for each side.
+
+    D_t ≈ U·(Uᵀ·D_t·V)·Vᵀ for all t, with U [out, r] and V [in, r]
+
+A merge of deltas that were projected onto such bases has rank r at most. The bases maximize
+
+    Σ_t w_t²·‖Uᵀ·D_t·V‖² / ‖D_t‖²
+
+Inputs of equal weight count equally, however small their updates are: a small update keeps as large
+a share of itself as a large one. There is no closed form for both sides at once, so each side in
+turn is optimized for the other (higher-order orthogonal iteration).
+
+Reference: compress then merge, arXiv 2606.03723, which divides by ‖D_t‖^½ instead of ‖D_t‖².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mergekit_spectral.spectral.deltas import FactoredDelta
+from mergekit_spectral.spectral.numerics import TIE, exact_matmul, in_float64
+from mergekit_spectral.spectral.svd.eigen import leading_eigenvectors
+from mergekit_spectral.spectral.svd.joint import GRAM_RESOLUTION, above_tolerance
+from mergekit_spectral.spectral.svd.triples import at_most
+
+ITERATIONS = 3
+"""Times that each side is optimized. A fixed number, so that rounding does not decide when to stop.
+
+On the demo's adapters, at rank 4 of 12, both sides' own leading directions keep 80.9% of the
+squared norms, one iteration 82.4%, two 82.5%, and twenty hardly more.
+"""
+
+
+@dataclass(frozen=True)
+class SharedBases:
+    """Orthonormal bases of both sides, with at most r directions each.
+
+    Attributes:
+        left: U, [out, ≤ r] in float64.
+        right: V, [in, ≤ r] in float64.
+        kept: the mean share of the deltas' squared norms in the bases, weighted by w_t², 0 to 1.
+    """
+
+    left: Tensor
+    right: Tensor
+    kept: float
+
+    @exact_matmul()
+    def project(self, delta: FactoredDelta) -> FactoredDelta:
+        """Return U·(Uᵀ·D·V)·Vᵀ in factors.
+
+        It is in float64, so that rounding does not give the projected deltas directions of
+        their own.
+        """
+        left = self.left.T @ in_float64(delta.B)
+        right = in_float64(delta.A) @ self.right
+        return FactoredDelta(self.left, left @ right @ self.right.T)
+
+
+@exact_matmul()
+def shared_bases(
+    deltas: Sequence[FactoredDelta], weights: Sequence[float], rank: int
+) -> SharedBases:
+    """Return bases of at most `rank` directions that keep as much as possible of every delta.
+
+    With R the number of all factors' columns, it takes about 4·(out + in)·R² float64 operations
+    for the cores Q_Bᵀ·D_t·Q_A. Everything else is computed from these R×R matrices. If directions
+    keep equally much, those of Σ w_t·D_t are preferred.
+
+    Args:
+        deltas: T deltas of one shape [out, in], at least one.
+        weights: T weights w_t; a delta of weight 0 has no effect.
+        rank: r, at least 1. If all deltas together have fewer directions, so have the bases.
+
+    Raises:
+        LinAlgError: if no algorithm converges.
+    """
+    Q_B, R_B = torch.linalg.qr(in_float64(torch.cat([delta.B for delta in deltas], dim=1)))
+    Q_A, R_A = torch.linalg.qr(in_float64(torch.cat([delta.A for delta in deltas])).T)
+    ranks = [delta.B.shape[1] for delta in deltas]
+    blocks = zip(R_B.split(ranks, dim=1), R_A.split(ranks, dim=1), strict=True)
+    cores = torch.stack([left @ right.T for left, right in blocks])
+    own = torch.tensor(weights, dtype=cores.dtype, device=cores.device)[:, None, None]
+    balanced = own * _at_unit_norm(cores)
+    # The sum comes last, far below what means something: it decides only ties.
+    total = TIE**0.5 * _at_unit_norm((own * cores).sum(0, keepdim=True))
+    stack = torch.cat([balanced, total])
+
+    right = _leading(stack.mT, rank)
+    left = right[:, :0]
+    for _ in range(ITERATIONS):
+        left = _leading(stack @ right, rank)
+        right = _leading(stack.mT @ left, rank)
+    squares = float(own.square().sum())
+    kept = float((left.T @ balanced @ right).square().sum()) / squares if squares else 1.0
+    return SharedBases(Q_B @ left, Q_A @ right, kept)
+
+
+def _at_unit_norm(matrices: Tensor) -> Tensor:
+    """Divide each of the matrices [n, a, b] by its Frobenius norm, but for those that are zero."""
+    norms = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
+    scaled: Tensor = matrices / norms.masked_fill(norms == 0, 1)
+    return scaled
+
+
+def _leading(matrices: Tensor, rank: int) -> Tensor:
+    """Return the leading left singular vectors, [a, ≤ rank], of matrices [n, a, b] side by side."""
+    gram = torch.einsum("nab,ncb->ac", matrices, matrices)
+    rule = at_most(rank, above_tolerance(GRAM_RESOLUTION))
+    return leading_eigenvectors(gram, rule, torch.float64, few=True)[0]
