@@ -86,7 +86,7 @@ class SpectralMethod(GroupMergeMethod):
             weights.
         compresses_inputs: whether `mergekit-spectral adapter --rank` compresses the inputs before
             the merge, not the merged update after it. For methods that make singular values more
-            equal: no few directions of their merged update have most of its norm.
+            equal, so that the norm of the merged update is spread over many directions.
 
     Args:
         name: in recipes.

@@ -2,13 +2,14 @@
 
     D_t ≈ U·(Uᵀ·D_t·V)·Vᵀ for all t, with U [out, r] and V [in, r]
 
-A merge of deltas that were projected onto such bases has rank r at most. The bases maximize
+A merge of deltas that were projected onto such bases has rank r at most. The bases are to make
 
     Σ_t w_t²·‖Uᵀ·D_t·V‖² / ‖D_t‖²
 
-Inputs of equal weight count equally, however small their updates are: a small update keeps as large
-a share of itself as a large one. There is no closed form for both sides at once, so each side in
-turn is optimized for the other (higher-order orthogonal iteration).
+large. Inputs of equal weight count equally, however small their updates are. Which of them keeps
+more of itself depends on their spectra: a few directions hold more of an update with a steep
+spectrum. There is no closed form for both sides at once, so each side in turn is optimized for the
+other (higher-order orthogonal iteration), which finds a local maximum.
 
 Reference: compress then merge, arXiv 2606.03723, which divides by ‖D_t‖^½ instead of ‖D_t‖².
 """
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mergekit_spectral.spectral.deltas import FactoredDelta
-from mergekit_spectral.spectral.numerics import TIE, exact_matmul, in_float64
+from mergekit_spectral.spectral.numerics import TIE, exact_matmul, in_float64, rounding
 from mergekit_spectral.spectral.svd.eigen import leading_eigenvectors
 from mergekit_spectral.spectral.svd.joint import GRAM_RESOLUTION, above_tolerance
 from mergekit_spectral.spectral.svd.triples import at_most
@@ -54,18 +55,20 @@ class SharedBases:
         """Return U·(Uᵀ·D·V)·Vᵀ in factors.
 
         It is in float64, so that rounding does not give the projected deltas directions of
-        their own.
+        their own. A delta outside the bases, but for rounding, becomes exactly zero: the directions
+        of its rounding errors would count as those of an input.
         """
-        left = self.left.T @ in_float64(delta.B)
-        right = in_float64(delta.A) @ self.right
-        return FactoredDelta(self.left, left @ right @ self.right.T)
+        core = (self.left.T @ in_float64(delta.B)) @ (in_float64(delta.A) @ self.right)
+        if float(torch.linalg.matrix_norm(core)) <= rounding(delta.dtype) * delta.norm:
+            core = torch.zeros_like(core)
+        return FactoredDelta(self.left, core @ self.right.T)
 
 
 @exact_matmul()
 def shared_bases(
     deltas: Sequence[FactoredDelta], weights: Sequence[float], rank: int
 ) -> SharedBases:
-    """Return bases of at most `rank` directions that keep as much as possible of every delta.
+    """Return bases of at most `rank` directions that keep much of the deltas together.
 
     With R the number of all factors' columns, it takes about 4·(out + in)·R² float64 operations
     for the cores Q_Bᵀ·D_t·Q_A. Everything else is computed from these R×R matrices. If directions
@@ -95,7 +98,7 @@ def shared_bases(
     for _ in range(ITERATIONS):
         left = _leading(stack @ right, rank)
         right = _leading(stack.mT @ left, rank)
-    squares = float(own.square().sum())
+    squares = float(balanced.square().sum())
     kept = float((left.T @ balanced @ right).square().sum()) / squares if squares else 1.0
     return SharedBases(Q_B @ left, Q_A @ right, kept)
 

@@ -110,5 +110,14 @@ def test_zero_deltas():
     nothing = FactoredDelta(torch.zeros(6, 0).double(), torch.zeros(0, 5).double())
     bases = shared_bases([nothing, delta, delta.scaled(0)], [1, 1, 1], 2)
     assert relative_error(bases.project(delta).to_dense(), delta.to_dense()) < 1e-12
+    assert bases.kept == pytest.approx(1)
     assert shared_bases([nothing], [1], 2).left.shape == (6, 0)
     assert shared_bases([delta], [0], 2).kept == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_delta_outside_the_bases_is_exactly_zero(dtype: torch.dtype):
+    """Else tsvm would take the directions of its rounding errors for those of an input."""
+    deltas = [FactoredDelta(d.B.to(dtype), d.A.to(dtype)) for d in triples((9, 8), 3.0, 2.0, 1.0)]
+    kept = [own for own in projected(deltas, [1, 1, 1], 1) if own.any()]
+    assert len(kept) == 1

@@ -6,8 +6,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -17,6 +20,7 @@ from typing import Any
 
 import click
 import torch
+from filelock import FileLock, Timeout
 from mergekit.common import ModelReference
 
 from benchmarks.machine import cores, machine, versions
@@ -67,9 +71,9 @@ def run_all(
     click.echo(f"{len(missing)} of {len(planned)} merges to make")
     with ExitStack() as stack:
         for kind in kinds:
-            own = [merge for merge in missing if merge.kind == kind]
-            stack.enter_context(prepared(kind, own, checkpoints))
-        records = make_records(missing, checkpoints, device, workers)
+            if own := [merge for merge in missing if merge.kind == kind]:
+                stack.enter_context(prepared(kind, own, checkpoints))
+        records = stack.enter_context(making_records(missing, checkpoints, device, workers))
         for number, (merge, record) in enumerate(zip(missing, records, strict=True), start=1):
             found = ", ".join(
                 f"{fmean(record['normalized'][which].values()):.1%} at λ = "
@@ -84,43 +88,78 @@ def run_all(
 
 @contextmanager
 def prepared(kind: Kind, merges: Sequence[Merge], checkpoints: Checkpoints) -> Iterator[None]:
-    """Make the folder for merges, and the copies that they share.
+    """Keep other runs from merges of this kind, and make the copies that the merges share.
 
     mergekit's own methods merge models into which each adapter has been merged. Two merges at the
     same time would write the same copy.
+
+    Raises:
+        click.ClickException: another run is making merges of this kind.
     """
     work, copies = checkpoints.merging(kind), checkpoints.copies(kind)
-    if work.exists():  # a run was killed, perhaps while it made a copy
-        shutil.rmtree(work)
-        shutil.rmtree(copies, ignore_errors=True)
-    work.mkdir(parents=True)
-    for task in dict.fromkeys(t for merge in merges if merge.needs_copies for t in merge.tasks):
-        adapted = ModelReference.parse(f"{checkpoints.base}+{checkpoints.path(kind, task)}")
-        adapted.merged(str(copies), lora_merge_dtype="float32")
-    try:
+    work.parent.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(work.with_suffix(".lock"), timeout=0))
+        except Timeout:
+            raise click.ClickException(
+                f"another run is merging {kind} fine-tunes in {checkpoints.folder}; wait for its "
+                "end, or use another --cache"
+            ) from None
+        if work.exists():  # a run was killed, perhaps while it made a copy
+            shutil.rmtree(work)
+            shutil.rmtree(copies, ignore_errors=True)
+        work.mkdir()
+        for task in dict.fromkeys(t for merge in merges if merge.needs_copies for t in merge.tasks):
+            adapted = ModelReference.parse(f"{checkpoints.base}+{checkpoints.path(kind, task)}")
+            adapted.merged(str(copies), lora_merge_dtype="float32")
+        stack.callback(shutil.rmtree, work)
         yield
-    finally:
-        shutil.rmtree(work)
 
 
-def make_records(
+@contextmanager
+def making_records(
     merges: Sequence[Merge], checkpoints: Checkpoints, device: str, workers: int
-) -> Iterator[dict[str, Any]]:
-    """Make and score merges, and yield their records in the same order once they are written."""
+) -> Iterator[Iterator[dict[str, Any]]]:
+    """Give the records of merges in the same order, each once it has been made and written.
+
+    Raises:
+        click.ClickException: mergekit failed, or the system ended a worker.
+    """
     work = partial(make_record, checkpoints=checkpoints, device=device)
     if workers == 1:
-        yield from map(work, merges)
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, use_cores, (cores() // workers or 1,)) as pool:
-            yield from pool.map(work, merges)
+        yield map(work, merges)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, start_worker, (cores() // workers or 1,))
+    try:
+        yield pool.map(work, merges)
+    except BrokenProcessPool:
+        raise click.ClickException(
+            "the system ended a worker, perhaps because memory ran out; use fewer --workers"
+        ) from None
+    finally:
+        for process in multiprocessing.active_children():  # else what they have begun is waited for
+            process.terminate()
+        pool.shutdown()
 
 
-def use_cores(number: int) -> None:
-    """Limit the threads of this process, and of those that it starts."""
-    os.environ["OMP_NUM_THREADS"] = str(number)
-    torch.set_num_threads(number)
+def start_worker(threads: int) -> None:
+    """Limit the threads of a worker and of what it starts, and let it end with its parent."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
     silence_transformers()
+    # Ctrl-C reaches the parent as well, which ends the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """End this process once its parent has ended, however that was."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def make_record(merge: Merge, checkpoints: Checkpoints, device: str) -> dict[str, Any]:

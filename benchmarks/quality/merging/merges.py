@@ -73,7 +73,9 @@ def merged(
     Raises:
         MergeError: mergekit failed.
     """
-    with TemporaryDirectory(dir=checkpoints.merging(merge.kind)) as folder:
+    parent = checkpoints.merging(merge.kind)
+    parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=parent) as folder:
         work = Path(folder)
         recipe = work / f"{merge.method}.yml"
         recipe.write_text(yaml.safe_dump(merge.recipe(checkpoints), sort_keys=False))

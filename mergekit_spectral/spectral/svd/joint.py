@@ -29,6 +29,7 @@ from mergekit_spectral.spectral.numerics import (
     TIE,
     exact_matmul,
     in_float64,
+    rounding,
     slices,
 )
 from mergekit_spectral.spectral.svd.eigen import (
@@ -47,9 +48,6 @@ to about 1e-8 of the largest, with a margin for the matrix's size.
 
 _PANELS = 8
 """Parts of a Gram matrix that are computed one after the other, without what lies below them."""
-
-# Rounding leaves up to about 13 eps of an input's norm in a row that should be zero.
-_ROUNDING = 32
 
 _EXACT_AT_MOST = 1 << 22
 """Entries of the largest basis that is also kept in float64, for decisions: 32 MiB."""
@@ -93,7 +91,7 @@ class JointDecomposition:
         lengths = row_lengths(rows)
         if not lengths.isfinite().all():
             raise LinAlgError("the coordinates are out of their dtype's range")
-        noise = lengths <= _ROUNDING * torch.finfo(rows.dtype).eps * delta.norm
+        noise = lengths <= rounding(rows.dtype) * delta.norm
         if noise.any():
             rows[noise] = 0
         return without_noise(rows, delta.column_norms)

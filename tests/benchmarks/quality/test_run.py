@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from filelock import FileLock
 from transformers import LlamaForCausalLM
 
 from benchmarks.quality.__main__ import main
@@ -59,7 +60,7 @@ def test_merges_are_scored_and_recorded_once(cache: Path):
             alone = json.loads((cache / "lora" / score["task"] / "training.json").read_text())
             expected = score["choice"] / alone["after"]["test"]["choice"]
             assert record["normalized"][which][score["task"]] == expected
-    assert not any((cache / "merging").iterdir())
+    assert not any(path.is_dir() for path in (cache / "merging").iterdir())
     assert any((cache / "copies" / "lora").iterdir())  # of the inputs of task_arithmetic
 
 
@@ -82,7 +83,6 @@ def test_any_scale_of_one_merge_is_a_merge_of_that_scale(
     method: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     checkpoints, merge = Checkpoints(cache), Merge("full", method, TASKS, seed=3)
-    checkpoints.merging("full").mkdir(parents=True, exist_ok=True)
     recipe = merge.recipe(checkpoints)
     recipe["parameters"]["lambda"] = 0.7
     (tmp_path / "recipe.yml").write_text(yaml.safe_dump(recipe))
@@ -110,7 +110,25 @@ def test_a_failed_merge_is_reported_and_leaves_no_record(
     assert "mergekit-yaml failed on drm.yml" in result.output
     assert "density" in result.output
     assert not list(cache.glob("results/full/drm/*"))
-    assert not any((cache / "merging").iterdir())
+    assert not any(path.is_dir() for path in (cache / "merging").iterdir())
+
+
+def test_one_run_of_a_kind_at_a_time(cache: Path):
+    command = ["run", "--cache", str(cache), "--tasks", ",".join(TASKS), "--sizes", "2"]
+    command += ["--kind", "full", "--methods", "star"]
+    (cache / "merging").mkdir(exist_ok=True)
+    with FileLock(cache / "merging" / "full.lock"):
+        left = cache / "merging" / "full" / "of another run"
+        left.mkdir(parents=True)
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 1
+        assert f"another run is merging full fine-tunes in {cache}" in result.output
+        assert left.exists()
+    copies = cache / "copies" / "full"  # half-written, for all that the next run knows
+    copies.mkdir(parents=True)
+    assert CliRunner().invoke(main, command).exit_code == 0
+    assert not left.exists()
+    assert not copies.exists()
 
 
 @pytest.mark.parametrize(
