@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median_low
 
 from mergekit_spectral.inspecting.inspection import Inspection
 from mergekit_spectral.inspecting.summary import (
@@ -15,72 +16,56 @@ from mergekit_spectral.inspecting.summary import (
 from mergekit_spectral.inspecting.takeaways import UNEVEN
 
 MANY = 8
-"""Minimum number of inputs for which the λ measured on ten inputs is suggested."""
+"""Minimum number of inputs to which what was measured with ten applies."""
 
-SCALES: dict[str, dict[tuple[bool, bool], tuple[float, str]]] = {
-    # Keys: whether the inputs are adapters, and whether there are at least `MANY`.
-    # Values: the λ to start from, and the range of the best λ in the measurements.
+NUMBERS = {2: "two", 5: "five", 10: "ten"}
+
+BEST_SCALES: dict[str, dict[bool, dict[int, tuple[float, ...]]]] = {
     "task_arithmetic": {
-        (True, False): (0.4, "0.2 to 1"),
-        (True, True): (0.2, "0.2"),
-        (False, False): (0.7, "0.4 to 1"),
-        (False, True): (0.2, "0.2"),
+        True: {2: (0.4, 0.7, 1), 5: (0.2, 0.4, 0.4), 10: (0.2,)},
+        False: {2: (0.4, 0.7, 1), 5: (0.7, 0.7, 0.7), 10: (0.2,)},
     },
     "ties": {
-        (True, False): (1.0, "0.4 to 1.7"),
-        (True, True): (0.4, "0.4"),
-        (False, False): (1.7, "1 to 1.7"),
-        (False, True): (0.4, "0.4"),
+        True: {2: (0.7, 1, 1), 5: (0.4, 1, 1.7), 10: (0.4,)},
+        False: {2: (1, 1.7, 1.7), 5: (1.7, 1.7, 1.7), 10: (0.4,)},
     },
     "dare_ties": {
-        (True, False): (0.4, "0.2 to 1"),
-        (True, True): (0.1, "0.1"),
-        (False, False): (0.7, "0.4 to 1"),
-        (False, True): (0.2, "0.2"),
+        True: {2: (0.4, 1, 1), 5: (0.2, 0.4, 0.4), 10: (0.1, 0.1, 0.1)},
+        False: {2: (0.7, 0.7, 1), 5: (0.4, 0.4, 0.7), 10: (0.2, 0.2, 0.2)},
     },
     "della": {
-        (True, False): (0.7, "0.4 to 1"),
-        (True, True): (0.4, "0.4"),
-        (False, False): (1.0, "1 to 1.7"),
-        (False, True): (1.0, "0.7 to 1"),
+        True: {2: (0.7, 0.7, 1), 5: (0.4, 0.7, 0.7), 10: (0.4, 0.4, 0.4)},
+        False: {2: (1, 1, 1.7), 5: (1, 1, 1.7), 10: (0.7, 1, 1)},
     },
     "drm": {
-        (True, False): (1.0, "0.7 to 1.7"),
-        (True, True): (0.4, "0.4"),
-        (False, False): (1.7, "1 to 1.7"),
-        (False, True): (1.7, "1.7"),
+        True: {2: (0.7, 1.7, 1.7), 5: (0.7, 1, 1.7), 10: (0.4,)},
+        False: {2: (1, 1.7, 1.7), 5: (1.7, 1.7, 1.7), 10: (1.7,)},
     },
     "knots_ties": {
-        (True, False): (1.0, "0.7 to 3"),
-        (True, True): (0.7, "0.7"),
-        (False, False): (1.7, "1 to 1.7"),
-        (False, True): (1.7, "1.7"),
+        True: {2: (0.7, 1, 1), 5: (1, 1.7, 3), 10: (0.7,)},
+        False: {2: (1, 1, 1.7), 5: (1.7, 1.7, 1.7), 10: (1.7,)},
     },
     "knots_dare_ties": {
-        (True, False): (0.4, "0.4 to 1"),
-        (True, True): (0.1, "0.1 to 0.2"),
-        (False, False): (0.7, "0.4 to 1"),
-        (False, True): (0.2, "0.2"),
+        True: {2: (0.4, 0.7, 1), 5: (0.4, 0.4, 1), 10: (0.1, 0.1, 0.2)},
+        False: {2: (0.7, 0.7, 1), 5: (0.4, 0.7, 0.7), 10: (0.2, 0.2, 0.2)},
     },
     "star": {
-        (True, False): (1.0, "0.7 to 1.7"),
-        (True, True): (0.7, "0.7"),
-        (False, False): (1.0, "0.7 to 1"),
-        (False, True): (1.0, "1"),
+        True: {2: (0.7, 1, 1), 5: (1, 1, 1.7), 10: (0.7,)},
+        False: {2: (0.7, 1, 1), 5: (1, 1, 1), 10: (1,)},
     },
     "iso": {
-        (True, False): (1.0, "0.4 to 1"),
-        (True, True): (0.2, "0.2"),
-        (False, False): (1.7, "1 to 1.7"),
-        (False, True): (0.7, "0.7"),
+        True: {2: (0.4, 1, 1), 5: (0.4, 0.4), 10: (0.2,)},
+        False: {2: (1, 1.7), 5: (1.7, 1.7), 10: (0.7,)},
     },
     "tsvm": {
-        (True, False): (1.0, "0.2 to 1"),
-        (True, True): (0.2, "0.2"),
-        (False, False): (1.7, "1.7"),
+        True: {2: (0.4, 1, 1), 5: (0.2, 1), 10: (0.2,)},
+        False: {2: (1.7,), 5: (1.7,)},
     },
 }
-"""λ by method, from docs/choosing.md; what was not measured is missing."""
+"""The best λ of each measured merge (docs/choosing.md, "Which λ").
+
+By method, then whether the inputs are adapters, then their number.
+"""
 
 
 @dataclass(frozen=True)
@@ -126,19 +111,20 @@ def suggestions(inspection: Inspection) -> list[Suggestion]:
 
 
 def _suggest_scale(inspection: Inspection) -> Suggestion | None:
-    """Suggest the λ that was best for inputs of this kind and number (docs/choosing.md)."""
-    many = len(inspection.inputs) >= MANY
-    measured = SCALES.get(inspection.method, {}).get((inspection.lora, many))
-    if measured is None:
+    """Suggest the λ that was best for inputs of this kind and about this number."""
+    best = BEST_SCALES.get(inspection.method, {}).get(inspection.lora, {})
+    count = len(inspection.inputs)
+    measured = 2 if count <= 3 else 5 if count < MANY else 10
+    if measured not in best:
         return None
-    start, chosen = measured
+    scales = sorted(best[measured])
+    ends = dict.fromkeys((f"{scales[0]:g}", f"{scales[-1]:g}"))
     kind = "adapters" if inspection.lora else "full fine-tunes"
-    count = "ten" if many else "two and five"
     return Suggestion(
         "lambda",
-        str(start),
-        f"In measurements with {count} {kind} of a small model, {chosen} was best for "
-        f"{inspection.method}.",
+        f"{median_low(scales):g}",
+        f"In measurements with {NUMBERS[measured]} {kind} of a small model, "
+        f"{' to '.join(ends)} was best for {inspection.method}.",
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mergekit_spectral.inspecting.inspection import Inspection
 from mergekit_spectral.inspecting.page import input_rows
-from mergekit_spectral.inspecting.suggestions import SCALES, suggestions
+from mergekit_spectral.inspecting.suggestions import BEST_SCALES, suggestions
 from mergekit_spectral.inspecting.summary import mean_over_weights, mean_pairs, worst_conflicts
 from mergekit_spectral.inspecting.takeaways import takeaways
 from mergekit_spectral.inspecting.weights import inspect_weight
@@ -90,18 +90,24 @@ def test_one_of_two_inputs_is_an_outlier():
 @pytest.mark.parametrize(
     ("method", "count", "lora", "scale"),
     [
-        ("drm", 3, True, ["1.0"]),
-        ("drm", 8, True, ["0.4"]),
-        ("drm", 3, False, ["1.7"]),
-        ("knots_dare_ties", 8, True, ["0.1"]),
-        ("star", 8, False, ["1.0"]),
+        ("drm", 3, True, [("1.7", "with two adapters of a small model, 0.7 to 1.7 was best")]),
+        ("iso", 7, True, [("0.4", "with five adapters of a small model, 0.4 was best")]),
+        ("ties", 8, True, [("0.4", "with ten adapters of a small model, 0.4 was best")]),
+        ("iso", 4, False, [("1.7", "with five full fine-tunes of a small model, 1.7 was best")]),
+        ("star", 8, False, [("1", "with ten full fine-tunes of a small model, 1 was best")]),
+        ("tsvm", 8, False, []),
         ("breadcrumbs", 3, False, []),
     ],
 )
-def test_suggested_lambda_and_eta(method: str, count: int, lora: bool, scale: list[str]):
+def test_suggested_lambda_and_eta(
+    method: str, count: int, lora: bool, scale: list[tuple[str, str]]
+):
     found = inspection(dense(*gaussian(SHAPE, count)), lora=lora)
     suggested = suggestions(replace(found, method=method))
-    assert [s.value for s in suggested if s.name == "lambda"] == scale
+    scales = [s for s in suggested if s.name == "lambda"]
+    assert [s.value for s in scales] == [value for value, _ in scale]
+    for suggestion, (_, reason) in zip(scales, scale, strict=True):
+        assert reason in suggestion.reason
     assert [s.value for s in suggested if s.name == "eta"] == ["40"] * (method == "star")
 
 
@@ -120,26 +126,20 @@ def test_suggested_density_of_knots(method: str, count: int, lora: bool, density
     assert [s.value for s in suggested if s.name == "density"] == density
 
 
-def test_suggested_lambdas_agree_with_the_docs():
-    """Each λ to start from was the best of a measurement; the ranges cover all of the best."""
+def test_best_lambdas_agree_with_the_docs():
     text = (Path(__file__).parents[2] / "docs" / "choosing.md").read_text()
     _, _, text = text.partition("## Which λ")
     for lora, part in ((True, text.partition("Full")[0]), (False, text.partition("Full")[2])):
         rows = re.findall(r"^\| (\w+) \| [\d.]+ \| (.*) \| (.*) \| (.*) \|$", part, re.M)
         chosen = {
-            name: [set(map(float, re.findall(r"[\d.]+", c))) for c in cells]
+            name: {
+                size: tuple(map(float, re.findall(r"[\d.]+", cell)))
+                for size, cell in zip((2, 5, 10), cells, strict=True)
+                if cell != "–"
+            }
             for name, *cells in rows[:10]
         }
-        assert chosen.keys() == SCALES.keys()
-        for method, (two, five, ten) in chosen.items():
-            for many, values in ((False, two | five), (True, ten)):
-                assert bool(values) == ((lora, many) in SCALES[method])
-                if not values:
-                    continue
-                start, best = SCALES[method][lora, many]
-                ends = [float(end) for end in best.split(" to ")]
-                assert start in values
-                assert (ends[0], ends[-1]) == (min(values), max(values))
+        assert chosen == {method: best[lora] for method, best in BEST_SCALES.items()}
 
 
 def test_effective_rank_is_compared_with_the_full_rank():
