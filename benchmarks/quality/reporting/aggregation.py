@@ -16,6 +16,9 @@ from benchmarks.quality.training.settings import Kind
 
 K = TypeVar("K", bound=Hashable)
 
+CLUSTERS = 4
+"""Fewest tasks that a confidence interval is given for."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -52,10 +55,11 @@ class Difference:
 
     Attributes:
         mean: over the subsets of tasks.
-        error: half the width of the 95% confidence interval of the mean, for other tasks of the
-            same sort; None of a single task. A task's differences in several subsets count as one
-            observation of that task (standard error of a mean, clustered by task).
-        better: on how many subsets the difference is positive.
+        error: half the width of the mean's 95% confidence interval over tasks, by the standard
+            error of a mean with one cluster for each task: what a task has in several subsets is
+            not independent. None of fewer than `CLUSTERS` tasks. That a repeated training gives
+            another difference, which the tasks of a merge share, is not in it.
+        better: on how many subsets the difference is positive, rounding aside.
         count: how many subsets there are.
     """
 
@@ -74,10 +78,10 @@ class Difference:
             for task, difference in by_its_task.items():
                 residuals[task] += (difference - mean) / len(by_its_task) / len(subsets)
         error, tasks = None, len(residuals)
-        if tasks > 1:
+        if tasks >= CLUSTERS:
             variance = sum(r**2 for r in residuals.values()) * tasks / (tasks - 1)
             error = float(stats.t.ppf(0.975, tasks - 1)) * math.sqrt(variance)
-        return cls(mean, error, sum(value > 0 for value in means), len(means))
+        return cls(mean, error, sum(value > 1e-9 for value in means), len(means))
 
 
 def against(

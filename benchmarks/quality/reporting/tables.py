@@ -132,7 +132,7 @@ def _print_against(outcomes: Outcomes, kind: Kind, other: str = "ties") -> None:
                 words=("method",),
                 notes=(
                     f"Points that a method has more than {other} on the same tasks: mean ± half of "
-                    "its 95% confidence interval, and on how many subsets it has more.",
+                    "its 95% confidence interval over tasks, and on how many subsets it has more.",
                 ),
             )
 
