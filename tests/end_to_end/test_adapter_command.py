@@ -147,7 +147,11 @@ def updates(adapter: Path, scale: float = 1.0) -> dict[str, torch.Tensor]:
     }
 
 
-def test_rank_has_no_effect_where_energy_gives_a_smaller_one(recipe: dict[str, Any], out: Path):
+@pytest.mark.parametrize("method", ["knots_ties", "tsvm"])
+def test_rank_has_no_effect_where_energy_gives_a_smaller_one(
+    method: str, recipe: dict[str, Any], out: Path
+):
+    recipe["merge_method"] = method
     expected = succeed(recipe, out, "--energy", "0.5")
     tensors = succeed(recipe, out.parent / "both", "--energy", "0.5", "--rank", "6")
     assert all(torch.equal(tensors[key], expected[key]) for key in expected)
