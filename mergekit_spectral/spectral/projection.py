@@ -28,6 +28,9 @@ from mergekit_spectral.spectral.svd.eigen import leading_eigenvectors
 from mergekit_spectral.spectral.svd.joint import GRAM_RESOLUTION, above_tolerance
 from mergekit_spectral.spectral.svd.triples import at_most
 
+Core = tuple[Tensor, Tensor]
+"""L [a, r_t] and K [b, r_t] of a matrix L·Kᵀ."""
+
 ITERATIONS = 3
 """Times that each side is optimized. A fixed number, so that rounding does not decide when to stop.
 
@@ -71,8 +74,8 @@ def shared_bases(
     """Return bases of at most `rank` directions that keep much of the deltas together.
 
     With R the number of all factors' columns, it takes about 4·(out + in)·R² float64 operations
-    for the cores Q_Bᵀ·D_t·Q_A. Everything else is computed from these R×R matrices. If directions
-    keep equally much, those of Σ w_t·D_t are preferred.
+    for the factors of the cores Q_Bᵀ·D_t·Q_A, which have R² numbers on each side. Everything else
+    is computed from these. If directions keep equally much, those of Σ w_t·D_t are preferred.
 
     Args:
         deltas: T deltas of one shape [out, in], at least one.
@@ -85,33 +88,49 @@ def shared_bases(
     Q_B, R_B = torch.linalg.qr(in_float64(torch.cat([delta.B for delta in deltas], dim=1)))
     Q_A, R_A = torch.linalg.qr(in_float64(torch.cat([delta.A for delta in deltas])).T)
     ranks = [delta.B.shape[1] for delta in deltas]
-    blocks = zip(R_B.split(ranks, dim=1), R_A.split(ranks, dim=1), strict=True)
-    cores = torch.stack([left @ right.T for left, right in blocks])
-    own = torch.tensor(weights, dtype=cores.dtype, device=cores.device)[:, None, None]
-    balanced = own * _at_unit_norm(cores)
-    # The sum comes last, far below what means something: it decides only ties.
-    total = TIE**0.5 * _at_unit_norm((own * cores).sum(0, keepdim=True))
-    stack = torch.cat([balanced, total])
+    blocks = zip(weights, R_B.split(ranks, dim=1), R_A.split(ranks, dim=1), strict=True)
+    cores = [(w * left, right) for w, left, right in blocks]
+    balanced = [
+        _divided(core, _norm(core) / abs(w or 1)) for w, core in zip(weights, cores, strict=True)
+    ]
+    total = torch.cat([left for left, _ in cores], dim=1), R_A
+    # The sum's share is far below what means something: it decides only ties.
+    stack = [*balanced, _divided(total, _norm(total) / TIE**0.5)]
+    turned = [(right, left) for left, right in stack]
 
-    right = _leading(stack.mT, rank)
+    whole = R_A.new_zeros(len(R_A), len(R_A))
+    for own, other in stack:
+        whole.addmm_(other @ (own.T @ own), other.T)
+    right = _leading(whole, rank)
     left = right[:, :0]
     for _ in range(ITERATIONS):
-        left = _leading(stack @ right, rank)
-        right = _leading(stack.mT @ left, rank)
-    squares = float(balanced.square().sum())
-    kept = float((left.T @ balanced @ right).square().sum()) / squares if squares else 1.0
+        left = _leading(_gram(stack, right), rank)
+        right = _leading(_gram(turned, left), rank)
+    inside = [(left.T @ own, right.T @ other) for own, other in balanced]
+    squares = sum(_norm(core) ** 2 for core in balanced)
+    kept = sum(_norm(core) ** 2 for core in inside) / squares if squares else 1.0
     return SharedBases(Q_B @ left, Q_A @ right, kept)
 
 
-def _at_unit_norm(matrices: Tensor) -> Tensor:
-    """Divide each of the matrices [n, a, b] by its Frobenius norm, but for those that are zero."""
-    norms = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
-    scaled: Tensor = matrices / norms.masked_fill(norms == 0, 1)
-    return scaled
+def _norm(core: Core) -> float:
+    """Return the Frobenius norm of L·Kᵀ."""
+    left, right = core
+    return float(((left.T @ left) * (right.T @ right)).sum().clamp(min=0).sqrt())
 
 
-def _leading(matrices: Tensor, rank: int) -> Tensor:
-    """Return the leading left singular vectors, [a, ≤ rank], of matrices [n, a, b] side by side."""
-    gram = torch.einsum("nab,ncb->ac", matrices, matrices)
+def _divided(core: Core, number: float) -> Core:
+    """Return a core divided by a number, or as it is if the number is 0."""
+    left, right = core
+    return left / (number or 1), right
+
+
+def _gram(cores: Sequence[Core], basis: Tensor) -> Tensor:
+    """Return Σ N·V·Vᵀ·Nᵀ over cores N = L·Kᵀ [a, b], for a basis V [b, r]."""
+    images = torch.cat([left @ (right.T @ basis) for left, right in cores], dim=1)
+    return images @ images.T
+
+
+def _leading(gram: Tensor, rank: int) -> Tensor:
+    """Return the leading eigenvectors, [a, ≤ rank], of a Gram matrix."""
     rule = at_most(rank, above_tolerance(GRAM_RESOLUTION))
     return leading_eigenvectors(gram, rule, torch.float64, few=True)[0]

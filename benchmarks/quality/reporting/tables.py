@@ -57,12 +57,13 @@ def cell(summary: Summary | None, planned: int = 0) -> str:
 
 
 def measured_on_lines(setups: tuple[dict[str, Any], ...]) -> Iterator[str]:
-    """Return a line for each machine with its versions."""
+    """Return a line for each machine, number of threads and set of versions."""
     for setup in setups:
         machine = setup["machine"]
         hardware = [f"{machine['cores']} cores", machine["cpu"], machine["gpu"]]
         software = [f"{name} {number}" for name, number in setup["versions"].items()]
-        yield f"measured on: {', '.join([*filter(None, hardware), *software])}"
+        threads = f"{machine['threads']} threads"
+        yield f"measured on: {', '.join([*filter(None, hardware), threads, *software])}"
 
 
 def _print_fine_tunes(outcomes: Outcomes) -> None:

@@ -87,7 +87,7 @@ def test_tables_and_what_is_missing(cache: Path):
     assert "| della | – | 50.0 ± 14.1 (n = 2) |" in rows
     assert f"| star | {'10 | ' * 10}10.0 |" in rows
     assert "| della | 1 | – | 0.7, 0.7 |" in rows
-    assert "measured on: 2 cores, a CPU, python 3.11.0, torch 2.13.0" in rows
+    assert "measured on: 2 cores, a CPU, 2 threads, python 3.11.0, torch 2.13.0" in rows
     missing = ", ".join(task for task in TASKS if task not in ("sentiment", "sums"))
     assert f"missing: 8 of 10 lora fine-tunes ({missing})" in rows
     assert any(row.startswith("missing: 76 of 76 full merges (task_arithmetic 7") for row in rows)
