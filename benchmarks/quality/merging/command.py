@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import Any
 
 import click
+import psutil
 import torch
 from filelock import FileLock, Timeout
 from mergekit.common import ModelReference
@@ -149,8 +150,10 @@ def start_worker(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     silence_transformers()
-    # Ctrl-C reaches the parent as well, which ends the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches the parent as well, which ends the workers. To ignore it here would make
+    # mergekit-yaml ignore it too.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, end_worker)
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
@@ -159,6 +162,13 @@ def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
+    end_worker()
+
+
+def end_worker(*_: object) -> None:
+    """End this process and the mergekit-yaml that it waits for."""
+    for process in psutil.Process().children(recursive=True):
+        process.kill()
     os._exit(1)
 
 
