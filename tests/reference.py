@@ -159,6 +159,29 @@ def tsvm(
     return lam * (U * torch.cat(S_hat)) @ V.T
 
 
+def actmat(
+    deltas: Deltas,
+    weights: Sequence[float] | None = None,
+    normalize: bool = True,
+    lam: float = 1.0,
+    direction: str = "auto",
+    rank_tolerance: float = 0.1,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    if is_horizontal(direction, deltas[0]):
+        transposed = [D.T for D in deltas]
+        return actmat(transposed, weights, normalize, lam, "vertical", rank_tolerance, dtype).T
+    weights = relative_weights(weights or [1.0] * len(deltas), normalize)
+    lam *= 1.0 if normalize else sum(map(abs, weights)) / sum(w != 0 for w in weights)
+    D = [delta.to(dtype) for delta in deltas]
+    C = [d.T @ d for d in D]
+    moments = sum(w * d @ c for w, d, c in zip(weights, D, C, strict=True))
+    # Σ |w_t|·C_t = V·diag(s²)·Vᵀ, and its pseudo-inverse on the kept directions.
+    stacked = torch.cat([abs(w) ** 0.5 * d for w, d in zip(weights, D, strict=True)])
+    _, s, Vh = svd(stacked, rank_tolerance)
+    return lam * moments @ (Vh.T / s.square()) @ Vh
+
+
 def relative_weights(weights: Sequence[float], normalize: bool) -> list[float]:
     total = sum(weights)
     cancels = abs(total) <= 1e-8 * sum(map(abs, weights))
@@ -194,14 +217,16 @@ def in_joint_basis(
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Merge the inputs' coordinates in their joint basis, and convert the result to weights."""
-    out_features, in_features = deltas[0].shape
-    if direction == "auto":
-        direction = "horizontal" if out_features <= in_features else "vertical"
-    if direction == "horizontal":
+    if is_horizontal(direction, deltas[0]):
         U, C = joint_svd([D.to(dtype) for D in deltas], rank_tolerance)
         return U @ merge(C)
     U, C = joint_svd([D.to(dtype).T for D in deltas], rank_tolerance)
     return (U @ merge(C)).T
+
+
+def is_horizontal(direction: str, delta: Tensor) -> bool:
+    out_features, in_features = delta.shape
+    return direction == "horizontal" or (direction == "auto" and out_features <= in_features)
 
 
 def joint_svd(deltas: Deltas, rank_tolerance: float) -> tuple[Tensor, list[Tensor]]:
@@ -303,5 +328,6 @@ DEFINITIONS: dict[str, Callable[..., Tensor]] = {
     "star": star,
     "iso": iso,
     "tsvm": tsvm,
+    "actmat": actmat,
 }
 """The definitions by the methods' names in recipes."""

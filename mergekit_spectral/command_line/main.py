@@ -15,7 +15,7 @@ from mergekit_spectral.command_line.methods import methods
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mergekit-spectral")
 def main() -> None:
-    """Merge methods in spectral space for mergekit: DRM, KnOTS and STAR.
+    """Merge methods in spectral space for mergekit, and commands around merges.
 
     \b
     Example:

@@ -1,6 +1,7 @@
 """The methods that a recipe can name.
 
-- `drm`, `knots`, `star`, `iso`, `tsvm`: a file for each method, which reads like its paper.
+- `drm`, `knots`, `star`, `iso`, `tsvm`, `actmat`: a file for each method, which reads like its
+  paper.
 - `base`: what they share, from mergekit's tensors to deltas and back.
 - `task_deltas`: the deltas of mergekit's tensors.
 - `parameters`: what recipes can set.
@@ -15,6 +16,7 @@ imports from here, from `parameters`, from `costs` if it says what it costs, and
 """
 
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.methods.actmat import ACTMat
 from mergekit_spectral.methods.base import SpectralMethod, along_shared_side, shared_side
 from mergekit_spectral.methods.catalog import spectral_methods
 from mergekit_spectral.methods.drm import DRM
@@ -27,6 +29,7 @@ __all__ = [
     "DRM",
     "STAR",
     "TSVM",
+    "ACTMat",
     "Iso",
     "KnOTS",
     "MergeError",

@@ -342,7 +342,7 @@ class SpectralMethod(GroupMergeMethod):
 
         By default they are those of a merge in the joint basis.
         """
-        side, other = _shared_lengths(tensor)
+        side, other = shared_lengths(tensor)
         return joint_work(side, other, tensor.known_ranks, tensor.count)
 
     def dense_memory(self, tensor: TensorInputs) -> float:
@@ -350,7 +350,7 @@ class SpectralMethod(GroupMergeMethod):
 
         By default they are those of a joint decomposition.
         """
-        side, _ = _shared_lengths(tensor)
+        side, _ = shared_lengths(tensor)
         return gram_memory(tensor, side)
 
     def count_work(self, tensor: TensorInputs) -> Work:
@@ -444,7 +444,7 @@ def shared_side(direction: str, shape: tuple[int, int]) -> str:
     return "horizontal" if out_features <= in_features else "vertical"
 
 
-def _shared_lengths(tensor: TensorInputs) -> tuple[int, int]:
+def shared_lengths(tensor: TensorInputs) -> tuple[int, int]:
     """Return the lengths of the side that the inputs share, and of the other one."""
     out_features, in_features = tensor.matrix_shape
     direction = tensor.settings.get("direction", "horizontal")

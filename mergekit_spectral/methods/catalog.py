@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from mergekit.merge_methods.base import MergeMethod
 from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
 
+from mergekit_spectral.methods.actmat import ACTMat
 from mergekit_spectral.methods.base import SpectralMethod
 from mergekit_spectral.methods.drm import DRM
 from mergekit_spectral.methods.iso import Iso
@@ -37,6 +38,7 @@ def spectral_methods(mergekit_methods: Iterable[MergeMethod]) -> list[SpectralMe
         STAR(),
         Iso(),
         TSVM(),
+        ACTMat(),
         KnOTS(ties, name="knots"),
         *map(KnOTS, inner),
         *_of_other_packages(),

@@ -140,17 +140,20 @@ class MethodCosts(Protocol):
         """Return the bytes that merging a tensor takes besides the inputs and the result."""
 
 
-def joint_work(side: int, other: int, ranks: Sequence[int] | None, count: int) -> Work:
+def joint_work(
+    side: int, other: int, ranks: Sequence[int] | None, count: int, passes: int = PASSES
+) -> Work:
     """Count the operations of a merge in the joint basis of T inputs.
 
     A Gram matrix of all inputs is decomposed; each input is projected on the basis, its coordinates
-    are pruned and merged, and the result is multiplied out.
+    are merged, and the result is multiplied out.
 
     Args:
         side: length of the side that the inputs share.
         other: length of the other side.
         ranks: of the inputs' factors, or None if they are dense.
         count: T.
+        passes: over each coordinate, where they are pruned and merged one by one.
     """
     if ranks is not None:
         directions = sum(ranks)
@@ -165,7 +168,7 @@ def joint_work(side: int, other: int, ranks: Sequence[int] | None, count: int) -
         projections = side * other * directions * count
         coordinates = side * other * count
     result = side * other * min(directions, side)
-    return Work(1.0, float(gram + projections + result), cubes, float(PASSES * coordinates))
+    return Work(1.0, float(gram + projections + result), cubes, float(passes * coordinates))
 
 
 def separate_work(side: int, other: int, ranks: Sequence[int] | None, count: int) -> Work:

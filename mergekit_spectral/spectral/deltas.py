@@ -15,7 +15,13 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
-from mergekit_spectral.spectral.numerics import DELTA_BLOCK, in_float64, slices, working_dtype
+from mergekit_spectral.spectral.numerics import (
+    DELTA_BLOCK,
+    has_float64,
+    in_float64,
+    slices,
+    working_dtype,
+)
 
 _AT_A_TIME = 1 << 20
 """Entries of a basis laid out in float64 for single entries of a projection: 8 MiB."""
@@ -97,6 +103,10 @@ class Delta(ABC):
         """Return factor·D, stored as D is."""
 
     @abstractmethod
+    def in_float64(self) -> Delta:
+        """Return D with float64 as its working dtype, on a device that has it."""
+
+    @abstractmethod
     def to_dense(self) -> Tensor:
         """Return D itself, [out, in]. It may share storage with this object."""
 
@@ -140,23 +150,32 @@ class DenseDelta(Delta):
         tuned: [out, in], of any floating dtype.
         base: [out, in], of the same dtype and device; if None, `tuned` is the delta.
         device: where the difference is taken, a block at a time; by default where the two are.
+        scale: a factor of the difference.
+        dtype: the working dtype; by default that of `tuned`.
     """
 
     def __init__(
-        self, tuned: Tensor, base: Tensor | None = None, device: torch.device | None = None
+        self,
+        tuned: Tensor,
+        base: Tensor | None = None,
+        device: torch.device | None = None,
+        scale: float = 1.0,
+        dtype: torch.dtype | None = None,
     ):
         self.tuned = tuned
         self.base = base
         self._device = device or tuned.device
+        self._scale = scale
+        self._dtype = dtype or working_dtype(tuned.dtype)
 
     @property
     def shape(self) -> tuple[int, int]:
         out_features, in_features = self.tuned.shape
         return out_features, in_features
 
-    @cached_property
+    @property
     def dtype(self) -> torch.dtype:
-        return working_dtype(self.tuned.dtype)
+        return self._dtype
 
     @property
     def device(self) -> torch.device:
@@ -178,6 +197,8 @@ class DenseDelta(Delta):
         return torch.cat(norms)
 
     def is_zero(self) -> bool:
+        if not self._scale:
+            return True
         if self.base is None:
             return not bool(self.tuned.any())
         return torch.equal(self.tuned, self.base)
@@ -207,7 +228,9 @@ class DenseDelta(Delta):
     def _exact_columns(self, columns: slice | Tensor) -> Tensor:
         """Return some columns of the difference in float64, where no digit of it is lost."""
         exact = self.tuned[:, columns].to(self.device).double()
-        return exact if self.base is None else exact - self.base[:, columns].to(self.device)
+        if self.base is not None:
+            exact = exact - self.base[:, columns].to(self.device)
+        return exact if self._scale == 1 else exact * self._scale
 
     def dense_columns(self) -> Iterator[tuple[slice, Tensor]]:
         # One buffer for all blocks: to map fresh memory takes several times as long as to fill it.
@@ -228,18 +251,24 @@ class DenseDelta(Delta):
         # Moved first: what is copied across devices to another dtype is converted where it comes
         # from.
         tuned = self.tuned.to(self.device)
-        if self.base is None:
-            return buffer.copy_(tuned)
-        base = self.base.to(self.device)
-        if tuned.dtype == buffer.dtype:
-            return torch.sub(tuned, base, out=buffer)
-        return buffer.copy_(tuned).sub_(base)
+        base = None if self.base is None else self.base.to(self.device)
+        if base is not None and tuned.dtype == buffer.dtype:
+            torch.sub(tuned, base, out=buffer)
+        else:
+            buffer.copy_(tuned)
+            if base is not None:
+                buffer.sub_(base)
+        return buffer if self._scale == 1 else buffer.mul_(self._scale)
 
     def scaled(self, factor: float) -> DenseDelta:
-        return DenseDelta(factor * self.to_dense())
+        return DenseDelta(self.tuned, self.base, self.device, factor * self._scale, self.dtype)
+
+    def in_float64(self) -> DenseDelta:
+        device = self.device if has_float64(self.device) else torch.device("cpu")
+        return DenseDelta(self.tuned, self.base, device, self._scale, torch.float64)
 
     def to_dense(self) -> Tensor:
-        if self.base is None:
+        if self.base is None and self._scale == 1:
             return self.tuned.to(self.device).to(self.dtype)
         return self.written_to(torch.empty_like(self.tuned, dtype=self.dtype, device=self.device))
 
@@ -264,7 +293,7 @@ class DenseDelta(Delta):
 
     def _both(self, part: Callable[[Tensor], Tensor]) -> DenseDelta:
         base = None if self.base is None else part(self.base)
-        return DenseDelta(part(self.tuned), base, self.device)
+        return DenseDelta(part(self.tuned), base, self.device, self._scale, self.dtype)
 
 
 class FactoredDelta(Delta):
@@ -351,6 +380,9 @@ class FactoredDelta(Delta):
 
     def scaled(self, factor: float) -> FactoredDelta:
         return FactoredDelta(self.B, factor * self.A)
+
+    def in_float64(self) -> FactoredDelta:
+        return FactoredDelta(in_float64(self.B), in_float64(self.A))
 
     def to_dense(self) -> Tensor:
         return self.B @ self.A

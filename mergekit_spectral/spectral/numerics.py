@@ -51,9 +51,14 @@ def rounding(dtype: torch.dtype) -> float:
     return 32 * torch.finfo(working_dtype(dtype)).eps
 
 
+def has_float64(device: torch.device) -> bool:
+    """Whether a device has float64 and LAPACK, as the CPU and CUDA do."""
+    return device.type in ("cpu", "cuda")
+
+
 def in_float64(matrix: Tensor) -> Tensor:
-    """Return a matrix in float64, on a device that has float64 and LAPACK: the CPU or CUDA."""
-    return (matrix if matrix.device.type in ("cpu", "cuda") else matrix.cpu()).double()
+    """Return a matrix in float64, on a device that has it."""
+    return (matrix if has_float64(matrix.device) else matrix.cpu()).double()
 
 
 _lock = threading.Lock()

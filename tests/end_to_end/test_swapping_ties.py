@@ -19,6 +19,7 @@ EXACT = (
     "star",
     "iso",
     "tsvm",
+    "actmat",
     "knots",
     "knots_ties",
     "knots_task_arithmetic",
@@ -56,7 +57,7 @@ def meant(method: str, name: str) -> dict[str, Any]:
     layer = int(match[1]) if match else 0
     weights = [1.0, [0.3, 0.7, 1.0][layer], 0.5 if "mlp" in name else 0.2]
     parameters = {"weights": weights, "normalize": True}
-    if method not in ("star", "iso", "tsvm"):
+    if method not in ("star", "iso", "tsvm", "actmat"):
         parameters["density"] = [[0.8, 0.7, 0.4][layer], 0.5, 0.33]
     return parameters
 

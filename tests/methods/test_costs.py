@@ -11,14 +11,15 @@ from mergekit.merge_methods import get
 from mergekit_spectral.methods.costs import BLOCK_BYTES, TensorInputs, Work
 from mergekit_spectral.methods.mergekits_own import costs_of
 
-METHODS = ("drm", "star", "knots_ties", "iso", "tsvm")
+METHODS = ("drm", "star", "knots_ties", "iso", "tsvm", "actmat")
 SETTINGS = {"direction": "auto", "embeddings": "elementwise"}
 DENSE = TensorInputs(torch.Size((64, 256)), (None,) * 3, False, 2, False, SETTINGS)
 LORA = replace(DENSE, ranks=(4, 4, 8), in_factors=True)
 
 
 @pytest.mark.parametrize(
-    ("method", "count"), [("drm", 1), ("knots_ties", 1), ("star", 3), ("iso", 1), ("tsvm", 3)]
+    ("method", "count"),
+    [("drm", 1), ("knots_ties", 1), ("star", 3), ("iso", 1), ("tsvm", 3), ("actmat", 1)],
 )
 @pytest.mark.parametrize("tensor", [DENSE, LORA], ids=["dense", "factors"])
 def test_decompositions_of_a_matrix(method: str, count: int, tensor: TensorInputs):

@@ -19,7 +19,7 @@ from mergekit_spectral.spectral.merging import merge_entries
 from mergekit_spectral.spectral.svd import joint
 
 OUT, IN, T = 64, 400, 6
-METHODS = ["drm", "star", "iso", "tsvm", "knots_ties", "knots_task_arithmetic"]
+METHODS = ["drm", "star", "iso", "tsvm", "actmat", "knots_ties", "knots_task_arithmetic"]
 
 
 def group(axis: int | None = None) -> TensorGroup:
@@ -96,7 +96,7 @@ def test_too_little_memory_for_the_smallest_blocks(monkeypatch: pytest.MonkeyPat
         merge("drm")
 
 
-@pytest.mark.parametrize("method", ["drm", "star", "iso", "tsvm", "knots_ties"])
+@pytest.mark.parametrize("method", ["drm", "star", "iso", "tsvm", "actmat", "knots_ties"])
 def test_decomposition_that_does_not_converge(method: str, monkeypatch: pytest.MonkeyPatch):
     def fails(*_: Any, **__: Any) -> None:
         raise LinAlgError("stev did not converge")

@@ -35,7 +35,9 @@ def tensors(request: pytest.FixtureRequest) -> list[Tensor]:
     return [base.bfloat16(), *((base + 0.1 * delta).bfloat16() for delta in deltas)]
 
 
-@pytest.mark.parametrize("method", ["drm", "knots_ties", "knots_dare_ties", "star", "iso", "tsvm"])
+@pytest.mark.parametrize(
+    "method", ["drm", "knots_ties", "knots_dare_ties", "star", "iso", "tsvm", "actmat"]
+)
 @pytest.mark.parametrize("axis", [None, 0])
 def test_result_is_the_same(
     method: str, axis: int | None, tensors: list[Tensor], monkeypatch: pytest.MonkeyPatch

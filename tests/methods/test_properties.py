@@ -25,6 +25,7 @@ WHOLE: dict[str, dict[str, Any]] = {
     "star": {"eta": 100},
     "iso": {"flatten": 0.0, "rank_tolerance": 0.0},
     "tsvm": {"share": 5.0, "rank_tolerance": 0.0},
+    "actmat": {"rank_tolerance": 0.0},
 } | {
     method.spec.name: {"density": 1.0, "rank_tolerance": 0.0}
     for method in registered_methods()
@@ -41,6 +42,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "star": {"eta": 60},
     "iso": {"flatten": 0.5},
     "tsvm": {"share": 0.8},
+    "actmat": {"rank_tolerance": 0.2},
 }
 ADDS = ["iso"]
 """Methods that add their inputs where others average them."""
@@ -48,7 +50,7 @@ ADDS = ["iso"]
 ROTATED = ["iso", "tsvm"]
 """Methods that treat both sides of a matrix in the same way."""
 
-DIRECTED = ["drm", "knots_ties", "knots_breadcrumbs"]
+DIRECTED = ["drm", "knots_ties", "knots_breadcrumbs", "actmat"]
 
 whole = pytest.mark.parametrize("method", WHOLE)
 every = pytest.mark.parametrize("method", SETTINGS)
@@ -64,7 +66,7 @@ def merge(deltas: list[Tensor], method: str, **parameters: Any) -> Tensor:
 def test_all_methods_are_tested():
     names = {m.spec.name for m in registered_methods() if isinstance(m, SpectralMethod)}
     assert names == set(WHOLE)
-    assert len(names) == 13
+    assert len(names) == 14
 
 
 @whole
@@ -234,10 +236,44 @@ def test_tsvm_with_a_share_beyond_all_directions(share: float):
     assert torch.equal(merge(deltas, "tsvm", share=share), merge(deltas, "tsvm", share=3))
 
 
-def test_an_input_of_weight_0_takes_no_directions_from_others():
+@pytest.mark.parametrize("method", ["tsvm", "actmat"])
+def test_an_input_of_weight_0_takes_no_directions_from_others(method: str):
     deltas = gaussian((8, 6), 3)
-    alone = merge(deltas[:2], "tsvm")
-    assert relative_error(merge(deltas, "tsvm", weight=[1, 1, 0]), alone) < 1e-12
+    alone = merge(deltas[:2], method)
+    assert relative_error(merge(deltas, method, weight=[1, 1, 0]), alone) < 1e-12
+
+
+@given(
+    deltas=delta_groups(),
+    direction=st.sampled_from(["horizontal", "vertical", "auto"]),
+    rank_tolerance=st.floats(0.01, 0.5),
+    normalize=st.booleans(),
+)
+def test_actmat_agrees_with_the_definition(
+    deltas: list[Tensor], direction: str, rank_tolerance: float, normalize: bool
+):
+    weights = [1.0, 0.5, -2.0, 1.5][: len(deltas)]
+    settings: dict[str, Any] = {"direction": direction, "rank_tolerance": rank_tolerance}
+    settings["normalize"] = normalize
+    actual = merge(deltas, "actmat", weight=weights, **settings)
+    assert relative_error(actual, reference.actmat(deltas, weights, **settings)) < 1e-9
+
+
+@directions
+def test_actmat_of_inputs_without_a_common_direction_is_their_sum(direction: str):
+    first, second = gaussian((8, 12), 2)
+    first[4:], second[:4], first[:, 6:], second[:, :6] = 0, 0, 0, 0
+    merged = merge([first, second], "actmat", direction=direction, rank_tolerance=0.0)
+    assert relative_error(merged, first + second) < 1e-9
+
+
+@pytest.mark.parametrize("tolerance", [1e-6, 0.001, 0.009, 0.01, 0.05])
+def test_accuracy_of_actmat_where_weak_directions_are_kept(tolerance: float):
+    """Rounding in float32 would be amplified by the square of the tolerance's inverse."""
+    deltas = [delta.float() for delta in with_spectrum("power law", (96, 64), 3)]
+    merged = merge(deltas, "actmat", rank_tolerance=tolerance)
+    expected = reference.actmat(deltas, rank_tolerance=tolerance)
+    assert relative_error(merged, expected) < 1e-4
 
 
 def test_drm_with_a_density_for_each_input():
@@ -273,6 +309,7 @@ def test_accuracy_on_real_spectra(
         ("star", reference.star),
         ("iso", reference.iso),
         ("tsvm", reference.tsvm),
+        ("actmat", reference.actmat),
     ]:
         method = get(name)
         settings = {p.name: p.default for p in method.spec.parameters}

@@ -108,7 +108,7 @@ def test_vectors_are_merged_elementwise(shape: tuple[int, ...]):
     star = tensors[0] + sum(w * d for w, d in zip(weights, D, strict=True)) / sum(weights)
     ties = merge(tensors, "ties", weight=weights, density=0.5)
     torch.testing.assert_close(merge(tensors, "drm", weight=weights, density=0.1), drm)
-    for method in ("star", "iso", "tsvm"):
+    for method in ("star", "iso", "tsvm", "actmat"):
         torch.testing.assert_close(merge(tensors, method, weight=weights), star)
     torch.testing.assert_close(merge(tensors, "knots", weight=weights, density=0.5), ties)
     dense_ties = merge(tensors, "ties", weight=weights)

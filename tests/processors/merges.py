@@ -36,7 +36,7 @@ def all_merges() -> dict[str, Tensor]:
     for method in sorted(
         m.spec.name for m in registered_methods() if isinstance(m, SpectralMethod)
     ):
-        density = {} if method in ("star", "iso", "tsvm") else {"density": 0.4}
+        density = {} if method in ("star", "iso", "tsvm", "actmat") else {"density": 0.4}
         for dtype in DTYPES:
             for name, deltas in inputs.items():
                 dense = [DenseDelta(delta.to(dtype)) for delta in deltas]

@@ -100,7 +100,7 @@ def merged_delta(
 
 
 def _of_matrices(method: str, deltas: list[torch.Tensor], **parameters: Any) -> torch.Tensor:
-    if method in ("drm", "star", "iso", "tsvm"):
+    if method in ("drm", "star", "iso", "tsvm", "actmat"):
         return reference.DEFINITIONS[method](deltas, **parameters)
     one_density = isinstance(parameters.get("density", 1.0), float)
     if method == "knots_ties" and one_density and all(delta.any() for delta in deltas):

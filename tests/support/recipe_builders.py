@@ -6,7 +6,7 @@ from typing import Any
 
 from support.checkpoints import Family
 
-METHODS = ("drm", "knots_ties", "star", "iso", "tsvm")
+METHODS = ("drm", "knots_ties", "star", "iso", "tsvm", "actmat")
 """One method of each of the three papers, for tests that apply to all of them."""
 
 

@@ -48,6 +48,7 @@ METHODS = {
         Method("star", {"eta": 40}),
         Method("iso"),
         Method("tsvm"),
+        Method("actmat"),
     )
 }
 

@@ -17,6 +17,10 @@ VARIANTS = {
             for name, own in (("drm", {"density": 0.2}), ("knots_ties", {"density": 1.0}))
             for direction in ("vertical", "auto")
         ),
+        *(
+            Method(f"actmat_{direction}", {"direction": direction}, recipe_name="actmat")
+            for direction in ("horizontal", "vertical")
+        ),
         Method("ties_density_1", {"density": 1.0}, recipe_name="ties"),
         Method("knots_ties_density_0.2", {"density": 0.2}, recipe_name="knots_ties"),
         *(Method(f"star_eta_{eta}", {"eta": eta}, recipe_name="star") for eta in (20, 60, 80, 100)),

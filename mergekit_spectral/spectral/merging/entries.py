@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mergekit_spectral.spectral.deltas import Delta
+from mergekit_spectral.spectral.numerics import has_float64
 from mergekit_spectral.spectral.svd.joint import (
     JointDecomposition,
     row_lengths,
@@ -185,7 +186,7 @@ class Coordinates(Entries):
         self.work = out_features
         self.joint = joint
         self.deltas = deltas
-        if joint.basis.dtype != torch.float64 and joint.basis.device.type in ("cpu", "cuda"):
+        if joint.basis.dtype != torch.float64 and has_float64(joint.basis.device):
             # A projection's error is that of a sum of `out` products. Measured, it is 6 eps of the
             # column's root mean square.
             error = 30 * torch.finfo(joint.basis.dtype).eps / out_features**0.5

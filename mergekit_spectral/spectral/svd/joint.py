@@ -28,6 +28,7 @@ from mergekit_spectral.spectral.numerics import (
     CACHE_BLOCK,
     TIE,
     exact_matmul,
+    has_float64,
     in_float64,
     rounding,
     slices,
@@ -113,7 +114,7 @@ def without_noise(coordinates: Tensor, column_norms: Tensor) -> Tensor:
 
 def row_lengths(rows: Tensor) -> Tensor:
     """Return the Euclidean norms of rows, in float64 where the device has it."""
-    dtype = torch.float64 if rows.device.type in ("cpu", "cuda") else rows.dtype
+    dtype = torch.float64 if has_float64(rows.device) else rows.dtype
     # In parts: PyTorch converts the whole of them first.
     parts = [
         torch.linalg.vector_norm(rows[part], dim=1, dtype=dtype)
