@@ -172,7 +172,7 @@ def actmat(
         transposed = [D.T for D in deltas]
         return actmat(transposed, weights, normalize, lam, "vertical", rank_tolerance, dtype).T
     weights = relative_weights(weights or [1.0] * len(deltas), normalize)
-    lam *= 1.0 if normalize else sum(map(abs, weights)) / sum(w != 0 for w in weights)
+    lam *= 1.0 if normalize else sum(map(abs, weights)) / max(1, sum(w != 0 for w in weights))
     D = [delta.to(dtype) for delta in deltas]
     C = [d.T @ d for d in D]
     moments = sum(w * d @ c for w, d, c in zip(weights, D, C, strict=True))

@@ -9,8 +9,10 @@ from math import copysign
 from statistics import fmean
 from typing import TypedDict
 
+from torch import Tensor
+
 from mergekit_spectral.methods.base import SpectralMethod, along_shared_side, shared_lengths
-from mergekit_spectral.methods.costs import TensorInputs, Work, joint_work
+from mergekit_spectral.methods.costs import BLOCK_BYTES, EXACT, TensorInputs, Work, joint_work
 from mergekit_spectral.methods.parameters import (
     DIRECTION,
     EMBEDDINGS,
@@ -20,19 +22,26 @@ from mergekit_spectral.methods.parameters import (
     WEIGHT,
 )
 from mergekit_spectral.spectral import (
+    STREAM_BLOCK,
     Delta,
     Entries,
     FactoredDelta,
+    LinAlgError,
     Output,
     above_tolerance,
     joint_decomposition,
     merge_entries,
     relative_mean,
     relative_weights,
+    slices,
 )
 
 FLOAT32_TOLERANCE = 0.01
 """The smallest `rank_tolerance` τ at which products are in float32: rounding grows with 1/τ²."""
+FIT_BYTES = 12
+"""Bytes for each entry of a fit in float64, and of its copy in the working dtype."""
+TRIANGLE_BYTES = 36
+"""Bytes for each entry of the square matrix that is decomposed in float64 (fitted)."""
 
 
 class ACTMatSettings(TypedDict):
@@ -45,10 +54,11 @@ class ACTMatSettings(TypedDict):
 
 
 class ACTMat(SpectralMethod):
-    """The matrix that does to each update's own directions most nearly what that update does.
+    """The matrix that does to each update's strong directions most nearly what that update does.
 
-    With the second moments C_t = D_tᵀ·D_t of the updates' rows in place of those of the inputs'
-    activations, it minimizes Σ w_t·‖(D − D_t)·D_tᵀ‖².
+    With the second moments D_tᵀ·D_t of the updates' rows in place of those of the activations, it
+    minimizes Σ |w_t|·‖(D − D_t)·D_tᵀ‖². `merge_matrices` does that on the output side, where D_tᵀ
+    takes the place of D_t.
     """
 
     def __init__(self) -> None:
@@ -74,7 +84,7 @@ class ACTMat(SpectralMethod):
         weighted = [pair for pair in zip(weights, deltas, strict=True) if pair[0]]
         if not weighted:
             return deltas[0].scaled(0.0)
-        if tolerance < FLOAT32_TOLERANCE:
+        if _needs_float64(tolerance):
             weighted = [(weight, delta.in_float64()) for weight, delta in weighted]
         magnitudes = [abs(weight) for weight, _ in weighted]
         # An input of negative weight counts as −D_t, which has the same second moment.
@@ -85,14 +95,17 @@ class ACTMat(SpectralMethod):
         # The weights cancel in the fit, so without `normalize` it is scaled by their mean.
         scale = 1.0 if settings["normalize"] else fmean(magnitudes)
 
-        joint = joint_decomposition(roots, above_tolerance(tolerance), resolution=tolerance)
+        # Few directions pass the default tolerance. Where all do, this takes a tenth more time.
+        joint = joint_decomposition(roots, above_tolerance(tolerance), few=True)
         U, s = joint.basis, joint.spectrum[: joint.basis.shape[1]].to(joint.basis)[:, None]
-        # Uᵀ·Σ w_t·(D_t·D_tᵀ)·D_t, where Σ |w_t|·D_t·D_tᵀ is U·diag(s²)·Uᵀ.
-        moments = U.new_zeros(U.shape[1], deltas[0].shape[1])
-        for root, (weight, delta) in zip(roots, weighted, strict=True):
-            shared = root.T.project((root.project(U) / s).T)
-            moments.add_(delta.project((shared / s).T), alpha=copysign(scale, weight))
-        return FactoredDelta(U.to(device, dtype), moments.to(device, dtype))
+        if not s.isfinite().all():
+            raise LinAlgError("the singular values are out of their dtype's range")
+        fit = U.new_zeros(U.shape[1], deltas[0].shape[1])
+        for directions in slices(len(fit), len(roots) * fit.shape[1], STREAM_BLOCK):
+            for root, (weight, delta) in zip(roots, weighted, strict=True):
+                own = _by_second_moment(root, delta, U[:, directions], s[directions])
+                fit[directions].add_(own, alpha=copysign(scale, weight))
+        return FactoredDelta(U.to(device, dtype), fit.to(device, dtype))
 
     def merge_elementwise(self, entries: Entries, settings: ACTMatSettings, output: Output) -> None:
         mean = partial(relative_mean, weights=settings["weight"], normalize=settings["normalize"])
@@ -101,7 +114,32 @@ class ACTMat(SpectralMethod):
     def matrix_work(self, tensor: TensorInputs) -> Work:
         side, other = shared_lengths(tensor)
         joint = joint_work(side, other, tensor.known_ranks, tensor.count, passes=0)
-        if tensor.known_ranks:
-            return joint
-        # Two products more of each input and the basis.
-        return joint + Work(products=2.0 * side * side * other * tensor.count)
+        # Two products more of each input and the basis; those with factors are small.
+        more = 0.0 if tensor.known_ranks else 2.0 * side * side * other * tensor.count
+        time = EXACT if _needs_float64(tensor.settings["rank_tolerance"]) else 1.0
+        return replace(joint, products=time * (joint.products + more), cubes=time * joint.cubes)
+
+    def dense_memory(self, tensor: TensorInputs) -> float:
+        if not _needs_float64(tensor.settings["rank_tolerance"]):
+            return super().dense_memory(tensor)
+        side, other = shared_lengths(tensor)
+        # Blocks in float64 take twice as much.
+        return BLOCK_BYTES + FIT_BYTES * side * other + TRIANGLE_BYTES * side**2
+
+
+def _needs_float64(rank_tolerance: float) -> bool:
+    return rank_tolerance < FLOAT32_TOLERANCE
+
+
+def _by_second_moment(root: Delta, delta: Delta, U: Tensor, s: Tensor) -> Tensor:
+    """Return diag(s)⁻²·Uᵀ·(R·Rᵀ)·D, [k, in], one input's part of the fit.
+
+    Args:
+        root: R, [out, in], whose second moment R·Rᵀ is the input's.
+        delta: D, [out, in].
+        U: [out, k], directions that the inputs share.
+        s: their singular values, [k, 1].
+    """
+    # Divided step by step: s² may be out of float32's range.
+    shared = root.T.project(root.project(U).div_(s).T).div_(s)
+    return delta.project(shared.T)

@@ -24,7 +24,8 @@ Merging: `merge_entries` merges `Entries` (`DeltaEntries`, `Coordinates` and oth
 Low rank: `truncate` and `kept_rank` (STAR), `compress` returns a `Compressed`, `shared_bases` of
 several deltas `SharedBases`.
 
-Precision: `exact_matmul`, `working_dtype`, `TIE`. Memory: `in_blocks_that_fit`.
+Precision: `exact_matmul`, `working_dtype`, `TIE`. Memory: `in_blocks_that_fit`, and `slices` of
+`STREAM_BLOCK` entries.
 """
 
 from mergekit_spectral.spectral.deltas import (
@@ -61,10 +62,12 @@ from mergekit_spectral.spectral.merging.merge_entries import (
 from mergekit_spectral.spectral.merging.thresholds import KeptRange
 from mergekit_spectral.spectral.numerics import (
     FLOATS,
+    STREAM_BLOCK,
     TIE,
     dtype_name,
     exact_matmul,
     in_blocks_that_fit,
+    slices,
     working_dtype,
 )
 from mergekit_spectral.spectral.projection import SharedBases, shared_bases
@@ -83,6 +86,7 @@ from mergekit_spectral.spectral.svd.triples import (
 
 __all__ = [
     "FLOATS",
+    "STREAM_BLOCK",
     "TIE",
     "Compressed",
     "Coordinates",
@@ -122,6 +126,7 @@ __all__ = [
     "relative_weights",
     "shared_bases",
     "singular_triples",
+    "slices",
     "truncate",
     "weighted_mean",
     "working_dtype",

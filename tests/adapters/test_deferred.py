@@ -49,15 +49,30 @@ def test_delta_is_computed_on_its_device(dtype: torch.dtype, with_base: bool):
         delta.add_to(base, 0.5, out)
         on_device = [
             *(block for _, block in delta.dense_columns()),
+            *(block for _, block in delta.scaled(0.5).dense_columns()),
             *(part.to_dense() for part in delta.matrices((2, 3, 5))),
             delta.T.to_dense(),
             delta.rows(slice(1, 3)).to_dense(),
             delta.columns(slice(1, 3)).to_dense(),
             delta.project(basis),
             delta.added_to(base, 0.5),
+            delta.scaled(0.5).to_dense(),
+            delta.scaled(0.5).T.project(basis[:5]),
             FactoredDelta(basis, basis[:5].T).added_to(base, 0.5),
         ]
     assert {tensor.device for tensor in on_device} == {META}
+
+
+def test_a_device_without_float64_leaves_it_to_the_cpu():
+    tuned, base = gaussian((6, 5), 2)
+    delta = DenseDelta(tuned.bfloat16(), base.bfloat16(), META).scaled(0.5)
+    exact = delta.in_float64()
+    assert (delta.device, delta.dtype) == (META, torch.float32)
+    assert (exact.device, exact.dtype) == (CPU, torch.float64)
+    expected = 0.5 * (tuned.bfloat16().double() - base.bfloat16().double())
+    assert torch.equal(exact.to_dense(), expected)
+    factors = FactoredDelta(torch.empty(6, 2, device=META), torch.empty(2, 5, device=META))
+    assert factors.scaled(0.5).device == META
 
 
 def test_single_entries_are_computed_on_their_device():

@@ -12,7 +12,7 @@ from mergekit_spectral.methods.costs import BLOCK_BYTES, TensorInputs, Work
 from mergekit_spectral.methods.mergekits_own import costs_of
 
 METHODS = ("drm", "star", "knots_ties", "iso", "tsvm", "actmat")
-SETTINGS = {"direction": "auto", "embeddings": "elementwise"}
+SETTINGS = {"direction": "auto", "embeddings": "elementwise", "rank_tolerance": 0.1}
 DENSE = TensorInputs(torch.Size((64, 256)), (None,) * 3, False, 2, False, SETTINGS)
 LORA = replace(DENSE, ranks=(4, 4, 8), in_factors=True)
 
@@ -68,6 +68,16 @@ def test_the_shared_side_decides():
     assert get("drm").count_work(DENSE).cubes == 64**3
     assert get("drm").count_work(vertical).cubes == 256**3
     assert get("star").count_work(vertical).cubes == 3 * 64**3
+
+
+@pytest.mark.parametrize("tensor", [DENSE, LORA], ids=["dense", "factors"])
+def test_actmat_in_float64_takes_more(tensor: TensorInputs):
+    exact = replace(tensor, settings={**SETTINGS, "rank_tolerance": 0.001})
+    fast, slow = (get("actmat").count_work(each) for each in (tensor, exact))
+    assert slow.products == 2 * fast.products
+    assert slow.decompositions == fast.decompositions
+    more = get("actmat").peak_memory(exact) - get("actmat").peak_memory(tensor)
+    assert (more > 0) == (tensor is DENSE)
 
 
 def test_mergekits_own_methods_are_passes_over_stacked_entries():

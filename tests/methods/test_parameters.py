@@ -78,6 +78,11 @@ def test_defaults():
         "renormalize": True,
     }
     assert defaults("star") == shared | {"eta": 40.0, "normalize": True}
+    assert defaults("actmat") == shared | {
+        "normalize": True,
+        "direction": "auto",
+        "rank_tolerance": 0.1,
+    }
     assert defaults("knots") == defaults("knots_ties")
     assert defaults("knots_dare_ties") == shared | {
         "direction": "horizontal",

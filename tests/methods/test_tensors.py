@@ -132,6 +132,16 @@ def test_each_expert_is_merged_as_one_matrix(method: str):
     assert torch.equal(merge(tensors, method), torch.stack(slices))
 
 
+@methods
+def test_experts_that_do_not_differ_from_the_base_stay(method: str):
+    tensors = inputs((3, 6, 8), torch.float32)
+    for tensor in tensors[1:]:
+        tensor[1] = tensors[0][1]
+    merged = merge(tensors, method)
+    assert torch.equal(merged[1], tensors[0][1])
+    assert merged.isfinite().all()
+
+
 @defined
 def test_convolutions_are_flattened_to_out_by_rest(method: str):
     tensors = inputs((6, 2, 2, 2))
@@ -189,7 +199,7 @@ def test_int8_mask_changes_nothing():
     assert torch.equal(plain, masked)
 
 
-@pytest.mark.parametrize("method", ["drm", "knots_ties"])
+@pytest.mark.parametrize("method", ["drm", "knots_ties", "actmat"])
 def test_coordinates_out_of_range_are_an_error(method: str):
     """The deltas are finite, but their products with singular vectors are not."""
     D = 4e34 * gaussian((48, 30), 1)[0].float()
@@ -252,10 +262,11 @@ def test_updates_below_float32s_normal_range(method: str, size: float):
         assert merged.norm() < 100 * size
 
 
+@pytest.mark.parametrize("method", ["star", "iso", "tsvm", "actmat"])
 @pytest.mark.parametrize("axis", [None, 0])
-def test_magnitude_of_weights_has_no_effect_on_star(axis: int | None):
+def test_magnitude_of_weights_has_no_effect(method: str, axis: int | None):
     tensors = inputs((6, 8))
     small, usual = (
-        merge(tensors, "star", axis, weight=[size, 2 * size, size]) for size in (1e-9, 1.0)
+        merge(tensors, method, axis, weight=[size, 2 * size, size]) for size in (1e-9, 1.0)
     )
     torch.testing.assert_close(small, usual)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from support.matrices import gaussian
@@ -70,6 +72,51 @@ def test_difference_in_blocks(dtype: torch.dtype, transposed: bool, divisor: int
     assert torch.equal(delta.to_dense(), D)
     assert not delta.is_zero()
     assert DenseDelta(tuned, tuned.clone()).is_zero()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("with_base", [True, False])
+@pytest.mark.parametrize("divisor", [1, 1 << 30])
+def test_scaled_difference_in_float64(dtype: torch.dtype, with_base: bool, divisor: int):
+    tuned, base = (matrix.to(dtype) for matrix in gaussian((6, 8), 2))
+    (basis,) = gaussian((6, 3), 1, seed=1)
+    D = -0.3 * (tuned.double() - base.double() if with_base else tuned.double())
+    plain = DenseDelta(tuned, base if with_base else None)
+    rows, columns = torch.tensor([0, 2, 2]), torch.tensor([1, 1, 7])
+    with smaller_blocks(divisor):
+        for delta in (plain.scaled(-0.6).in_float64().scaled(0.5), plain.in_float64().scaled(-0.3)):
+            assert delta.dtype == torch.float64
+            assert delta.tuned is tuned
+            close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
+            close(delta.to_dense(), D)
+            close(torch.cat([block.clone() for _, block in delta.dense_columns()], dim=1), D)
+            close(delta.T.to_dense(), D.T)
+            close(delta.rows(slice(1, 4)).to_dense(), D[1:4])
+            close(delta.columns(columns).to_dense(), D[:, columns])
+            close(delta.project(basis), basis.T @ D)
+            close(delta.projected_at(basis, rows, columns), (basis.T @ D)[rows, columns])
+            close(delta.projected_lengths(basis, rows[:2]), (basis.T @ D)[rows[:2]].norm(dim=1))
+            close(delta.column_norms, D.norm(dim=0))
+            close(torch.stack([m.to_dense() for m in delta.matrices((2, 3, 8))]), D.view(2, 3, 8))
+            close(delta.added_to(base, 2.0), base.double() + 2 * D)
+            close(linear_combination([delta, delta], [1.0, 0.5]).to_dense(), 1.5 * D)
+            assert not delta.is_zero()
+            assert delta.scaled(0.0).is_zero()
+            assert not delta.scaled(0.0).to_dense().any()
+
+
+def test_scaled_difference_keeps_its_working_dtype():
+    tuned, base = (matrix.bfloat16() for matrix in gaussian((6, 8), 2))
+    delta = DenseDelta(tuned, base).scaled(3.0)
+    assert delta.dtype == delta.T.dtype == delta.to_dense().dtype == torch.float32
+    torch.testing.assert_close(delta.to_dense(), 3 * (tuned.float() - base.float()))
+    assert DenseDelta(tuned, tuned.clone()).scaled(3.0).is_zero()
+
+
+def test_factors_in_float64(factored: FactoredDelta):
+    rounded = FactoredDelta(factored.B.float(), factored.A.float())
+    assert rounded.in_float64().dtype == torch.float64
+    assert torch.equal(rounded.in_float64().to_dense(), rounded.B.double() @ rounded.A.double())
 
 
 def low_rank(shape: tuple[int, int], rank: int, count: int) -> list[FactoredDelta]:

@@ -114,7 +114,7 @@ def _of_entries(method: str, deltas: list[torch.Tensor], **parameters: Any) -> t
     if method == "drm":
         parameters.pop("density", None)
         return reference.elementwise_drm(deltas, **parameters)
-    if method in ("star", "iso", "tsvm"):
+    if method in ("star", "iso", "tsvm", "actmat"):
         return _by_mergekit("task_arithmetic", deltas, **{"normalize": True, **parameters})
     return _by_mergekit(_inner(method), deltas, **parameters)
 

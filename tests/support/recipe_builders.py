@@ -7,7 +7,7 @@ from typing import Any
 from support.checkpoints import Family
 
 METHODS = ("drm", "knots_ties", "star", "iso", "tsvm", "actmat")
-"""One method of each of the three papers, for tests that apply to all of them."""
+"""One method of each paper, for tests that apply to all of them."""
 
 
 def recipe(method: str, family: Family, **parameters: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from reference import relative_error
 from support.matrices import gaussian
 from torch import Tensor
 
-from mergekit_spectral.methods import DRM, STAR, TSVM, Iso
+from mergekit_spectral.methods import DRM, STAR, TSVM, ACTMat, Iso
 from mergekit_spectral.spectral import (
     FactoredDelta,
     above_tolerance,
@@ -78,6 +78,9 @@ def test_merges_agree_with_the_definitions(
     own = {"weights": weights, "rank_tolerance": 0.01}
     assert relative_error(iso, reference.iso(exact, **own)) < 1e-4
     assert relative_error(tsvm, reference.tsvm(exact, share=2.0, **own)) < 1e-4
+    actmat = ACTMat().merge_matrices(deltas, settings | {"rank_tolerance": 0.1}).to_dense()
+    own |= {"direction": "horizontal", "rank_tolerance": 0.1}
+    assert relative_error(actmat, reference.actmat(exact, **own)) < 1e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)
