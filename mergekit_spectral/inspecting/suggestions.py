@@ -55,11 +55,15 @@ BEST_SCALES: dict[str, dict[bool, dict[int, tuple[float, ...]]]] = {
     },
     "iso": {
         True: {2: (0.4, 1, 1), 5: (0.4, 0.4), 10: (0.2,)},
-        False: {2: (1, 1.7), 5: (1.7, 1.7), 10: (0.7,)},
+        False: {2: (1, 1.7), 5: (1.7, 1.7, 1.7), 10: (0.7,)},
     },
     "tsvm": {
         True: {2: (0.4, 1, 1), 5: (0.2, 1), 10: (0.2,)},
-        False: {2: (1.7,), 5: (1.7,)},
+        False: {2: (1.7,), 5: (1, 1.7, 1.7), 10: (1.7,)},
+    },
+    "actmat": {
+        True: {5: (0.2, 0.7)},
+        False: {5: (1, 1, 1), 10: (1,)},
     },
 }
 """The best λ of each measured merge (docs/choosing.md, "Which λ").
