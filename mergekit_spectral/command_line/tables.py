@@ -1,13 +1,46 @@
-"""Print tables: with rules on a terminal, as Markdown into a pipe."""
+"""Print tables and answers: with rules on a terminal, as Markdown into a pipe."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import Literal
 
+import click
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+LEAST = " " * 16
+"""Words are not wrapped to columns that are narrower than this."""
+
+
+def print_answers(headline: str, answers: Iterable[tuple[str, str]]) -> None:
+    """Print a sentence and the answers to questions below it: aligned on a terminal.
+
+    Args:
+        headline: the sentence.
+        answers: a question of a word or two and its answer, in Markdown, of which a terminal leaves
+            out the backticks.
+    """
+    console = Console()
+    if not console.is_terminal:
+        click.echo(f"{headline}\n")
+        for question, answer in answers:
+            click.echo(f"- {question}: {answer}")
+        click.echo()
+        return
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for question, answer in answers:
+        grid.add_row(question, Text(answer.replace("`", "")))
+    console.print(Text(headline.replace("`", ""), style="bold"))
+    console.print()
+    console.print(grid)
+    console.print()
 
 
 def print_table(
@@ -19,24 +52,90 @@ def print_table(
 ) -> None:
     """Print a table: ruled on a terminal, Markdown in a pipe.
 
+    Names and numbers are never broken. A table that is too wide for the terminal even with its
+    words wrapped is printed as one block for each row.
+
     Args:
         title: the table's heading.
         header: the columns' names.
         rows: as many cells each, in Markdown, of which a terminal leaves out the backticks.
-        words: which columns hold words rather than numbers.
+        words: which columns hold words rather than numbers. The first column holds names.
         notes: lines to print after it.
     """
     console = Console()
-    piped = not console.is_terminal
-    if piped:  # it has no width, and rich would cut lines to 80
-        console = Console(width=1000)
-    table = Table(title=title, box=box.MARKDOWN if piped else box.HEAVY_HEAD, title_justify="left")
-    for name in header:
-        table.add_column(name, justify="left" if name in words else "right", no_wrap=piped)
-    for row in rows:
-        table.add_row(*(escape(cell if piped else cell.replace("`", "")) for cell in row))
-    console.print(table)
+    rows = list(rows)
+    if not console.is_terminal:
+        # A pipe has no width, and rich would cut lines to 80.
+        _print_ruled(Console(width=1000), title, header, rows, words, box.MARKDOWN)
+    else:
+        title = title.replace("`", "")
+        rows = [[cell.replace("`", "") for cell in row] for row in rows]
+        if _table_width(_widths(header, rows, words)) <= console.width:
+            _print_ruled(console, title, header, rows, words, box.HEAVY_HEAD)
+        else:
+            _print_blocks(console, title, header, rows)
     for line in notes:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     if notes:  # else Markdown would run them into what follows
         console.print()
+
+
+def _print_ruled(
+    console: Console,
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    words: Collection[str],
+    style: box.Box,
+) -> None:
+    piped = style is box.MARKDOWN
+    table = Table(title=title, box=style, title_justify="left")
+    widths = _widths(header, rows, words)
+    whole = [max(cell_len(row[n]) for row in (header, *rows)) for n in range(len(header))]
+    tight = _table_width(whole) > console.width
+    for number, name in enumerate(header):
+        fixed = tight and (number == 0 or name not in words)
+        justify: Literal["left", "right"] = "left" if name in words else "right"
+        # Headings may be broken between their words where cells may not be.
+        width = widths[number] if fixed else None
+        table.add_column(name, justify=justify, no_wrap=piped, width=width)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+
+
+def _print_blocks(
+    console: Console, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    """Print each row as a block: its name, and below it the other cells with their columns."""
+    console.print(title, style="italic", highlight=False, markup=False)
+    for row in rows:
+        console.print()
+        console.print(row[0], style="bold", highlight=False, markup=False, soft_wrap=True)
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, cell in zip(header[1:], row[1:], strict=True):
+            if cell:
+                grid.add_row(f"  {name}", Text(cell))
+        console.print(grid)
+    console.print()
+
+
+def _table_width(widths: Sequence[int]) -> int:
+    """Return the width of a table with rules, given those of its columns."""
+    return sum(widths) + 3 * len(widths) + 1
+
+
+def _widths(
+    header: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[str]
+) -> list[int]:
+    """Return the least width of each column: of a cell, or of a word in columns of words."""
+    widths = []
+    for number, name in enumerate(header):
+        cells = [row[number] for row in rows]
+        if number and name in words:
+            cells = [max(LEAST, word, key=cell_len) for cell in cells for word in cell.split()]
+        parts = [*cells, *name.split()]
+        widths.append(max(map(cell_len, parts), default=0))
+    return widths
