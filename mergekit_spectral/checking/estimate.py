@@ -36,7 +36,7 @@ class Costs:
         free_bytes: free bytes on the disk that the merged model goes to.
         memory: memory at its peak.
         decompositions: number of matrices that are decomposed.
-        seconds: estimated duration.
+        seconds: estimated duration on an idle machine.
     """
 
     parameters: int

@@ -1,13 +1,18 @@
-"""How long a merge takes: its operations, at speeds measured in a second.
+"""How long a merge takes on an idle machine: its operations, at speeds measured in a second.
 
 The operations are a method's own count. mergekit's own methods are passes over entries alone, at
 the speed of a measured merge of a small tensor.
+
+Speeds are measured in CPU time, so that they do not depend on what else the machine does. If it is
+busy, they are measured on smaller matrices, because that takes longer then, and in one thread,
+because threads that wait for one another use CPU time. What several threads gain is assumed then.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 
@@ -23,7 +28,15 @@ from mergekit.merge_methods.base import (
 from mergekit_spectral.methods.costs import Work
 
 ENTRIES = 1 << 19
+FEW_ENTRIES = 1 << 17
 SIDE = 1024
+SMALL_SIDE = 384
+PARALLEL = {"products": 1.0, "cubes": 0.5, "entries": 0.5}
+"""Share of each kind of work that several threads do together (assumed if the machine is busy)."""
+BUSY = 1.5
+"""A machine is busy if work takes at least this many times as long as its CPU time."""
+PATIENCE = 0.5
+"""Seconds after which some work is not timed again."""
 DISK_BYTES = 5e8
 """Bytes that are read or written in a second by a disk that is not cached (assumed)."""
 COPY_SECONDS = 4.0
@@ -32,7 +45,7 @@ COPY_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class Speeds:
-    """What this machine does in a second.
+    """What this machine does in a second when it is idle.
 
     Attributes:
         products: multiplications in float32 matrix products.
@@ -46,7 +59,7 @@ class Speeds:
 
 
 def estimate_seconds(work: Work, speeds: Speeds, moved: int, copies: int) -> float:
-    """Estimate how long a merge takes, without the start of Python.
+    """Estimate how long a merge takes on an idle machine, without the start of Python.
 
     Args:
         work: its operations.
@@ -67,24 +80,54 @@ def measure_speeds(method: MergeMethod, inputs: int) -> Speeds:
         method: the method whose speed in merging entries is measured.
         inputs: the number of inputs that it merges, without a base.
     """
+    products, cubes, busy = _matrix_speeds()
+    count = FEW_ENTRIES if busy else ENTRIES
     others = int(method.spec.contract.base in (BasePolicy.REQUIRED, BasePolicy.OPTIONAL))
-    vectors = [torch.randn(ENTRIES) for _ in range(inputs + others)]
+    vectors = [torch.randn(count) for _ in range(inputs + others)]
     group = TensorGroup.from_tensors(vectors, base_index=0 if others else None)
     parameters = _parameters(method, inputs, others)
-    products, cubes = _matrix_speeds()
-    entries = inputs * ENTRIES / _time(lambda: method((group,), parameters=parameters), times=1)
-    return Speeds(products, cubes, entries)
+    with _one_thread() if busy else nullcontext():
+        taken = _time(lambda: method((group,), parameters=parameters), times=1)
+    gain = _gain("entries") if busy else 1.0
+    return Speeds(products, cubes, gain * inputs * count / taken.idle)
 
 
 @cache
-def _matrix_speeds() -> tuple[float, float]:
-    """Measure multiplications in a product, and n³ in an eigendecomposition, per second."""
-    a = torch.randn(SIDE, SIDE)
+def _matrix_speeds() -> tuple[float, float, bool]:
+    """Measure multiplications in a product, and n³ in an eigendecomposition, per second.
+
+    Returns:
+        The two speeds, and whether the machine is busy.
+    """
+    with _one_thread():
+        product, eigen = _matrix_times(SMALL_SIDE)
+    if product.is_busy or eigen.is_busy:
+        products, cubes = SMALL_SIDE**3 / product.idle, SMALL_SIDE**3 / eigen.idle
+        return _gain("products") * products, _gain("cubes") * cubes, True
+    product, eigen = _matrix_times(SIDE)
+    return SIDE**3 / product.idle, SIDE**3 / eigen.idle, False
+
+
+def _gain(kind: str) -> float:
+    """Return how many times as fast some work is in all threads as in one (Amdahl's law)."""
+    share = PARALLEL[kind]
+    return 1 / (1 - share + share / torch.get_num_threads())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
+
+
+def _matrix_times(side: int) -> tuple[Taken, Taken]:
+    a = torch.randn(side, side)
     gram = a.double() @ a.double().T
-    return (
-        SIDE**3 / _time(lambda: a @ a),
-        SIDE**3 / _time(lambda: torch.linalg.eigh(gram)),
-    )
+    return _time(lambda: a @ a), _time(lambda: torch.linalg.eigh(gram))
 
 
 def _parameters(method: MergeMethod, inputs: int, others: int) -> dict[str, object]:
@@ -99,12 +142,43 @@ def _parameters(method: MergeMethod, inputs: int, others: int) -> dict[str, obje
     return values
 
 
-def _time(work: Callable[[], object], times: int = 3) -> float:
-    """Return the shortest time of some work, in seconds, after one run that is not timed."""
+@dataclass(frozen=True)
+class Taken:
+    """How long some work took.
+
+    Attributes:
+        idle: seconds that it would take on an idle machine.
+        wall: seconds that it took.
+    """
+
+    idle: float
+    wall: float
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether other programs took much of the time."""
+        return self.wall >= BUSY * self.idle
+
+
+def _time(work: Callable[[], object], times: int = 3) -> Taken:
+    """Time some work after one run that is not timed, and return the shortest times.
+
+    Work that takes more than `PATIENCE` is timed less often, and at least once.
+    """
+    start = time.perf_counter()
+    taken = [_time_once(work)]
+    while len(taken) <= times and time.perf_counter() - start < PATIENCE:
+        taken.append(_time_once(work))
+    timed = taken[1:] or taken
+    return Taken(min(each.idle for each in timed), min(each.wall for each in timed))
+
+
+def _time_once(work: Callable[[], object]) -> Taken:
+    wall, own, all_threads = time.perf_counter(), time.thread_time(), time.process_time()
     work()
-    best = float("inf")
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - start)
-    return best
+    # This thread does its share of what runs in several threads, and all that does not. A library
+    # whose threads leave it waiting is as fast as all of them together, at best.
+    own = time.thread_time() - own
+    all_threads = time.process_time() - all_threads
+    idle = max(own, all_threads / torch.get_num_threads(), 1e-9)
+    return Taken(idle, time.perf_counter() - wall)

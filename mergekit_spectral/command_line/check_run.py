@@ -81,7 +81,8 @@ def _print(recipe: Path, report: Report) -> None:
 def _costs(method: str | None, costs: Costs) -> Iterator[str]:
     yield (
         f"{method}, {costs.parameters / 1e6:,.1f} million parameters in {costs.tensors} tensors, "
-        f"{costs.decompositions} decompositions; about {_duration(costs.seconds)} on this machine."
+        f"{costs.decompositions} decompositions; about {_duration(costs.seconds)} on this machine "
+        "when it is idle."
     )
     yield (
         f"reads {gigabytes(costs.input_bytes)}, writes {gigabytes(costs.output_bytes)}; the disk "
