@@ -43,9 +43,10 @@ def inspect(
     allow_crimes: bool,
     trust_remote_code: bool,
 ) -> None:
-    """Show where the inputs of RECIPE agree or conflict, and suggest parameters to start from.
+    """Decide from the inputs of RECIPE which to merge, with which method and parameters.
 
-    Writes report.json, plots and index.html, one page that contains all of them.
+    Prints the verdict and the recommended recipe. Writes report.json, recommended.yml, plots and
+    index.html, one page that contains all of them.
 
     \b
     Examples:

@@ -11,7 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mergekit_spectral.inspecting.inspection import Inspection
-from mergekit_spectral.inspecting.plots import Plot
+from mergekit_spectral.inspecting.plots import DECIDING, Plot
+from mergekit_spectral.inspecting.plots.style import DARK
 from mergekit_spectral.inspecting.suggestions import suggestions
 from mergekit_spectral.inspecting.summary import (
     PerInput,
@@ -24,6 +25,7 @@ from mergekit_spectral.inspecting.summary import (
     worst_conflicts,
 )
 from mergekit_spectral.inspecting.takeaways import takeaways
+from mergekit_spectral.inspecting.verdict import Verdict
 
 CONFLICTS = 8
 """Maximum number of conflicting pairs in the table."""
@@ -42,8 +44,22 @@ HEADER = (
 )
 
 
-def write_page(inspection: Inspection, plots: Sequence[Plot], path: Path) -> None:
-    """Write the page. It needs no other file and no network."""
+def write_page(
+    inspection: Inspection,
+    verdict: Verdict,
+    recipe: str | None,
+    plots: Sequence[Plot],
+    path: Path,
+) -> None:
+    """Write the page. It needs no other file and no network.
+
+    Args:
+        inspection: the inspection.
+        verdict: the decision at the top of the page.
+        recipe: text of the recommended recipe; None if there is nothing to merge.
+        plots: the plots, in the page's order.
+        path: path of the page.
+    """
     environment = Environment(
         loader=PackageLoader("mergekit_spectral.inspecting", ""),
         autoescape=True,
@@ -53,21 +69,25 @@ def write_page(inspection: Inspection, plots: Sequence[Plot], path: Path) -> Non
     page = environment.get_template("page.html.jinja").render(
         title=f"{inspection.recipe}: {len(inspection.inputs)} inputs of {inspection.method}",
         facts=_facts(inspection),
+        verdict=verdict,
+        recipe=recipe,
         takeaways=takeaways(inspection),
         suggestions=suggestions(inspection),
-        plots=[
-            {
-                "title": plot.title,
-                "text": plot.text,
-                "data": base64.b64encode(plot.path.read_bytes()).decode(),
-            }
-            for plot in plots
-        ],
+        method=inspection.method,
+        deciding=[_embedded(plot) for plot in plots if plot.path.stem in DECIDING],
+        others=[_embedded(plot) for plot in plots if plot.path.stem not in DECIDING],
+        dark=DARK,
         conflicts=conflict_rows(inspection),
         header=HEADER,
         rows=input_rows(inspection),
     )
     path.write_text(page, encoding="utf-8")
+
+
+def _embedded(plot: Plot) -> dict[str, str]:
+    images = {"light": plot.path.read_bytes(), "dark": plot.dark}
+    encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
+    return {"title": plot.title, "text": plot.text, **encoded}
 
 
 def conflict_rows(inspection: Inspection) -> list[tuple[str, str, str]]:

@@ -17,6 +17,9 @@ from mergekit_spectral.inspecting.weights import WeightReport
 MANY_PAIRS = 6
 """Maximum number of pairs for which each pair has its own column in values by layer."""
 
+MERGED = 0.9
+"""Share of an input's squared norm that weights of low rank must have in merged adapters."""
+
 Array = npt.NDArray[np.float64]
 PerInput = Callable[[WeightReport], Sequence[float | None]]
 """A function that returns one of a weight's values for each input, None where it has none."""
@@ -131,6 +134,93 @@ def total_norms(inspection: Inspection) -> Array:
     norms += [other.norms for other in inspection.others]
     total: Array = np.sqrt(np.nansum(np.square(np.asarray(norms, dtype=float)), axis=0))
     return total
+
+
+def total_cosines(inspection: Inspection) -> Array:
+    """Return the cosine of each pair's whole updates of matrices, [T, T].
+
+    It is NaN for an input that changes no matrix.
+    """
+    count = len(inspection.inputs)
+    products = np.zeros((count, count))
+    for weight in inspection.weights:
+        norms = np.nan_to_num(np.asarray(weight.norms, dtype=float))
+        own = np.nan_to_num(np.asarray(weight.cosines, dtype=float))
+        np.fill_diagonal(own, 1)
+        products += own * np.outer(norms, norms)
+    totals = np.sqrt(products.diagonal())
+    totals[totals == 0] = np.nan
+    cosines: Array = products / np.outer(totals, totals)
+    return cosines
+
+
+def relative_sizes(inspection: Inspection) -> Array | None:
+    """Return the norm of each input's update divided by that of the base's same matrices, [T].
+
+    Returns:
+        The ratios; None if the base was not read.
+    """
+    updates, bases = [], []
+    for weight in inspection.weights:
+        pairs = zip(weight.norms, weight.relative_norms or (), strict=False)
+        base = next((norm / ratio for norm, ratio in pairs if norm and ratio), None)
+        if base is not None:
+            updates.append(weight.norms)
+            bases.append([base if norm is not None else np.nan for norm in weight.norms])
+    if not bases:
+        return None
+    squares = [np.nansum(np.square(np.asarray(x, dtype=float)), axis=0) for x in (updates, bases)]
+    sizes: Array = np.sqrt(squares[0] / np.maximum(squares[1], 1e-300))
+    return sizes
+
+
+def adapter_ranks(inspection: Inspection) -> list[int | None]:
+    """Return the rank of each input that is a LoRA adapter merged into a checkpoint, else None.
+
+    Such an input's updates have few directions and rounding errors, in weights with nearly its
+    whole squared norm. The rank is the largest one of these weights.
+    """
+    found: list[int | None] = []
+    for number in range(len(inspection.inputs)):
+        low = total = 0.0
+        ranks = [0]
+        for weight in inspection.weights:
+            norm, rounding = weight.norms[number], weight.roundings[number]
+            if norm and rounding is not None:
+                total += norm**2
+                if rounding.is_low_rank(norm, weight.shape):
+                    low += norm**2
+                    ranks.append(rounding.rank)
+        found.append(max(ranks) if low > 0 and low >= MERGED * total else None)
+    return found
+
+
+def full_fine_tunes(inspection: Inspection) -> list[bool]:
+    """Return for each input whether it has updates of matrices that are not of low rank.
+
+    Adapters are not, whether they are read in factors or were merged into a checkpoint.
+    """
+    merged = adapter_ranks(inspection)
+    return [
+        not inspection.lora
+        and merged[number] is None
+        and any(weight.ranks[number] == min(weight.shape) for weight in inspection.weights)
+        for number in range(len(inspection.inputs))
+    ]
+
+
+def rounding_shares(inspection: Inspection) -> Array:
+    """Return the share of rounding errors in the squared norm of each input's update, [T].
+
+    It is 0 for adapters that are read in factors.
+    """
+    count = len(inspection.inputs)
+    noise, total = np.zeros(count), np.zeros(count)
+    for weight in inspection.weights:
+        total += np.nan_to_num(np.square(np.asarray(weight.norms, dtype=float)))
+        noise += [0.0 if each is None else each.noise**2 for each in weight.roundings]
+    shares: Array = np.minimum(1, noise / np.maximum(total, 1e-300))
+    return shares
 
 
 def mean_rank(inspection: Inspection) -> float:

@@ -65,7 +65,7 @@ def _describe_idle(inspection: Inspection) -> str:
     if not idle:
         return ""
     among = "none of the inspected tensors" if inspection.left_out else "nothing"
-    return f"{_join(idle)} change{'s' if len(idle) == 1 else ''} {among}."
+    return f"{join(idle)} change{'s' if len(idle) == 1 else ''} {among}."
 
 
 def _describe_sizes(inspection: Inspection) -> str:
@@ -234,8 +234,9 @@ def _describe_unchanged(inspection: Inspection) -> str:
     return f"No input changes {count} tensor{'s' if count > 1 else ''}: {names}{others}."
 
 
-def _join(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def join(names: Sequence[str]) -> str:
+    """Return names as in "a, b and c"."""
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def _lowest_pair(pairs: Array, inspection: Inspection) -> str:

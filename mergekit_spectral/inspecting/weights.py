@@ -17,6 +17,7 @@ from mergekit_spectral.inspecting.measures import (
     stable_rank,
 )
 from mergekit_spectral.inspecting.pruned_rows import PrunedRows, pruned_shares
+from mergekit_spectral.inspecting.rounding import Rounding, compare_with_rounding
 from mergekit_spectral.methods import parameters, shared_side
 from mergekit_spectral.spectral import (
     Delta,
@@ -66,6 +67,8 @@ class WeightReport:
         effective_ranks: effective ranks, see `effective_rank`.
         stable_ranks: stable ranks, see `stable_rank`.
         kept_ranks: ranks that STAR keeps, by η.
+        roundings: comparisons with the rounding of the weights, see `compare_with_rounding`; also
+            None for adapters that are read in factors.
         cosines: cosines of the updates as vectors.
         overlap_out: overlaps of the leading subspaces of the output space, of at most `SUBSPACE`
             dimensions.
@@ -91,6 +94,7 @@ class WeightReport:
     effective_ranks: Values
     stable_ranks: Values
     kept_ranks: dict[int, tuple[int | None, ...]]
+    roundings: tuple[Rounding | None, ...]
     cosines: Pairs
     overlap_out: Pairs
     overlap_in: Pairs
@@ -148,6 +152,7 @@ def inspect_weight(
         effective_ranks=positions.each([round(effective_rank(s), 2) for s in spectra]),
         stable_ranks=positions.each([round(stable_rank(s), 2) for s in spectra]),
         kept_ranks={eta: positions.each([kept_rank(s, eta) for s in spectra]) for eta in ETAS},
+        roundings=positions.each(list(map(compare_with_rounding, positions.changes, spectra))),
         cosines=positions.pairs(products / torch.outer(norms, norms).clamp(min=1e-300)),
         overlap_out=positions.pairs(_overlaps([space.left for space in spaces])),
         overlap_in=positions.pairs(_overlaps([space.right for space in spaces])),

@@ -21,6 +21,17 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Family:
 
 
 @pytest.fixture(scope="session")
+def gentle_llama(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """Three fine-tunes of a Llama in float32, whose weights have changed by about 5%."""
+    folder, base = tmp_path_factory.mktemp("gentle-llama"), checkpoints.llama()
+    base.save_pretrained(folder / "base")
+    tuned = tuple(folder / f"tuned-{seed}" for seed in (1, 2, 3))
+    for seed, path in enumerate(tuned, start=1):
+        checkpoints.fine_tuned(base, seed, size=0.001).save_pretrained(path)
+    return Family(folder / "base", tuned)
+
+
+@pytest.fixture(scope="session")
 def llama_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Family:
     """Three fine-tunes of a Llama in bfloat16."""
     base = checkpoints.llama().to(torch.bfloat16)

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from markupsafe import escape
 from mergekit.options import MergeOptions
 from safetensors.torch import load, load_file, save_file
 from support import checkpoints, hub
@@ -224,7 +225,8 @@ def test_adapters_on_other_weights(tmp_path: Path, recwarn: pytest.WarningsRecor
     family = Family(tmp_path / "base", (tmp_path / "1", tmp_path / "2"))
     result = run(write(lora_recipe(family), tmp_path), "--out", tmp_path / "report")
     assert result.exit_code == 0, result.output
-    assert "all inputs change 0, and only one input changes 6" in result.output
+    report = (tmp_path / "report" / "report.json").read_text()
+    assert "all inputs change 0, and only one input changes 6" in report
     assert "nan" not in result.output
     assert "Warning" not in result.output
     assert not list((tmp_path / "report").glob("pairs*.png"))
@@ -369,10 +371,10 @@ def test_folders_that_cannot_be_written_to(name: str, llama: Family, tmp_path: P
 
 
 @pytest.fixture(scope="module")
-def reported(llama: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reported(gentle_llama: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe and its report."""
     folder = tmp_path_factory.mktemp("reported")
-    recipe = write(plain_recipe("drm", Family(llama.base, llama.tuned[:2])), folder)
+    recipe = write(plain_recipe("drm", Family(gentle_llama.base, gentle_llama.tuned[:2])), folder)
     assert run(recipe, "--out", folder / "report").exit_code == 0
     return folder
 
@@ -407,7 +409,7 @@ def test_killed_at_any_moment(reported: Path, tmp_path: Path, monkeypatch: pytes
         """Take seconds less than drawing."""
         names = sorted(name for name in whole if name.endswith(".png"))
         return [
-            plots.Plot(Path(shutil.copy(reported / "report" / name, folder)), name, "")
+            plots.Plot(Path(shutil.copy(reported / "report" / name, folder)), name, "", b"")
             for name in names
         ]
 
@@ -433,7 +435,7 @@ def test_killed_at_any_moment(reported: Path, tmp_path: Path, monkeypatch: pytes
     assert len(pages) > 20
 
 
-@pytest.mark.parametrize("name", ["index.html", "report.json", "pairs.png"])
+@pytest.mark.parametrize("name", ["index.html", "report.json", "recommended.yml", "pairs.png"])
 def test_other_files_are_not_overwritten(name: str, llama: Family, tmp_path: Path):
     out = tmp_path / "report"
     out.mkdir()
@@ -460,14 +462,15 @@ def test_updates_beyond_float32(scale: float, lora: Family, tmp_path: Path):
         assert not (tmp_path / "report" / "index.html").exists()
 
 
-def test_plots_of_another_recipe_are_removed(llama: Family, tmp_path: Path):
-    recipe = plain_recipe("drm", llama)
+def test_plots_of_another_recipe_are_removed(gentle_llama: Family, tmp_path: Path):
+    recipe = plain_recipe("drm", gentle_llama)
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "mine.png").write_text("")
     for count, there in ((2, True), (1, False)):
         own = {**recipe, "models": recipe["models"][:count]}
         assert run(write(own, tmp_path), "--out", tmp_path / "report").exit_code == 0
         assert (tmp_path / "report" / "pairs.png").exists() is there
+        assert (tmp_path / "report" / "recommended.yml").exists() is there
     assert (tmp_path / "report" / "mine.png").exists()
 
 
@@ -476,14 +479,17 @@ def run(*arguments: object) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["full", "lora"])
-def test_the_report(kind: str, llama: Family, lora: Family, tmp_path: Path):
-    recipe = plain_recipe("drm", llama) if kind == "full" else lora_recipe(lora)
+def test_the_report(kind: str, gentle_llama: Family, lora: Family, tmp_path: Path):
+    recipe = plain_recipe("drm", gentle_llama) if kind == "full" else lora_recipe(lora)
     result = run(write(recipe, tmp_path), "--out", tmp_path / "report")
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     page = (tmp_path / "report" / "index.html").read_text()
     pictures = sorted((tmp_path / "report").glob("*.png"))
     assert [picture.stem for picture in pictures] == [
+        "balance",
+        "cosines",
+        "directions",
         "effective-ranks",
         "kept-ranks",
         "norm-shares",
@@ -497,13 +503,21 @@ def test_the_report(kind: str, llama: Family, lora: Family, tmp_path: Path):
     ]
     assert {picture.stem for picture in pictures} == set(plots.NAMES)
     assert all(picture.read_bytes().startswith(PNG) for picture in pictures)
-    assert page.count("data:image/png;base64,") == len(pictures)
+    # Each plot has a light and a dark version.
+    assert page.count("data:image/png;base64,") == 2 * len(pictures)
     assert "http" not in re.sub(r"data:image/png;base64,[^\"]*", "", page)
-    for sentence in report["takeaways"]:
-        assert f"- {sentence}" in result.output
+    assert report["takeaways"]
     assert report["suggestions"]
+    verdict = report["verdict"]
+    assert result.output.lstrip().startswith(verdict["headline"])
+    for answer in verdict["answers"]:
+        assert f"- {answer['question']}: {answer['answer']}. {answer['reason']}" in result.output
+    recommended = (tmp_path / "report" / "recommended.yml").read_text()
+    assert yaml.safe_load(recommended)["merge_method"] == verdict["changes"]["method"]
+    assert all(f"    {line}\n" in result.output for line in recommended.splitlines())
     for name in ("tuned-1", "tuned-2") if kind == "full" else ("adapter-1", "adapter-2"):
-        assert f"<td>{name}</td>" in page
+        assert f'<td class="words">{name}</td>' in page
+    assert escape(recommended) in page
 
 
 def test_one_input(llama: Family, tmp_path: Path):

@@ -3,52 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from support.inspections import SHAPE, dense, inspection, low_rank
 from support.matrices import gaussian, orthogonal
-from torch import Tensor
 
-from mergekit_spectral.inspecting.inspection import Inspection
 from mergekit_spectral.inspecting.page import input_rows
-from mergekit_spectral.inspecting.suggestions import BEST_SCALES, suggestions
+from mergekit_spectral.inspecting.suggestions import BEST_SCALES, RECOMMENDED, suggestions
 from mergekit_spectral.inspecting.summary import mean_over_weights, mean_pairs, worst_conflicts
 from mergekit_spectral.inspecting.takeaways import takeaways
-from mergekit_spectral.inspecting.weights import inspect_weight
-from mergekit_spectral.spectral import Delta, DenseDelta, FactoredDelta
-
-SHAPE = (40, 56)
-
-
-def inspection(*weights: Sequence[Delta], lora: bool = False) -> Inspection:
-    count = len(weights[0])
-    found = (
-        inspect_weight(f"model.layers.{number}.mlp.up_proj.weight", deltas, 100.0)
-        for number, deltas in enumerate(weights)
-    )
-    inputs = tuple(f"lab/input-{name}" for name in "abcdefgh"[:count])
-    return Inspection(
-        recipe="recipe.yml",
-        method="drm",
-        base="lab/base",
-        inputs=inputs,
-        lora=lora,
-        weights=tuple(weight for weight in found if weight),
-        others=(),
-        unchanged=("model.norm.weight",),
-        left_out=(),
-    )
-
-
-def dense(*matrices: Tensor) -> list[Delta]:
-    return [DenseDelta(matrix.float()) for matrix in matrices]
-
-
-def low_rank(*pairs: tuple[Tensor, Tensor]) -> list[Delta]:
-    return [FactoredDelta(B.float(), A.float()) for B, A in pairs]
 
 
 def test_inputs_of_equal_size_and_orthogonal():
@@ -91,13 +57,15 @@ def test_one_of_two_inputs_is_an_outlier():
     ("method", "count", "lora", "scale"),
     [
         ("drm", 3, True, [("1.7", "with two adapters of a small model, 0.7 to 1.7 was best")]),
-        ("iso", 7, True, [("0.4", "with five adapters of a small model, 0.4 was best")]),
+        ("iso", 7, True, [("0.4", "For five adapters, tuning chose λ = 0.4 in both")]),
+        ("iso", 4, True, [("1", "For four adapters, `iso` kept 83%")]),
         ("ties", 8, True, [("0.4", "with ten adapters of a small model, 0.4 was best")]),
         ("iso", 4, False, [("1.7", "with five full fine-tunes of a small model, 1.7 was best")]),
         ("star", 8, False, [("1", "with ten full fine-tunes of a small model, 1 was best")]),
         ("tsvm", 8, False, [("1.7", "with ten full fine-tunes of a small model, 1.7 was best")]),
-        ("actmat", 5, False, [("1", "with five full fine-tunes of a small model, 1 was best")]),
+        ("actmat", 5, False, [("1", "For five full fine-tunes")]),
         ("actmat", 2, True, []),
+        ("tsvm", 8, True, [("0.2", "with ten adapters of a small model, 0.2 was best")]),
         ("breadcrumbs", 3, False, []),
     ],
 )
@@ -142,6 +110,23 @@ def test_best_lambdas_agree_with_the_docs():
             for name, *cells in rows[: len(BEST_SCALES)]
         }
         assert chosen == {method: best[lora] for method, best in BEST_SCALES.items()}
+
+
+def test_recommendations_agree_with_the_docs():
+    text = (Path(__file__).parents[2] / "docs" / "choosing.md").read_text()
+    _, _, text = text.partition("## In short")
+    rows = re.findall(r"^\| (?:two to four|five or more) [^|]*\| ([^|]*) \|", text, re.M)
+    few, many, few_full, many_full = rows
+    by_lora = {
+        lora: {size: (each.method, each.scale) for size, each in sizes.items()}
+        for lora, sizes in RECOMMENDED.items()
+    }
+    assert few == "`iso`, `lambda: 1.0`"
+    assert many.startswith("`iso`, `lambda: 0.4` for five and 0.2 for ten")
+    assert few_full == "`tsvm`, `lambda: 1.0`"
+    assert many_full == "`actmat`, `lambda: 1.0`"
+    assert by_lora[True] == {2: ("iso", 1.0), 5: ("iso", 0.4), 10: ("iso", 0.2)}
+    assert by_lora[False] == {2: ("tsvm", 1.0), 5: ("actmat", 1.0), 10: ("actmat", 1.0)}
 
 
 def test_effective_rank_is_compared_with_the_full_rank():

@@ -207,8 +207,10 @@ def _new(family: str, architecture: str, **config: object) -> PreTrainedModel:
     return model_class(getattr(transformers, f"{family}Config")(**config))
 
 
-def fine_tuned(base: PreTrainedModel, seed: int, decay: float = 1.0) -> PreTrainedModel:
-    """Return a copy of `base` with noise added to every weight.
+def fine_tuned(
+    base: PreTrainedModel, seed: int, decay: float = 1.0, size: float = 0.02
+) -> PreTrainedModel:
+    """Return a copy of `base` with noise added to every weight, by default as large as the weights.
 
     The noise in each row is `decay` times as large as in the row before. With a decay below 1, the
     deltas have singular values of very different sizes.
@@ -217,7 +219,7 @@ def fine_tuned(base: PreTrainedModel, seed: int, decay: float = 1.0) -> PreTrain
     model = copy.deepcopy(base)
     with torch.no_grad():
         for weight in model.parameters():
-            noise = 0.02 * torch.randn(weight.shape, generator=generator)
+            noise = size * torch.randn(weight.shape, generator=generator)
             rows = decay ** torch.arange(len(weight))
             noise *= rows.view(-1, *[1] * (weight.ndim - 1))
             weight.add_(noise.to(weight.dtype))

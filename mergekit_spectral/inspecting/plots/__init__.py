@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from mergekit_spectral.inspecting.inspection import Inspection
+from mergekit_spectral.inspecting.plots.deciding import draw_deciding
 from mergekit_spectral.inspecting.plots.heat_maps import draw_heat_maps
 from mergekit_spectral.inspecting.plots.histograms import draw_pruned_rows
 from mergekit_spectral.inspecting.plots.pairs import draw_pairs, draw_pairs_by_layer
 from mergekit_spectral.inspecting.plots.spectra import draw_spectra
-from mergekit_spectral.inspecting.plots.style import Plot
+from mergekit_spectral.inspecting.plots.style import Plot, small_fonts
 from mergekit_spectral.inspecting.summary import inputs_changing
 
-__all__ = ["Plot", "draw_inspection"]
+__all__ = ["DECIDING", "NAMES", "Plot", "draw_inspection"]
 
+DECIDING = ("balance", "cosines", "directions")
+"""Names of the plots behind the verdict, which the page shows first."""
 NAMES = (
+    *DECIDING,
     "sizes",
     "effective-ranks",
     "stable-ranks",
@@ -33,10 +37,12 @@ def draw_inspection(inspection: Inspection, folder: Path) -> list[Plot]:
     """Draw all plots, and return them in the order in which the page shows them."""
     if not inspection.weights:
         return []
-    plots = [*draw_heat_maps(inspection, folder), draw_spectra(inspection, folder)]
-    if max(inputs_changing(inspection)) > 1:
-        by_layer = draw_pairs_by_layer(inspection, folder)
-        plots += [draw_pairs(inspection, folder), *filter(None, [by_layer])]
-    if len(inspection.inputs) > 1:
-        plots.append(draw_pruned_rows(inspection, folder))
+    with small_fonts():
+        plots = [*draw_deciding(inspection, folder), *draw_heat_maps(inspection, folder)]
+        plots.append(draw_spectra(inspection, folder))
+        if max(inputs_changing(inspection)) > 1:
+            by_layer = draw_pairs_by_layer(inspection, folder)
+            plots += [draw_pairs(inspection, folder), *filter(None, [by_layer])]
+        if len(inspection.inputs) > 1:
+            plots.append(draw_pruned_rows(inspection, folder))
     return plots

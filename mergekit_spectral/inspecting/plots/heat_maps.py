@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from mergekit_spectral.inspecting.inspection import Inspection
-from mergekit_spectral.inspecting.plots.style import SCALE, Plot, color_range, label_layers, save
+from mergekit_spectral.inspecting.plots.style import (
+    LINE,
+    SCALE,
+    Plot,
+    color_range,
+    label_layers,
+    new_figure,
+    save,
+    wrapped,
+)
 from mergekit_spectral.inspecting.summary import (
     Grid,
     PerInput,
@@ -16,6 +23,9 @@ from mergekit_spectral.inspecting.summary import (
     short_names,
 )
 from mergekit_spectral.inspecting.weights import DENSITY
+
+KINDS = 10
+"""Maximum number of kinds of weight for which two panels are side by side."""
 
 
 def draw_heat_maps(inspection: Inspection, folder: Path) -> list[Plot]:
@@ -79,20 +89,17 @@ def draw_heat_maps(inspection: Inspection, folder: Path) -> list[Plot]:
     for name, title, text, value, drawn in wanted:
         cells = lay_out_grid(inspection, value)
         if drawn and cells is not None:
-            plots.append(Plot(folder / f"{name}.png", title, text))
-            _draw(cells, inspection, title, plots[-1].path)
+            path = folder / f"{name}.png"
+            plots.append(Plot(path, title, text, _draw(cells, inspection, path)))
     return plots
 
 
-def _draw(cells: Grid, inspection: Inspection, title: str, path: Path) -> None:
+def _draw(cells: Grid, inspection: Inspection, path: Path) -> bytes:
     """Draw one panel for each input, with layers as rows and kinds of weight as columns."""
     names = short_names(inspection.inputs)
-    across = min(len(names), 4)
+    across = min(len(names), 2 if len(cells.kinds) <= KINDS else 1)
     down = -(-len(names) // across)
-    width = 1.6 + across * max(1.8, 0.32 * len(cells.kinds))
-    height = 1.6 + down * max(2.2, min(4.5, 0.13 * len(cells.layers) + 1.2))
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(title)
+    figure = new_figure(1.0 + down * max(1.6, min(3.5, 0.1 * len(cells.layers) + 0.9)))
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     low, high = color_range(cells.values)
     image = None
@@ -100,19 +107,21 @@ def _draw(cells: Grid, inspection: Inspection, title: str, path: Path) -> None:
         image = panel.imshow(
             values, aspect="auto", cmap=SCALE, vmin=low, vmax=high, interpolation="nearest"
         )
-        panel.set_title(name, fontsize=9)
+        panel.set_title(wrapped(name, LINE // 2 * (3 - across)))
         panel.set_xticks(
             range(len(cells.kinds)),
             cells.kinds,
             rotation=60,
             ha="right",
-            fontsize=8,
+            rotation_mode="anchor",
         )
         label_layers(panel, cells.layers)
     for panel in panels.flat[len(names) :]:
         panel.set_visible(False)
+    for panel in panels.flat[max(0, len(names) - across) : len(names)]:
+        panel.tick_params(labelbottom=True)  # also above the panels that are not visible
     for row in panels:
         row[0].set_ylabel("layer")
     assert image is not None
-    figure.colorbar(image, ax=panels, shrink=0.8)
-    save(figure, path)
+    figure.colorbar(image, ax=panels, location="bottom", shrink=0.8, aspect=40)
+    return save(figure, path)

@@ -6,11 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from mergekit_spectral.inspecting.inspection import Inspection
-from mergekit_spectral.inspecting.plots.style import Plot, legend_below, line_style, save
+from mergekit_spectral.inspecting.plots.style import (
+    Plot,
+    legend_below,
+    line_style,
+    new_figure,
+    save,
+)
 from mergekit_spectral.inspecting.pruned_rows import BINS, PrunedRows
 from mergekit_spectral.inspecting.summary import short_names
 from mergekit_spectral.inspecting.weights import DENSITY, WeightReport
@@ -18,35 +23,35 @@ from mergekit_spectral.inspecting.weights import DENSITY, WeightReport
 
 def draw_pruned_rows(inspection: Inspection, folder: Path) -> Plot:
     """Draw the histograms of the pruned shares of rows."""
-    figure = Figure(figsize=(9.5, 4), layout="constrained")
-    figure.suptitle(f"Rows that DRM prunes at density {DENSITY:g}")
-    panels = figure.subplots(1, 2, sharey=True)
+    names = short_names(inspection.inputs)
+    figure = new_figure(4.6, names)
+    panels = figure.subplots(2, 1, sharex=True)
     panel_values: list[tuple[str, Callable[[WeightReport], Sequence[PrunedRows | None]]]] = [
         ("without renormalization", lambda w: w.pruned_unrenormalized),
         ("with renormalization", lambda w: w.pruned),
     ]
     shares = (np.arange(BINS) + 0.5) / BINS
     for panel, (title, value) in zip(panels, panel_values, strict=True):
-        for number, name in enumerate(short_names(inspection.inputs)):
+        for number, name in enumerate(names):
             found = [value(weight)[number] for weight in inspection.weights]
             histograms = [rows.histogram for rows in found if rows is not None]
             shown = np.mean(histograms, axis=0) if histograms else np.full(BINS, np.nan)
-            panel.plot(shares, shown, label=name, markevery=4, **line_style(number))
+            panel.plot(shares, shown, label=name, markevery=4, markersize=4, **line_style(number))
         panel.axvline(1 - DENSITY, color="black", linestyle=":", linewidth=1)
-        panel.set_title(title, fontsize=10)
-        panel.set(xlabel="share of a row's entries that is pruned", xlim=(0, 1))
+        panel.set_title(title)
+        panel.set(ylabel="share of an input's rows", xlim=(0, 1))
+        panel.set_ylim(bottom=0)
         panel.xaxis.set_major_formatter(PercentFormatter(1, 0))
         panel.yaxis.set_major_formatter(PercentFormatter(1, 0))
         panel.grid(alpha=0.3)
-    panels[0].set(ylabel="share of an input's rows")
-    panels[0].set_ylim(bottom=0)
+    panels[-1].set_xlabel("share of a row's entries that is pruned")
     legend_below(figure, panels[0])
     path = folder / "pruned.png"
-    save(figure, path)
     return Plot(
         path,
-        "Pruning",
+        f"Rows that DRM prunes at density {DENSITY:g}",
         "A row is one joint direction of one input. Rows at 100% have no effect on the merge. The "
         "dotted line is the share that is pruned of all rows together. Renormalization is meant to "
         "bring all rows close to it.",
+        save(figure, path),
     )

@@ -7,11 +7,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from mergekit_spectral.inspecting.inspection import Inspection
-from mergekit_spectral.inspecting.plots.style import Plot, legend_below, line_style, save
+from mergekit_spectral.inspecting.plots.deciding import mean_spectrum
+from mergekit_spectral.inspecting.plots.style import (
+    Plot,
+    legend_below,
+    line_style,
+    new_figure,
+    save,
+)
 from mergekit_spectral.inspecting.summary import mean_over_weights, short_names
 from mergekit_spectral.inspecting.weights import ETAS, WeightReport
 
@@ -19,41 +25,35 @@ from mergekit_spectral.inspecting.weights import ETAS, WeightReport
 def draw_spectra(inspection: Inspection, folder: Path) -> Plot:
     """Draw the inputs' mean spectra, and the mean kept ranks by η."""
     names = short_names(inspection.inputs)
-    figure = Figure(figsize=(9.5, 4), layout="constrained")
-    figure.suptitle("Singular values of the updates, and ranks that STAR keeps")
-    left, right = figure.subplots(1, 2)
+    figure = new_figure(4.6, names)
+    upper, lower = figure.subplots(2, 1)
     shares = np.linspace(0, 1, 40)
     ranks = np.array([mean_over_weights(inspection, partial(_kept, eta=eta)) for eta in ETAS])
     for number, name in enumerate(names):
-        curves = [
-            np.interp(shares, np.linspace(0, 1, len(spectrum)), spectrum)
-            for spectrum in (weight.spectra[number] for weight in inspection.weights)
-            if spectrum is not None and len(spectrum) > 1
-        ]
-        style = line_style(number)
-        if curves:
-            mean = np.exp(np.mean(np.log(np.maximum(curves, 1e-6)), axis=0))
-            left.plot(shares, mean, label=name, markevery=6, **style)
-        right.plot(ETAS, ranks[:, number], label=name, **style)
-    left.set(
+        style = {"markersize": 4, **line_style(number)}
+        curve = mean_spectrum(inspection, number, shares)
+        if curve is not None:
+            upper.plot(shares, curve, label=name, markevery=6, **style)
+        lower.plot(ETAS, ranks[:, number], label=name, **style)
+    upper.set(
         xlabel="position in the spectrum, as a share of all",
-        ylabel="singular value / largest singular value",
+        ylabel="singular value / largest",
         yscale="log",
     )
-    left.xaxis.set_major_formatter(PercentFormatter(1, 0))
-    right.set(xlabel="η, % of the nuclear norm", ylabel="directions kept", xticks=ETAS)
-    right.set_ylim(bottom=0)
-    for panel in (left, right):
+    upper.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    lower.set(xlabel="η, % of the nuclear norm", ylabel="directions kept", xticks=ETAS)
+    lower.set_ylim(bottom=0)
+    for panel in (upper, lower):
         panel.grid(alpha=0.3)
-    legend_below(figure, right)
+    legend_below(figure, lower)
     path = folder / "spectra.png"
-    save(figure, path)
     return Plot(
         path,
-        "Spectra",
-        "Left: how fast the singular values decrease, as the mean over all weights. Right: the "
+        "Singular values, and ranks that STAR keeps",
+        "Above: how fast the singular values decrease, as the mean over all weights. Below: the "
         "number of directions that STAR keeps at each η. Where the line is flat, η has little "
         "effect.",
+        save(figure, path),
     )
 
 
