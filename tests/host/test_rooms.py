@@ -32,6 +32,7 @@ ORDER = (
     "__init__",
     "checking",
     "inspecting",
+    "tuning",
     "demo",
     "command_line",
 )

@@ -1,0 +1,1 @@
+"""Find the parameters of a merge on the user's own examples."""
