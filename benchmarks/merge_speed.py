@@ -18,7 +18,6 @@ from benchmarks.options import (
     DTYPES,
     POSITIVE,
     SETS,
-    Listed,
     Shape,
     direction_option,
     json_option,
@@ -26,6 +25,7 @@ from benchmarks.options import (
     plot_option,
     runs_option,
 )
+from mergekit_spectral.command_line.option_types import Listed
 
 if TYPE_CHECKING:
     from benchmarks.cases import Result

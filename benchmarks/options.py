@@ -4,40 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    ParamType = click.ParamType[Any]
-else:  # which is not generic before click 8.3
-    ParamType = click.ParamType
-
+from mergekit_spectral.command_line.option_types import Listed, ParamType
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Listed(ParamType):
-    """A list with commas between.
-
-    Args:
-        each: the type of one value.
-    """
-
-    def __init__(self, each: ParamType):
-        self.each = each
-        self.name = f"{each.name},..."
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
-        one = self.each.get_metavar(param, ctx)
-        return f"{one or self.each.name.upper()},..."
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[Any]:
-        if isinstance(value, list):
-            return value
-        return [self.each.convert(part.strip(), param, ctx) for part in value.split(",")]
 
 
 class Shape(ParamType):

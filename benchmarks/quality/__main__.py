@@ -16,11 +16,12 @@ from pathlib import Path
 
 import click
 
-from benchmarks.options import POSITIVE, F, Listed, plot_option
+from benchmarks.options import POSITIVE, F, plot_option
 from benchmarks.quality.checkpoints import ENVIRONMENT_VARIABLE, default_folder
 from benchmarks.quality.merging.methods import METHODS
 from benchmarks.quality.merging.plan import SIZES, SUBSETS
 from benchmarks.quality.training.settings import KINDS, Kind
+from mergekit_spectral.command_line.option_types import Listed
 
 RESULTS = Path(__file__).parent / "results"
 

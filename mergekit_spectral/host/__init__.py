@@ -30,8 +30,9 @@ What is done with a recipe for one of our methods:
 - `recipe_check`: find a recipe's method; refuse a recipe before any model is touched.
 - `run_merge`: what happens around mergekit's `run_merge`.
 - `adapter_merge`: merge adapters into one adapter, without the base's weights.
+- `whole_merges`: merges by mergekit into a folder, and tensors on disk in its format.
 
-This subpackage imports `spectral`, `adapters`, `methods` and `recipe`. `checking`, `inspecting` and
-`command_line` import it. They import from mergekit itself only the types of recipes, options
+This subpackage imports `spectral`, `adapters`, `methods` and `recipe`. `checking`, `inspecting`,
+`tuning` and `command_line` import it. They import from mergekit itself only the types of recipes, options
 and merge methods; `tests/host/test_rooms.py` has the list.
 """

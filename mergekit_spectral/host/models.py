@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,6 +202,22 @@ def read_configuration(
             f"{config.architectures!r}."
         )
     return config, config.architectures[0]
+
+
+def fingerprint_files(models: Iterable[OpenedModel]) -> str:
+    """Return a digest that differs if a file of a model, or its configuration, has changed.
+
+    Files are compared by path, size and time of the last change.
+    """
+    digest = hashlib.sha256()
+    for model in models:
+        configs = [model.checkpoint.folder / "config.json"]
+        if model.adapter_files:
+            configs.append(model.adapter_files.weights.parent / CONFIG_NAME)
+        for file in (*model.files, *configs):
+            state = file.stat()
+            digest.update(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
+    return digest.hexdigest()
 
 
 def _find_adapter_files(path: ModelPath, recipe_folder: Path) -> AdapterFiles:

@@ -68,6 +68,10 @@ NAMES: dict[str, tuple[str, ...]] = {
         "SaveTensor.tensor_name",
         "SaveTensor.tensor_task",
     ),
+    "mergekit.io.tensor_writer": (
+        "TensorWriter.finalize",
+        "TensorWriter.save_tensor",
+    ),
     "mergekit.merge": ("_model_out_config", "run_merge"),
     "mergekit.merge_methods": ("get", "registered_methods"),
     "mergekit.merge_methods.base": (

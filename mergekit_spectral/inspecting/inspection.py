@@ -12,10 +12,9 @@ from mergekit.options import MergeOptions
 from pydantic import TypeAdapter
 
 from mergekit_spectral import __version__
-from mergekit_spectral.adapters.adapter_files import CONFIG_NAME
 from mergekit_spectral.checking.checks import plan_inspection
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.models import lend_opened_files
+from mergekit_spectral.host.models import fingerprint_files, lend_opened_files
 from mergekit_spectral.host.plan import PlannedMerge, PlannedTensor
 from mergekit_spectral.inspecting.inputs import (
     SkippedTensor,
@@ -198,13 +197,7 @@ def _fingerprint(recipe: Path, merge: PlannedMerge) -> str:
     """Return a digest that differs if the recipe, a model's file or this program has changed."""
     digest = hashlib.sha256(recipe.read_bytes())
     digest.update(f"{__version__} {TypeAdapter(TensorReport).json_schema()}".encode())
-    for model in merge.models.values():
-        configs = [model.checkpoint.folder / "config.json"]
-        if model.adapter_files:
-            configs.append(model.adapter_files.weights.parent / CONFIG_NAME)
-        for file in (*model.files, *configs):
-            state = file.stat()
-            digest.update(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
+    digest.update(fingerprint_files(merge.models.values()).encode())
     return digest.hexdigest()
 
 

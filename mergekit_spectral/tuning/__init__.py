@@ -1,1 +1,15 @@
-"""Find the parameters of a merge on the user's own examples."""
+"""Find the λ, the density and the method that fit a user's models, on the user's examples.
+
+- `data_files`, `examples`: data files, and what is in them.
+- `scoring`: how well a model predicts examples.
+- `candidates`: the recipes that are compared.
+- `updates`: their merged updates Δ, made once and kept on disk.
+- `models`: base + s·Δ for any s, in the memory of one model.
+- `scorer`, `record`: scores of settings, each made once.
+- `search`: which scales and candidates are scored, within a budget.
+- `choice`: which of them is taken, and whether it is better than the recipe.
+- `tuner`: the search for one recipe; `options` and `results` are what it takes and gives.
+- `tune`: reads the recipe, its models and the examples, and runs the tuner.
+
+Every method here ends in base + λ·Δ, where Δ does not depend on λ. So one merge serves all λ.
+"""

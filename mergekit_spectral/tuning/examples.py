@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.tuning.data_files import (
@@ -27,7 +27,16 @@ Kind = Literal["answers", "choices", "text"]
 
 Role = Literal["system", "user", "assistant", "tool"]
 
-E = TypeVar("E", bound="Example")
+
+class HasDigest(Protocol):
+    """What can be split by its content."""
+
+    @property
+    def digest(self) -> str:
+        """A hash of the content, in hexadecimal."""
+
+
+E = TypeVar("E", bound=HasDigest)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def test_a_parameter_that_must_be_given():
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("knotties", "did you mean knots_ties?"), ("xyzzy", "there are arcee_fusion, ")],
+    [("knotties", "did you mean knots_ties?"), ("xyzzy", "there are actmat, ")],
 )
 def test_no_such_method(name: str, told: str):
     result = CliRunner().invoke(main, ["methods", name])

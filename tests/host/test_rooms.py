@@ -52,6 +52,7 @@ MERGEKIT = {
     "host": ("mergekit",),
     "checking": ABOVE_HOST,
     "inspecting": ABOVE_HOST,
+    "tuning": ABOVE_HOST,
     "command_line": ABOVE_HOST,
 }
 """Which of mergekit's modules, with all below them, a room may import. No other room may any."""

@@ -1,0 +1,121 @@
+"""What a tuning found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mergekit_spectral.tuning.choice import Difference, Kind, Objective, Values
+from mergekit_spectral.tuning.scorer import Setting
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """A setting on one data set.
+
+    Attributes:
+        value: mean likelihood of the answers or of the right choices, or 1 / perplexity.
+        error: its standard error.
+        accuracy: share of right answers; None for text.
+    """
+
+    value: float
+    error: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A setting on all data sets.
+
+    Attributes:
+        name: of the setting.
+        scale: λ, or the factor of λ; None for the base and for inputs alone.
+        examples: number of examples of each set, if not all.
+        value: of the objective.
+        error: its standard error.
+        sets: by data set.
+    """
+
+    name: str
+    scale: float | None
+    examples: int | None
+    value: float
+    error: float
+    sets: tuple[SetResult, ...]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a tuning found.
+
+    Attributes:
+        recipe: name of the recipe's file.
+        sets: names of the data sets.
+        examples: number of examples of each set: to choose by, and to report on.
+        inputs: by set, the name of the input that it is normalized by, or None.
+        objective: mean or worst.
+        scales_lambda: whether scales are factors of the recipe's λ.
+        searched: all settings that were scored, on the examples that they are chosen by.
+        recipe_setting: name of the setting that is the recipe itself.
+        best: name of the setting that was the best where settings are chosen.
+        limits: the smallest and the largest scale that were searched.
+        chosen: name of the setting that is taken: the recipe itself if nothing is better by more
+            than noise.
+        gain_when_chosen: by how much the best setting is above the recipe on the examples that it
+            was chosen by.
+        gain: by how much the chosen setting is above the recipe on the other examples.
+        results: on the other examples: of the base, the inputs alone, the recipe, and the chosen
+            setting.
+        changes: what `tuned.yml` changes in the recipe, by the key.
+        cut: number of examples that are longer than what is read of them.
+        seconds: that the tuning took.
+    """
+
+    recipe: str
+    sets: tuple[str, ...]
+    examples: tuple[tuple[int, int], ...]
+    inputs: tuple[str | None, ...]
+    objective: Kind
+    scales_lambda: bool
+    searched: tuple[Result, ...]
+    recipe_setting: str
+    best: str
+    limits: tuple[float, float]
+    chosen: str
+    gain_when_chosen: Difference
+    gain: Difference
+    results: tuple[Result, ...]
+    changes: Mapping[str, object]
+    cut: int
+    seconds: float
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether something else than the recipe is taken."""
+        return self.chosen != self.recipe_setting
+
+
+def result(
+    setting: Setting,
+    objective: Objective,
+    scores: Sequence[Values],
+    examples: int | None = None,
+    accuracies: Sequence[float | None] | None = None,
+) -> Result:
+    """Return a setting's result from its scores, one array [items] for each set."""
+    return Result(
+        name=setting.name,
+        scale=setting.scale if setting.candidate else None,
+        value=objective.value(scores),
+        error=objective.error(scores),
+        examples=examples,
+        sets=tuple(
+            SetResult(value=value, error=error, accuracy=accuracy)
+            for value, error, accuracy in zip(
+                *objective.sets_with_errors(scores),
+                accuracies or [None] * len(scores),
+                strict=True,
+            )
+        ),
+    )

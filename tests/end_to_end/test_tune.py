@@ -1,0 +1,280 @@
+"""`mergekit-spectral tune` on tiny models: what it chooses, its files, and that it continues."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+from peft import PeftModel
+from support import checkpoints
+from support.answers import write_answers
+from support.checkpoints import Family
+from support.interrupted import killed_at
+from support.recipe_builders import recipe
+from transformers import AutoModelForCausalLM
+
+from mergekit_spectral.command_line.main import main
+from mergekit_spectral.tuning import scorer
+
+HEAD = "# My recipe.\n"
+
+
+def run(*arguments: Any) -> Result:
+    return CliRunner().invoke(main, ["tune", *map(str, arguments)])
+
+
+def tuned(*arguments: Any) -> str:
+    result = run(*arguments)
+    if result.exit_code:
+        raise AssertionError(result.output) from result.exception
+    return result.output
+
+
+def write(recipe: dict[str, Any], folder: Path) -> Path:
+    path = folder / "recipe.yml"
+    path.write_text(HEAD + yaml.safe_dump(recipe, sort_keys=False))
+    return path
+
+
+def report(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "report.json").read_text())
+    return found
+
+
+def settings(out: Path) -> set[str]:
+    return {one["name"] for one in report(out)["searched"]}
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """A base and two adapters with an effect on its answers, each with examples of its own."""
+    folder, base = tmp_path_factory.mktemp("tune"), checkpoints.llama()
+    base.save_pretrained(folder / "base")
+    checkpoints.write_tokenizer(folder / "base")
+    targets = ["q_proj", "v_proj", "up_proj", "down_proj"]
+    paths = []
+    for seed in (1, 2):
+        path = checkpoints.write_adapter(folder / f"adapter-{seed}", base, seed, targets, rank=3)
+        loaded = AutoModelForCausalLM.from_pretrained(folder / "base")
+        adapted = PeftModel.from_pretrained(loaded, path)
+        write_answers(folder / f"task-{seed}.jsonl", adapted)
+        paths.append(path)
+    return Family(folder / "base", tuple(paths))
+
+
+@pytest.fixture
+def data(family: Family) -> list[str]:
+    folder = family.base.parent
+    return [f"--data={folder}/task-{number}.jsonl={number}" for number in (1, 2)]
+
+
+def adapters(method: str, family: Family, **values: Any) -> dict[str, Any]:
+    models = [{"model": f"{family.base}+{path}"} for path in family.tuned]
+    return {**recipe(method, family, **values), "models": models}
+
+
+def test_a_wrong_lambda_is_corrected(family: Family, data: list[str], tmp_path: Path):
+    own = adapters("task_arithmetic", family, weight=1.0, **{"lambda": 3.0})
+    path, out = write({**own, "merge_method": "knots_task_arithmetic"}, tmp_path), tmp_path / "out"
+    output = tuned(path, *data, "--out", out)
+    text = (out / "tuned.yml").read_text()
+    values = yaml.safe_load(text)
+    assert values["parameters"]["lambda"] < 2
+    assert text.startswith("# Tuned by mergekit-spectral on task-1 (12) and task-2 (12): ")
+    assert HEAD in text
+    changed = {**own["parameters"], "lambda": values["parameters"]["lambda"]}
+    assert values == {**own, "merge_method": "knots_task_arithmetic", "parameters": changed}
+    found = report(out)
+    assert found["changes"] == {"parameters.lambda": values["parameters"]["lambda"]}
+    assert found["gain_when_chosen"]["mean"] > 2 * found["gain_when_chosen"]["error"]
+    assert found["examples"] == [[6, 6], [6, 6]]
+    by_name = {one["name"]: one for one in found["results"]}
+    assert next(iter(by_name)) == "base"
+    assert len(by_name) == 5  # and two inputs, the recipe, the chosen setting
+    assert by_name[found["chosen"]]["value"] > by_name[found["recipe_setting"]]["value"]
+    assert f"Take {found['chosen']}" in output
+    assert not list(out.glob("work-*"))
+
+
+def test_scores_are_shares_of_the_inputs_own(family: Family, data: list[str], tmp_path: Path):
+    out = tmp_path / "out"
+    tuned(write(adapters("drm", family), tmp_path), *data, "--out", out, "--lambda=1:1")
+    for number, path in enumerate(family.tuned):
+        (own,) = [one for one in report(out)["results"] if one["name"].endswith(path.name)]
+        assert own["sets"][number]["value"] == pytest.approx(own["sets"][number]["value"])
+    assert report(out)["inputs"] == [f"{family.base}+{path}" for path in family.tuned]
+
+
+def test_methods_and_densities_are_compared(family: Family, data: list[str], tmp_path: Path):
+    out = tmp_path / "out"
+    path = write(adapters("drm", family, density=0.5), tmp_path)
+    tuned(path, *data, "--out", out, "--methods=drm,ties,star", "--density=0.3,1", "--lambda=1:1")
+    assert settings(out) == {
+        f"{candidate} at λ = 1"
+        for candidate in (
+            "drm",
+            *(f"{method}, density {density}" for method in ("drm", "ties") for density in (0.3, 1)),
+            "star",
+        )
+    }
+
+
+def test_weights(family: Family, data: list[str], tmp_path: Path):
+    """Only the first task counts, so its input gets a larger share."""
+    own = adapters("knots_task_arithmetic", family, weight=0.5)
+    out = tmp_path / "out"
+    tuned(write(own, tmp_path), data[0], "--out", out, "--weights", "--lambda=1:1")
+    weights = [
+        model["parameters"]["weight"]
+        for model in yaml.safe_load((out / "tuned.yml").read_text())["models"]
+    ]
+    assert weights[0] > weights[1]
+
+
+def test_full_models_and_text(tmp_path: Path):
+    base = checkpoints.llama()
+    family = checkpoints.write_family(tmp_path, base, 2)
+    checkpoints.write_tokenizer(family.base)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "one.txt").write_text("abcdefghij" * 30)
+    out = tmp_path / "out"
+    path = write(recipe("ties", family, weight=1.0), tmp_path)
+    output = tuned(path, "--text", tmp_path / "text", "--out", out, "--lambda=0.5:2")
+    found = report(out)
+    assert found["sets"] == ["text"]
+    assert found["results"][0]["value"] == pytest.approx(1)  # text is compared to the base
+    assert "--lora-merge-cache" not in output
+    assert len(settings(out)) >= 3
+
+
+def test_a_recipe_that_cannot_be_improved_is_kept(family: Family, data: list[str], tmp_path: Path):
+    out = tmp_path / "out"
+    path = write(adapters("drm", family), tmp_path)
+    output = tuned(path, *data, "--out", out, "--lambda=1:1")
+    assert "Keep the recipe as it is" in output
+    assert report(out)["changes"] == {}
+    text = (out / "tuned.yml").read_text()
+    assert yaml.safe_load(text) == yaml.safe_load(path.read_text())
+
+
+def test_a_tuning_that_was_stopped_continues(
+    family: Family, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = write(adapters("drm", family), tmp_path)
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
+    arguments = [path, *data, "--density=0.3,1"]
+    tuned(*arguments, "--out", undisturbed)
+    assert killed_at(100, out, lambda: tuned(*arguments, "--out", out))
+    before = len((out / "scores.jsonl").read_text().splitlines())
+    assert before > 3
+    scored = []
+    score = scorer.score
+    monkeypatch.setattr(scorer, "score", lambda *a: scored.append(1) or score(*a))
+    tuned(*arguments, "--out", out)
+    times = ("seconds",)
+    same = [
+        {k: v for k, v in report(each).items() if k not in times} for each in (undisturbed, out)
+    ]
+    assert same[0] == same[1]
+    assert (out / "tuned.yml").read_bytes() == (undisturbed / "tuned.yml").read_bytes()
+    assert len(scored) < len((undisturbed / "scores.jsonl").read_text().splitlines())
+
+
+def test_the_same_seed_gives_the_same(family: Family, data: list[str], tmp_path: Path):
+    path = write(adapters("dare_ties", family, weight=1.0), tmp_path)
+    chosen = []
+    for name in ("one", "two"):
+        out = tmp_path / name
+        tuned(path, *data, "--out", out, "--seed=7", "--density=0.5", "--lambda=0.7:1.5")
+        chosen.append({**report(out), "seconds": 0})
+    assert chosen[0] == chosen[1]
+
+
+def test_merge_with_the_tuned_values(family: Family, data: list[str], tmp_path: Path):
+    own = adapters("knots_task_arithmetic", family, weight=1.0, **{"lambda": 3.0})
+    out, merged = tmp_path / "out", tmp_path / "merged"
+    tuned(write(own, tmp_path), *data, "--out", out, "--merge", merged)
+    model = AutoModelForCausalLM.from_pretrained(merged)
+    assert all(bool(weight.isfinite().all()) for weight in model.parameters())
+    card = (merged / "README.md").read_text()
+    assert "Tuned by mergekit-spectral on task-1 (12)" in card
+
+
+def test_no_time(family: Family, data: list[str], tmp_path: Path):
+    """Then the recipe itself is all that was scored."""
+    out = tmp_path / "out"
+    path = write(adapters("drm", family), tmp_path)
+    output = tuned(path, *data, "--out", out, "--budget=0.001s", "--methods=star,drm")
+    assert "Keep the recipe as it is" in output
+    assert settings(out) == {"drm at λ = 1"}
+
+
+def test_weights_of_many_inputs(family: Family, data: list[str], tmp_path: Path):
+    own = adapters("drm", family)
+    folder = family.base.parent
+    for seed in range(3, 7):
+        path = folder / f"adapter-{seed}"
+        checkpoints.write_adapter(path, checkpoints.llama(), seed, ["q_proj"])
+        own["models"].append({"model": f"{family.base}+{path}"})
+    result = run(write(own, tmp_path), *data, "--weights", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "has 6 inputs" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give examples with --data, or text with --text"),
+        (["--data=nowhere.jsonl"], "nowhere.jsonl not found"),
+        (["--data=empty.jsonl"], "empty.jsonl is empty"),
+        (["--data=task-1.jsonl=3"], "the recipe has no input 3"),
+        (["--data=task-1.jsonl", "--lambda=3:1"], "'3:1' is not a range of positive numbers"),
+        (["--data=task-1.jsonl", "--budget=3"], "'3' is not a time such as 90s, 30m or 2h"),
+        (["--data=task-1.jsonl", "--methods=drn"], "did you mean drm?"),
+        (["--data=task-1.jsonl", "--device=nowhere"], "`--device` nowhere cannot be used"),
+        (["--data=one.jsonl"], "one.jsonl has one example, and two are needed"),
+    ],
+)
+def test_errors_are_one_sentence(
+    arguments: list[str],
+    message: str,
+    family: Family,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "task-1.jsonl").write_bytes((family.base.parent / "task-1.jsonl").read_bytes())
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "one.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
+    result = run(write(adapters("drm", family), tmp_path), *arguments)
+    assert result.exit_code in (1, 2)
+    assert isinstance(result.exception, SystemExit)
+    assert message in " ".join(result.output.split())
+    assert not (tmp_path / "tuned" / "tuned.yml").exists()
+
+
+def test_a_base_without_a_tokenizer(family: Family, tmp_path: Path):
+    checkpoints.llama().save_pretrained(tmp_path / "base")
+    own = recipe("drm", Family(tmp_path / "base", (family.base,)))
+    result = run(write(own, tmp_path), f"--data={family.base.parent}/task-1.jsonl")
+    assert result.exit_code == 1
+    assert "has no tokenizer that transformers can load" in " ".join(result.output.split())
+
+
+def test_a_model_that_does_not_fit(
+    family: Family, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
+    result = run(write(adapters("drm", family), tmp_path), *data, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "does not fit into the memory of cpu; use `--dtype bfloat16`" in " ".join(
+        result.output.split()
+    )
