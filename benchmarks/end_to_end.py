@@ -218,7 +218,7 @@ def _medians(runs: list[Run]) -> Run:
 @click.option("--rank", default=16, show_default=True, help="Of LoRA inputs.")
 @click.option("--dtype", default="bfloat16", show_default=True, help="Of model and merge.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--methods", default="ties,knots_ties,drm,star,iso,tsvm", show_default=True)
+@click.option("--methods", default="ties,knots_ties,drm,star,iso,tsvm,actmat", show_default=True)
 @click.option(
     "--direction",
     type=click.Choice(["horizontal", "vertical", "auto"]),

@@ -37,7 +37,7 @@ def main() -> None:
 
 
 @main.command()
-@methods_option("ties,task_arithmetic,drm,knots_ties,star,iso,tsvm")
+@methods_option("ties,task_arithmetic,drm,knots_ties,star,iso,tsvm,actmat")
 @click.option("--set", "set_name", type=click.Choice(SETS), help="Shapes by name. Default: small.")
 @click.option("--shapes", type=Listed(Shape()), help="Shapes [out]x[in], besides --set or instead.")
 @click.option(
@@ -154,7 +154,7 @@ def run(
 
 
 @main.command()
-@methods_option("ties,drm,knots_ties,star,iso,tsvm")
+@methods_option("ties,drm,knots_ties,star,iso,tsvm,actmat")
 @click.option("--max-inputs", type=POSITIVE, default=8, show_default=True, help="T goes from 1.")
 @click.option(
     "--max-width", type=POSITIVE, default=4096, show_default=True, help="Width goes from 256."

@@ -45,6 +45,11 @@ def tsvm(deltas: Sequence[Tensor], _direction: str, dtype: torch.dtype) -> Tenso
     return reference.tsvm(deltas, dtype=dtype)
 
 
+def actmat(deltas: Sequence[Tensor], direction: str, dtype: torch.dtype) -> Tensor:
+    """Merge with ACTMat."""
+    return reference.actmat(deltas, direction=direction, dtype=dtype)
+
+
 DEFINITIONS: dict[str, Definition] = {
     "drm": drm,
     "knots": knots_ties,
@@ -52,5 +57,6 @@ DEFINITIONS: dict[str, Definition] = {
     "star": star,
     "iso": iso,
     "tsvm": tsvm,
+    "actmat": actmat,
 }
 """By the methods' names in recipes."""

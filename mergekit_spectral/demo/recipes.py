@@ -15,7 +15,7 @@ from mergekit_spectral.demo.scoring import Example
 from mergekit_spectral.errors import MergeError
 
 ADAPTERS = ("numbers", "plurals", "sentiment")
-METHODS = ("ties", "knots_ties", "drm", "star", "iso", "tsvm")
+METHODS = ("ties", "knots_ties", "drm", "star", "iso", "tsvm", "actmat")
 MERGEKIT_YAML = "mergekit.scripts.run_yaml"
 HELD_OUT = "held_out.json"
 

@@ -33,6 +33,6 @@ What is done with a recipe for one of our methods:
 - `whole_merges`: merges by mergekit into a folder, and tensors on disk in its format.
 
 This subpackage imports `spectral`, `adapters`, `methods` and `recipe`. `checking`, `inspecting`,
-`tuning` and `command_line` import it. They import from mergekit itself only the types of recipes, options
-and merge methods; `tests/host/test_rooms.py` has the list.
+`tuning` and `command_line` import it. They import from mergekit itself only the types of recipes,
+options and merge methods; `tests/host/test_rooms.py` has the list.
 """

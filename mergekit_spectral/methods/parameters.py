@@ -91,8 +91,9 @@ DIRECTION = Parameter(
 RANK_TOLERANCE = Parameter(
     "rank_tolerance", Tolerance, ParameterScope.SHARED, 0.01,
     "Directions whose singular value is at most this share of the largest are left out: those that "
-    "the inputs share in `drm` and KnOTS, those of the sum in `iso`, and those of each input in "
-    "`tsvm`. Below about 1e-6, `drm` and KnOTS use a slower and more exact decomposition.",
+    "the inputs share in `drm`, `actmat` and KnOTS, those of the sum in `iso`, and those of each "
+    "input in `tsvm`. Below about 1e-6, `drm` and KnOTS use a slower and more exact decomposition, "
+    "and so does `actmat` below 0.01.",
     valid="at least 0 and below 1",
     source="DRM; KnOTS (absolute in the paper, relative in this package)",
 )  # fmt: skip

@@ -51,7 +51,9 @@ def test_shards_are_mapped_one_at_a_time(workshop: Workshop):
     assert costs.memory.mapped <= 4 * shards[-1]
 
 
-@pytest.mark.parametrize(("method", "times"), [("ties", 0), ("knots_ties", 1), ("star", 3)])
+@pytest.mark.parametrize(
+    ("method", "times"), [("ties", 0), ("knots_ties", 1), ("star", 3), ("actmat", 1)]
+)
 def test_decompositions_are_counted(method: str, times: int, workshop: Workshop):
     costs = checked(workshop.recipe(method, weight=1.0), workshop.folder).costs
     assert costs is not None

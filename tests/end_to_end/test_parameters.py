@@ -33,6 +33,10 @@ CASES = {
     "star everything": ("star", {"eta": 100}, {"eta": 100.0}),
     "star lambda": ("star", {"lambda": 1.5}, {"lam": 1.5}),
     "star sums": ("star", {"normalize": False}, {"normalize": False}),
+    "actmat tolerance": ("actmat", {"rank_tolerance": 0.4}, {"rank_tolerance": 0.4}),
+    "actmat exactly": ("actmat", {"rank_tolerance": 0.001}, {"rank_tolerance": 0.001}),
+    "actmat vertical": ("actmat", {"direction": "vertical"}, {"direction": "vertical"}),
+    "actmat sums": ("actmat", {"normalize": False}, {"normalize": False}),
     "star embeddings": ("star", {"embeddings": "spectral"}, {"embeddings": "spectral"}),
 }
 

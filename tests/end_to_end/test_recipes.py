@@ -32,6 +32,7 @@ OWN_PARAMETER = {
     "star": ("eta", 40.0),
     "iso": ("flatten", 0.75),
     "tsvm": ("share", 1.0),
+    "actmat": ("rank_tolerance", 0.1),
 }
 """The parameter that sets a method apart, and its default."""
 
