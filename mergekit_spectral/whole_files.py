@@ -1,15 +1,18 @@
-"""Files that appear whole or not at all, whatever ends the program that writes them."""
+"""Files that are whole or not there at all, and records, whatever ends the program."""
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Generic, TypeVar
 
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 
 from mergekit_spectral.errors import MergeError, first_line
@@ -18,6 +21,8 @@ _HERE = -100
 """AT_FDCWD: paths count from the working directory."""
 _EXCHANGE = 2
 """RENAME_EXCHANGE."""
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -77,6 +82,82 @@ def move_up(unfinished: Path, names: Collection[str]) -> None:
         _flush(unfinished / name)
     for name in names:
         os.replace(unfinished / name, unfinished.parent / name)
+
+
+def require_own(folder: Path, names: Collection[str], record: str, earlier: str) -> None:
+    """Check that a folder has no files that a command would overwrite and did not write itself.
+
+    Args:
+        folder: the command's.
+        names: of the files that it writes.
+        record: name of a file that is there if it has written to the folder before.
+        earlier: what that was, as "an earlier inspection".
+
+    Raises:
+        MergeError: there is such a file.
+    """
+    with errors_as_sentences(folder):
+        if (folder / record).exists():
+            return
+        if others := [name for name in names if os.path.lexists(folder / name)]:
+            raise MergeError(
+                f"{folder} holds {others[0]}, which is not from {earlier} ({record} is missing) "
+                "and would be overwritten; name another folder with --out."
+            )
+
+
+class Record(Generic[T]):
+    """A file with one line for each step of a long computation, so that it can continue.
+
+    Every line includes the fingerprint of its computation. So two that write to the same file at
+    the same time do not use each other's lines. A line with another fingerprint, one that is
+    damaged or incomplete, and the second one of two equal lines are left out.
+
+    Args:
+        path: path of the file.
+        fingerprint: of everything that the steps depend on.
+        line: of the type of a line, a pair of a fingerprint and a step.
+        what: what is recorded, for messages, as "the inspection".
+
+    Attributes:
+        steps: the recorded steps, in the order in which they were added.
+
+    Raises:
+        MergeError: if the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, line: TypeAdapter[tuple[str, T]], what: str):
+        self._path, self._fingerprint, self._type = path, fingerprint, line
+        with errors_as_sentences(path.parent):
+            if path.exists() and not path.is_file():
+                raise MergeError(
+                    f"{path} is not a file, so {what} cannot be recorded in it; remove it, or give "
+                    "another folder with --out."
+                )
+            lines = path.read_bytes().split(b"\n") if path.exists() else []
+            self.steps = [step for line in dict.fromkeys(lines) for step in self._read(line)]
+            with unfinished(path.parent) as new:
+                (new / path.name).write_text("".join(map(self._write, self.steps)))
+                move_up(new, [path.name])
+
+    def add(self, step: T) -> None:
+        """Append a step to the file.
+
+        Raises:
+            MergeError: if the file cannot be written.
+        """
+        self.steps.append(step)
+        with errors_as_sentences(self._path.parent), self._path.open("a") as file:
+            file.write(self._write(step))
+
+    def _write(self, step: T) -> str:
+        return json.dumps(self._type.dump_python((self._fingerprint, step))) + "\n"
+
+    def _read(self, line: bytes) -> Iterator[T]:
+        with suppress(ValueError):
+            fingerprint, step = self._type.validate_json(line)
+            if fingerprint == self._fingerprint:
+                yield step
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mergekit_spectral.command_line.command import Command
+from mergekit_spectral.command_line.command import Command, mergekit_options
 
 
 @click.command(cls=Command)
@@ -25,9 +25,7 @@ from mergekit_spectral.command_line.command import Command
     show_default=True,
     help="Device of the merge, to estimate its memory. The time is always estimated for this CPU.",
 )
-@click.option("--lora-merge-cache", help="The same as for mergekit-yaml.")
-@click.option("--allow-crimes", is_flag=True, help="The same as for mergekit-yaml.")
-@click.option("--trust-remote-code", is_flag=True, help="Run custom code from the models' files.")
+@mergekit_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def check(

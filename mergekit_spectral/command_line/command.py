@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 _QUIET = "mergekit_spectral.quiet"
 _VERBOSE = "mergekit_spectral.verbose"
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Command(click.Command):
@@ -46,6 +49,19 @@ class Command(click.Command):
             if ctx.meta.get(_VERBOSE):
                 traceback.print_exc()
             raise
+
+
+def mergekit_options(command: F) -> F:
+    """Add the options of ``mergekit-yaml`` that decide which models can be read."""
+    for option in (
+        click.option(
+            "--trust-remote-code", is_flag=True, help="Run custom code from the models' files."
+        ),
+        click.option("--allow-crimes", is_flag=True, help="The same as for mergekit-yaml."),
+        click.option("--lora-merge-cache", help="The same as for mergekit-yaml."),
+    ):
+        command = option(command)
+    return command
 
 
 def _remember_quiet(ctx: click.Context, _option: click.Parameter, value: bool) -> None:

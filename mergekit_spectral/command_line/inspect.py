@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mergekit_spectral.command_line.command import Command, progress_console
+from mergekit_spectral.command_line.command import Command, mergekit_options, progress_console
 
 MODULES = ("matplotlib", "jinja2")
 
@@ -31,9 +31,7 @@ MODULES = ("matplotlib", "jinja2")
     type=click.IntRange(min=1),
     help="Inspect only this number of weights of each kind, evenly over the layers.",
 )
-@click.option("--lora-merge-cache", help="The same as for mergekit-yaml.")
-@click.option("--allow-crimes", is_flag=True, help="The same as for mergekit-yaml.")
-@click.option("--trust-remote-code", is_flag=True, help="Run custom code from the models' files.")
+@mergekit_options
 def inspect(
     recipe: Path,
     out: Path,

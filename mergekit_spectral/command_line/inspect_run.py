@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mergekit_spectral.command_line.tables import print_answers, print_table
 from mergekit_spectral.command_line.transformers_output import silence_transformers
-from mergekit_spectral.errors import MergeError
 from mergekit_spectral.inspecting.inspection import RECORD, inspect
 from mergekit_spectral.inspecting.page import HEADER, input_rows, write_page
 from mergekit_spectral.inspecting.plots import NAMES, draw_inspection
@@ -22,7 +20,7 @@ from mergekit_spectral.inspecting.recipe_text import change_recipe
 from mergekit_spectral.inspecting.suggestions import suggestions
 from mergekit_spectral.inspecting.takeaways import takeaways
 from mergekit_spectral.inspecting.verdict import decide
-from mergekit_spectral.whole_files import errors_as_sentences, move_up, unfinished
+from mergekit_spectral.whole_files import errors_as_sentences, move_up, require_own, unfinished
 
 PAGE = "index.html"
 REPORT = "report.json"
@@ -50,7 +48,7 @@ def inspect_and_write(
             folder has other files of the report's names or cannot be written to.
     """
     silence_transformers()
-    _require_own(out)
+    require_own(out, (PAGE, REPORT, RECIPE, *PLOTS), RECORD, "an earlier inspection")
     columns = (
         TextColumn("Inspecting tensors"),
         BarColumn(),
@@ -105,17 +103,3 @@ def inspect_and_write(
         rows = [row[:SHOWN] for row in rows]
     print_table("The inputs", HEADER[: len(rows[0]) if rows else SHOWN], rows, words=("input",))
     click.echo(f"The plots are in {out / PAGE}, and all numbers in {out / REPORT}.")
-
-
-def _require_own(out: Path) -> None:
-    """Raise `MergeError` if a folder has files that the report would overwrite."""
-    with errors_as_sentences(out):
-        if (out / RECORD).exists():
-            return
-        if others := [
-            name for name in (PAGE, REPORT, RECIPE, *PLOTS) if os.path.lexists(out / name)
-        ]:
-            raise MergeError(
-                f"{out} holds {others[0]}, which is not from an earlier inspection ({RECORD} is "
-                "missing) and would be overwritten; name another folder with --out."
-            )

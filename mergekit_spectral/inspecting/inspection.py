@@ -26,7 +26,7 @@ from mergekit_spectral.inspecting.inputs import (
 )
 from mergekit_spectral.inspecting.weights import Values, WeightReport, inspect_weight
 from mergekit_spectral.spectral import LinAlgError
-from mergekit_spectral.whole_files import errors_as_sentences, move_up, unfinished
+from mergekit_spectral.whole_files import Record
 
 RECORD = "tensors.jsonl"
 Progress = Callable[[int, int], None]
@@ -127,16 +127,17 @@ def inspect(
             f"{recipe}: there is no tensor to inspect. A tensor must be in the base model and in "
             f"an input, with the same shape{named}{example}."
         )
-    record = _Record(folder / RECORD, _fingerprint(recipe, merge))
+    record = Record(folder / RECORD, _fingerprint(recipe, merge), _LINE, "the inspection")
+    known = {report.name: report for report in record.steps}
     with lend_opened_files(config, merge.models, options):
         for number, tensor in enumerate(tensors):
             progress(number, len(tensors))
-            if tensor.name not in record.reports:
-                report = _inspect_tensor(tensor, read_updates(tensor, inputs))
+            if tensor.name not in known:
+                known[tensor.name] = report = _inspect_tensor(tensor, read_updates(tensor, inputs))
                 _check_finite(report)
                 record.add(report)
     progress(len(tensors), len(tensors))
-    reports = [record.reports[tensor.name] for tensor in tensors]
+    reports = [known[tensor.name] for tensor in tensors]
     return Inspection(
         recipe=recipe.name,
         method=config.merge_method,
@@ -199,61 +200,6 @@ def _fingerprint(recipe: Path, merge: PlannedMerge) -> str:
     digest.update(f"{__version__} {TypeAdapter(TensorReport).json_schema()}".encode())
     digest.update(fingerprint_files(merge.models.values()).encode())
     return digest.hexdigest()
-
-
-class _Record:
-    """A file with one line for each inspected tensor.
-
-    Every line includes the fingerprint of its inspection. So two inspections that write to the
-    same file at the same time do not use each other's lines. A damaged or incomplete line is
-    ignored, and its tensor is inspected again.
-
-    Args:
-        path: path of the file.
-        fingerprint: fingerprint of the recipe, the models and this program.
-
-    Attributes:
-        reports: the recorded reports that have this fingerprint, by the tensor's name.
-
-    Raises:
-        MergeError: if the file cannot be read or written.
-    """
-
-    def __init__(self, path: Path, fingerprint: str):
-        self._path = path
-        self._fingerprint = fingerprint
-        with errors_as_sentences(path.parent):
-            if path.exists() and not path.is_file():
-                raise MergeError(
-                    f"{path} is not a file, so the inspection cannot be recorded in it; remove it, "
-                    "or give another folder with --out."
-                )
-            lines = path.read_bytes().split(b"\n") if path.exists() else []
-            self.reports = dict(filter(None, (self._report(line) for line in lines)))
-            with unfinished(path.parent) as new:
-                kept = map(self._line, self.reports.values())
-                (new / path.name).write_text("".join(kept))
-                move_up(new, [path.name])
-
-    def add(self, report: TensorReport) -> None:
-        """Append the report of one tensor to the file.
-
-        Raises:
-            MergeError: if the file cannot be written.
-        """
-        self.reports[report.name] = report
-        with errors_as_sentences(self._path.parent), self._path.open("a") as file:
-            file.write(self._line(report))
-
-    def _line(self, report: TensorReport) -> str:
-        return json.dumps([self._fingerprint, asdict(report)]) + "\n"
-
-    def _report(self, line: bytes) -> tuple[str, TensorReport] | None:
-        try:
-            fingerprint, report = _LINE.validate_json(line)
-        except ValueError:
-            return None
-        return (report.name, report) if fingerprint == self._fingerprint else None
 
 
 _LINE = TypeAdapter(tuple[str, TensorReport])
