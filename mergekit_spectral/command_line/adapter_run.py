@@ -17,7 +17,7 @@ from mergekit.options import MergeOptions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from mergekit_spectral.adapters.writing import NewLayer, check_folder, write_adapter
+from mergekit_spectral.adapters.writing import check_folder, write_adapter
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.adapter_merge import AdapterMerge, MergedWeight, plan_adapter_merge
@@ -103,12 +103,7 @@ def merge_into_adapter(
     }
     write_adapter(
         out,
-        {
-            weight.module: NewLayer(
-                weight.compressed.delta.B, weight.compressed.delta.A, weight.kind
-            )
-            for weight in merged
-        },
+        {weight.module: weight.layer for weight in merged},
         all_modules=merge.base.modules,
         base_model=str(base),
         dtype=dtype,

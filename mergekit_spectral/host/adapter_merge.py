@@ -24,7 +24,7 @@ from torch import Tensor
 from mergekit_spectral.adapters.adapted import AdaptedTensor
 from mergekit_spectral.adapters.lora import LoraAdapter, Product
 from mergekit_spectral.adapters.stored_tensors import Header
-from mergekit_spectral.adapters.writing import LayerKind
+from mergekit_spectral.adapters.writing import LayerKind, NewLayer
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.loaders import HeaderLoader
 from mergekit_spectral.host.lora_inputs import AdaptedLoader, find_adapter_files
@@ -113,6 +113,11 @@ class MergedWeight:
     module: str
     compressed: Compressed
     kind: LayerKind
+
+    @property
+    def layer(self) -> NewLayer:
+        """The update as an adapter's layer."""
+        return NewLayer(self.compressed.delta.B, self.compressed.delta.A, self.kind)
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,9 @@ def edit_recipe(text: str, changes: Mapping[Key, Any], comment: str | None = Non
             change other places through a merge key, ``<<``.
     """
     try:
-        wanted = _copy(yaml.safe_load(text))
+        wanted = change_values(yaml.safe_load(text), changes)
     except RecursionError:
         raise MergeError("the recipe is nested too deeply, or contains itself.") from None
-    for key, value in changes.items():
-        _set(wanted, key, _copy(value))
     newline = match[0] if (match := re.search(_LINE_BREAK, text)) else "\n"
     edited = _Editor(text, newline).edited(wanted)
     if comment:
@@ -65,6 +63,22 @@ def edit_recipe(text: str, changes: Mapping[Key, Any], comment: str | None = Non
     if not is_right:
         raise AssertionError(f"the changes {dict(changes)} cannot be made in this text:\n{text}")
     return edited
+
+
+def change_values(values: Any, changes: Mapping[Key, Any]) -> Any:
+    """Return a recipe's values with some changed. Mappings that are missing on the way are added.
+
+    Args:
+        values: a recipe, as YAML reads it. They stay as they are.
+        changes: new values by their places.
+
+    Raises:
+        MergeError: a place cannot have a value.
+    """
+    changed = _copy(values)
+    for key, value in changes.items():
+        _set(changed, key, _copy(value))
+    return changed
 
 
 def _copy(value: Any) -> Any:
