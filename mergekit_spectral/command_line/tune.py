@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mergekit_spectral.command_line.command import Command, progress_console
+from mergekit_spectral.command_line.command import Command, mergekit_options, progress_console
 from mergekit_spectral.command_line.option_types import Duration, Interval, Listed
 
 
@@ -80,9 +80,7 @@ from mergekit_spectral.command_line.option_types import Duration, Interval, List
     help="Folder for the model, merged by the tuned recipe.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
-@click.option("--lora-merge-cache", help="The same as for mergekit-yaml.")
-@click.option("--allow-crimes", is_flag=True, help="The same as for mergekit-yaml.")
-@click.option("--trust-remote-code", is_flag=True, help="Run custom code from the models' files.")
+@mergekit_options
 def tune(recipe: Path, data: tuple[str, ...], text: tuple[Path, ...], **options: Any) -> None:
     """Find the λ, density and method for RECIPE that are best on your examples.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 import torch
@@ -23,10 +24,11 @@ from mergekit_spectral.host.whole_merges import merge_into
 from mergekit_spectral.recipe.editing import edit_recipe
 from mergekit_spectral.tuning.choice import Kind
 from mergekit_spectral.tuning.options import Options
+from mergekit_spectral.tuning.record import NAME
 from mergekit_spectral.tuning.results import Tuning
 from mergekit_spectral.tuning.summary import comment, in_words, table
 from mergekit_spectral.tuning.tune import tune
-from mergekit_spectral.whole_files import errors_as_sentences, move_up, unfinished
+from mergekit_spectral.whole_files import errors_as_sentences, move_up, require_own, unfinished
 
 RECIPE, REPORT = "tuned.yml", "report.json"
 
@@ -59,10 +61,11 @@ def tune_and_write(
         MergeError: the recipe, a model or a data set cannot be used, or a folder not be written to.
     """
     silence_transformers()
+    require_own(out, (RECIPE, REPORT), NAME, "an earlier tuning")
     place = find_device(device)
     kind = getattr(torch, dtype or ("bfloat16" if place.type == "cuda" else "float32"))
     options = MergeOptions(
-        lora_merge_cache=lora_merge_cache or str(out / "copies"),
+        lora_merge_cache=lora_merge_cache,
         lora_merge_dtype="float32",
         allow_crimes=allow_crimes,
         trust_remote_code=trust_remote_code,
@@ -107,8 +110,13 @@ def tune_and_write(
     if merge is not None:
         config = MergeConfiguration.model_validate(yaml.safe_load(tuned))
         console.print(f"Merging into {merge}")
-        full = options.model_copy(update={"copy_tokenizer": True, "write_model_card": True})
-        merge_into(merge, config, full, tuned)
+        with TemporaryDirectory(dir=out, prefix=".copies-") as copies:
+            full = {
+                "copy_tokenizer": True,
+                "write_model_card": True,
+                "lora_merge_cache": lora_merge_cache or copies,
+            }
+            merge_into(merge, config, options.model_copy(update=full), tuned)
     return tuning
 
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.merge_methods import registered_methods
-from mergekit.merge_methods.base import MISSING, BasePolicy
+from mergekit.merge_methods.base import BasePolicy, ParameterSpec
 
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.recipe_check import find_method
+from mergekit_spectral.recipe.editing import change_values
 from mergekit_spectral.recipe.findings import suggest_name
 from mergekit_spectral.recipe.reading import Recipe
 from mergekit_spectral.recipe.sections import Section, find_setting
@@ -83,7 +83,7 @@ class TunedRecipe:
         self.base = _only_base(recipe)
         self.inputs = [model for model in recipe.references if model != self.base]
         self.own = Candidate(recipe.config.merge_method)
-        values = [recipe.text.at(key) for key in self._places(LAMBDA)]
+        values = [recipe.text.at(key) for key in self.places(LAMBDA)]
         numbers = {value for value in values if isinstance(value, int | float)}
         self.scales_lambda = len(numbers) > 1 or len(numbers) < len(set(map(str, values)))
         if self.scales_lambda and not any(map(_has_effect, values)):
@@ -94,29 +94,28 @@ class TunedRecipe:
         """Return what a candidate at a scale changes in the recipe, by its place."""
         changes: dict[Key, Any] = {("merge_method",): candidate.method}
         if candidate.density is not None:
-            places = self._places("density") or [("parameters", "density")]
+            places = self.places("density") or [("parameters", "density")]
             changes |= dict.fromkeys(places, candidate.density)
         if candidate.weights is not None:
             changes |= self._weights(dict(zip(self.inputs, candidate.weights, strict=True)))
         if has_scale(candidate.method):
             if self.scales_lambda:
                 text = self.recipe.text
-                changes |= {key: times(text.at(key), scale) for key in self._places(LAMBDA)}
-            elif places := self._places(LAMBDA) or [("parameters", LAMBDA)] * (scale != 1):
+                changes |= {key: times(text.at(key), scale) for key in self.places(LAMBDA)}
+            elif places := self.places(LAMBDA) or [("parameters", LAMBDA)] * (scale != 1):
                 changes |= dict.fromkeys(places, scale)
-        if _requires_weight(candidate.method) and not self._places(WEIGHT):
-            changes["parameters", WEIGHT] = 1.0
+        weight = find_parameter(candidate.method, WEIGHT)
+        if weight and weight.required and not self.places(WEIGHT):
+            changes["parameters", WEIGHT] = 1.0  # mergekit's own methods have no default
         return {key: value for key, value in changes.items() if self.recipe.text.at(key) != value}
 
     def config(self, candidate: Candidate) -> MergeConfiguration:
         """Return the recipe of a candidate at a scale of 1."""
-        values = deepcopy(self.recipe.text.values)
-        for key, value in self.changes(candidate, 1.0).items():
-            _put(values, key, value)
+        values = change_values(self.recipe.text.values, self.changes(candidate, 1.0))
         config: MergeConfiguration = MergeConfiguration.model_validate(values)
         return config
 
-    def _places(self, name: str) -> list[Key]:
+    def places(self, name: str) -> list[Key]:
         """Return the places in the recipe that set a parameter."""
         own = (section for section in self.recipe.sections if name in (section.settings or {}))
         return [(*section.key, name) for section in own]
@@ -139,22 +138,14 @@ class TunedRecipe:
 
 def has_scale(method: str) -> bool:
     """Whether a method has λ."""
+    return find_parameter(method, LAMBDA) is not None
+
+
+def find_parameter(method: str, name: str) -> ParameterSpec | None:
+    """Return a parameter of a method; None if the method has none of that name."""
     found = find_method(method)
-    return found is not None and any(p.name == LAMBDA for p in found.spec.parameters)
-
-
-def _requires_weight(method: str) -> bool:
-    """Whether a method has a weight without a default, as many of mergekit's own have."""
-    found = find_method(method)
-    return found is not None and any(
-        p.name == WEIGHT and p.default is MISSING for p in found.spec.parameters
-    )
-
-
-def has_density(method: str) -> bool:
-    """Whether a method has a density for each input."""
-    found = find_method(method)
-    return found is not None and any(p.name == "density" for p in found.spec.parameters)
+    parameters = found.spec.parameters if found else ()
+    return next((each for each in parameters if each.name == name), None)
 
 
 def candidates(
@@ -178,15 +169,21 @@ def candidates(
             raise MergeError(
                 f"`--methods`: there is no merge method {method}; {suggest_name(method, names)}"
             )
-        if known.spec.contract.base == BasePolicy.IGNORED:
+        if known.spec.contract.base in (BasePolicy.IGNORED, BasePolicy.FORBIDDEN):
             raise MergeError(
                 f"`--methods`: {method} does not merge differences to a base model, so it cannot "
                 "be tuned."
             )
-        for density in densities if has_density(method) else []:
-            found.append(Candidate(method, density))
-        if not (densities and has_density(method)):
-            found.append(Candidate(method))
+        for parameter in known.spec.parameters:
+            is_missing = parameter.required and not recipe.places(parameter.name)
+            if is_missing and parameter.name != WEIGHT:
+                raise MergeError(
+                    f"`--methods`: {method} needs a value of `{parameter.name}`; set it in "
+                    f"{recipe.recipe.path}."
+                )
+        has_density = find_parameter(method, "density") is not None
+        own = densities if has_density else []
+        found += [Candidate(method, density) for density in own] or [Candidate(method)]
     return list(dict.fromkeys(found))
 
 
@@ -221,12 +218,3 @@ def _only_base(recipe: Recipe) -> ModelReference:
             "on; merge the two into one model first."
         )
     return base
-
-
-def _put(values: Any, key: Key, value: Any) -> None:
-    """Set a value in nested mappings and lists; make the mappings that are missing."""
-    for part in key[:-1]:
-        if isinstance(values, dict) and values.get(part) is None:
-            values[part] = {}
-        values = values[part]
-    values[key[-1]] = value

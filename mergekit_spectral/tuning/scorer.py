@@ -20,14 +20,14 @@ from mergekit_spectral.tuning.candidates import Candidate, TunedRecipe
 from mergekit_spectral.tuning.choice import Values
 from mergekit_spectral.tuning.models import ScaledModel, load_model, parameters
 from mergekit_spectral.tuning.options import Options
-from mergekit_spectral.tuning.record import Record
+from mergekit_spectral.tuning.record import ScoreRecord
 from mergekit_spectral.tuning.scoring import Item, Score, score
 from mergekit_spectral.tuning.search import OutOfTimeError
 from mergekit_spectral.tuning.updates import (
     Update,
     make_adapter,
     make_difference,
-    merges_into_adapter,
+    plan_adapter,
 )
 
 Say = Callable[[str], None]
@@ -77,14 +77,20 @@ class Scorer:
         plan: PlannedMerge,
         options: Options,
         work: Path,
-        record: Record,
+        record: ScoreRecord,
         say: Say,
     ):
         self._recipe, self._plan, self._options = recipe, plan, options
         self._work, self._record, self._say = work, record, say
         self._scaled: ScaledModel | None = None
-        self._end = None if options.budget is None else time.monotonic() + options.budget
+        self._updates: dict[Candidate, Update] = {}
+        self._end: float | None = None
         self._seconds_per_item = 0.0
+
+    def start_budget(self) -> None:
+        """Count the time that the options allow from now on."""
+        if self._options.budget is not None:
+            self._end = time.monotonic() + self._options.budget
 
     def scores(
         self, setting: Setting, items: Sequence[Item], within_budget: bool = False
@@ -129,7 +135,7 @@ class Scorer:
 
     @property
     def time_left(self) -> float | None:
-        """Seconds of the budget that are left; None without a budget."""
+        """Seconds of the budget that are left; None without one, or if it has not started."""
         return None if self._end is None else self._end - time.monotonic()
 
     def _require_time(self, items: int) -> None:
@@ -179,12 +185,17 @@ class Scorer:
         gc.collect()
 
     def _update(self, candidate: Candidate) -> Update:
+        if candidate not in self._updates:
+            self._updates[candidate] = self._make_update(candidate)
+        return self._updates[candidate]
+
+    def _make_update(self, candidate: Candidate) -> Update:
         config, folder = self._recipe.config(candidate), self._work / candidate.name
         options = self._options.merge
         if not folder.exists():
             self._say(f"merging {candidate}")
-        if merges_into_adapter(config, options):
-            return make_adapter(config, options, folder)
+        if merge := plan_adapter(config, options):
+            return make_adapter(merge, self._options.seed, folder)
         if not folder.exists():
             self._release()  # the difference passes through a whole model
         return make_difference(

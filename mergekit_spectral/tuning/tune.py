@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,10 @@ from mergekit_spectral.host.models import OpenedModel, fingerprint_files
 from mergekit_spectral.host.plan import PlannedMerge
 from mergekit_spectral.recipe.text import Key
 from mergekit_spectral.spectral import dtype_name
-from mergekit_spectral.tuning.candidates import TunedRecipe
+from mergekit_spectral.tuning.candidates import TunedRecipe, candidates
 from mergekit_spectral.tuning.examples import DataSet, read_data_set, split
 from mergekit_spectral.tuning.options import Options
-from mergekit_spectral.tuning.record import Record
+from mergekit_spectral.tuning.record import ScoreRecord
 from mergekit_spectral.tuning.results import Tuning
 from mergekit_spectral.tuning.scorer import Say, Scorer
 from mergekit_spectral.tuning.scoring import prepare
@@ -65,6 +67,7 @@ def tune(
     start = time.monotonic()
     plan = plan_inspection(path, options.merge, out)
     recipe = TunedRecipe(plan.recipe)
+    compared = candidates(recipe, options.methods, options.densities)
     base = plan.models[recipe.base]
     tokenizer = read_tokenizer(base, options.merge.trust_remote_code)
     longest = min(LONGEST, getattr(base.config, "max_position_embeddings", LONGEST))
@@ -83,11 +86,20 @@ def tune(
             f"{path} has {len(recipe.inputs)} inputs, and each change of a weight is a merge of "
             f"its own; `--weights` is for at most {MOST_WEIGHTS}."
         )
-    fingerprint = fingerprint_of(path, plan, options)
+    fingerprint = fingerprint_of(path, plan, tokenizer, options)
     with work_folder(out, fingerprint) as work:
-        scorer = Scorer(recipe, plan, options, work, Record(out, fingerprint), say)
-        tuner = Tuner(recipe, sets, scorer, options, say)
+        options = _with_copies_in(work, options)
+        scorer = Scorer(recipe, plan, options, work, ScoreRecord(out, fingerprint), say)
+        tuner = Tuner(recipe, compared, sets, scorer, options, say)
         return tuner.run(start)
+
+
+def _with_copies_in(work: Path, options: Options) -> Options:
+    """Have mergekit merge adapters into copies in the work folder, unless there is another one."""
+    if options.merge.lora_merge_cache:
+        return options
+    merge = options.merge.model_copy(update={"lora_merge_cache": str(work / "copies")})
+    return replace(options, merge=merge)
 
 
 def read_tokenizer(base: OpenedModel, trust_remote_code: bool) -> PreTrainedTokenizerBase:
@@ -146,11 +158,13 @@ def find_input(name: str, recipe: TunedRecipe, file: Path) -> ModelReference:
     )
 
 
-def fingerprint_of(path: Path, plan: PlannedMerge, options: Options) -> str:
+def fingerprint_of(
+    path: Path, plan: PlannedMerge, tokenizer: PreTrainedTokenizerBase, options: Options
+) -> str:
     """Return a digest that differs if scores may differ for a candidate, a scale and an item."""
     digest = hashlib.sha256(path.read_bytes())
     scoring = (__version__, dtype_name(options.dtype), options.device.type, options.seed, LONGEST)
-    digest.update(repr(scoring).encode())
+    digest.update(repr((*scoring, len(tokenizer), tokenizer.chat_template)).encode())
     digest.update(fingerprint_files(plan.models.values()).encode())
     return digest.hexdigest()
 
@@ -159,12 +173,12 @@ def fingerprint_of(path: Path, plan: PlannedMerge, options: Options) -> str:
 def work_folder(out: Path, fingerprint: str) -> Iterator[Path]:
     """Give the folder for a tuning's updates, which is kept if the tuning is stopped.
 
-    Folders of other tunings in `out` are removed.
+    Those of other tunings in `out` are removed.
     """
-    name = f"work-{fingerprint[:12]}"
+    name = f".tuning-{fingerprint[:12]}"
     with errors_as_sentences(out):
-        for other in out.glob("work-*"):
-            if other.name != name:
+        for other in out.glob(".tuning-*"):
+            if re.fullmatch(r"\.tuning-[0-9a-f]{12}", other.name) and other.name != name:
                 shutil.rmtree(other, ignore_errors=True)
         work = out / name
         work.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from typing import Any
 from mergekit.common import ModelReference
 
 from mergekit_spectral.recipe.text import Key, dotted
-from mergekit_spectral.tuning.candidates import Candidate, TunedRecipe, candidates, has_scale
+from mergekit_spectral.tuning.candidates import Candidate, TunedRecipe, has_scale
 from mergekit_spectral.tuning.choice import Difference, Objective, Values, of_set, smallest_scale
 from mergekit_spectral.tuning.examples import DataSet
 from mergekit_spectral.tuning.options import Options
@@ -75,6 +75,7 @@ class Tuner:
 
     Args:
         recipe: the user's.
+        candidates: what is compared; the recipe itself is the first.
         sets: data sets.
         scorer: of settings.
         options: what is searched.
@@ -84,12 +85,14 @@ class Tuner:
     def __init__(
         self,
         recipe: TunedRecipe,
+        candidates: Sequence[Candidate],
         sets: Sequence[ScoredSet],
         scorer: Scorer,
         options: Options,
         say: Say,
     ):
-        self.recipe, self.sets, self.scorer, self.options = recipe, sets, scorer, options
+        self.recipe, self.candidates, self.sets = recipe, candidates, sets
+        self.scorer, self.options = scorer, options
         self._say = say
         self._count = 0
 
@@ -138,14 +141,11 @@ class Tuner:
         Returns:
             What was found, the best candidate first.
         """
+        self.scorer.start_budget()
         found: dict[Candidate, Found] = {}
         most = max(len(each.choosing) for each in self.sets)
         try:
-            halve(
-                candidates(self.recipe, self.options.methods, self.options.densities),
-                most,
-                partial(self._compare, objective, most, found),
-            )
+            halve(self.candidates, most, partial(self._compare, objective, most, found))
         except OutOfTimeError:
             self._say("the time is up")
         return sorted(found.values(), key=lambda one: (one.count, one.value), reverse=True)

@@ -19,15 +19,14 @@ from mergekit.config import MergeConfiguration
 from mergekit.options import MergeOptions
 from torch import Tensor
 
-from mergekit_spectral.adapters.writing import NewLayer, write_adapter
+from mergekit_spectral.adapters.writing import write_adapter
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.adapter_merge import plan_adapter_merge
+from mergekit_spectral.host.adapter_merge import AdapterMerge, plan_adapter_merge
 from mergekit_spectral.host.models import lend_opened_files
 from mergekit_spectral.host.plan import PlannedMerge
 from mergekit_spectral.host.recipe_check import find_method
 from mergekit_spectral.host.whole_merges import StoredTensors, merge_into
 from mergekit_spectral.methods import SpectralMethod
-from mergekit_spectral.whole_files import errors_as_sentences
 
 
 @dataclass(frozen=True)
@@ -43,36 +42,34 @@ class Update:
     is_adapter: bool
 
 
-def merges_into_adapter(config: MergeConfiguration, options: MergeOptions) -> bool:
-    """Whether a recipe's merge can be written as an adapter without losing anything."""
+def plan_adapter(config: MergeConfiguration, options: MergeOptions) -> AdapterMerge | None:
+    """Plan a merge into an adapter; None if that is not possible, or would lose something."""
     if not isinstance(find_method(config.merge_method), SpectralMethod):
-        return False
+        return None
     try:
-        return not plan_adapter_merge(config, options).dropped
-    except MergeError:
-        return False
+        merge = plan_adapter_merge(config, options)
+    except MergeError:  # a merge of whole models says what is wrong, if it cannot be merged at all
+        return None
+    return None if merge.dropped else merge
 
 
-def make_adapter(config: MergeConfiguration, options: MergeOptions, folder: Path) -> Update:
-    """Merge a recipe's adapters into one, in float32.
+def make_adapter(merge: AdapterMerge, seed: int, folder: Path) -> Update:
+    """Merge adapters into one, in float32.
 
     Args:
-        config: a recipe for which `merges_into_adapter`.
-        options: mergekit's.
+        merge: the planned merge.
+        seed: for methods that draw at random.
         folder: for the adapter. It is left as it is if it has one already.
     """
     update = Update(folder, is_adapter=True)
     if folder.exists():
         return update
-    merge = plan_adapter_merge(config, options)
-    layers = {
-        weight.module: NewLayer(weight.compressed.delta.B, weight.compressed.delta.A, weight.kind)
-        for weight in merge.run()
-    }
+    torch.manual_seed(seed)
+    layers = {weight.module: weight.layer for weight in merge.run()}
     if not layers:
         raise MergeError(
-            f"{config.merge_method} gives an update of zero; check `weight` and `lambda` in the "
-            "recipe."
+            "The merged update of every weight is zero, so nothing can be tuned; check the "
+            "adapters, and `weight` and `lambda` in the recipe."
         )
     write_adapter(
         folder,
@@ -115,14 +112,13 @@ def make_difference(
         return update
     merged, difference = (folder.with_name(f"{folder.name}.{part}") for part in ("merged", "delta"))
     try:
-        with errors_as_sentences(folder):
-            for left in (merged, difference):
-                shutil.rmtree(left, ignore_errors=True)
-            merge_into(
-                merged,
-                config.model_copy(update={"dtype": "float32", "out_dtype": None}, deep=True),
-                options,
-            )
+        for left in (merged, difference):
+            shutil.rmtree(left, ignore_errors=True)
+        merge_into(
+            merged,
+            config.model_copy(update={"dtype": "float32", "out_dtype": None}, deep=True),
+            options,
+        )
         StoredTensors.write(difference, _differences(StoredTensors(merged), plan, base, dtype))
         for file in merged.glob("*.json"):
             if not file.name.endswith(".index.json"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,16 +99,23 @@ def test_a_wrong_lambda_is_corrected(family: Family, data: list[str], tmp_path: 
     assert len(by_name) == 5  # and two inputs, the recipe, the chosen setting
     assert by_name[found["chosen"]]["value"] > by_name[found["recipe_setting"]]["value"]
     assert f"Take {found['chosen']}" in output
-    assert not list(out.glob("work-*"))
+    files = {path.name for path in out.iterdir()}
+    assert files == {"report.json", "scores.jsonl", "tuned.yml"}
 
 
 def test_scores_are_shares_of_the_inputs_own(family: Family, data: list[str], tmp_path: Path):
     out = tmp_path / "out"
     tuned(write(adapters("drm", family), tmp_path), *data, "--out", out, "--lambda=1:1")
-    for number, path in enumerate(family.tuned):
-        (own,) = [one for one in report(out)["results"] if one["name"].endswith(path.name)]
-        assert own["sets"][number]["value"] == pytest.approx(own["sets"][number]["value"])
-    assert report(out)["inputs"] == [f"{family.base}+{path}" for path in family.tuned]
+    found = report(out)
+    assert found["inputs"] == [f"{family.base}+{path}" for path in family.tuned]
+    by_name = {one["name"]: one for one in found["results"]}
+    merged = by_name[found["recipe_setting"]]
+    shares = [
+        merged["sets"][number]["value"] / by_name[name]["sets"][number]["value"]
+        for number, name in enumerate(found["inputs"])
+    ]
+    assert merged["value"] == pytest.approx(sum(shares) / 2)
+    assert merged["value"] != pytest.approx(sum(s["value"] for s in merged["sets"]) / 2)
 
 
 def test_methods_and_densities_are_compared(family: Family, data: list[str], tmp_path: Path):
@@ -185,8 +193,47 @@ def test_a_tuning_that_was_stopped_continues(
     assert len(scored) < len((undisturbed / "scores.jsonl").read_text().splitlines())
 
 
-def test_the_same_seed_gives_the_same(family: Family, data: list[str], tmp_path: Path):
-    path = write(adapters("dare_ties", family, weight=1.0), tmp_path)
+def test_files_that_are_not_of_a_tuning_stay(family: Family, data: list[str], tmp_path: Path):
+    path, out = write(adapters("drm", family), tmp_path), tmp_path / "out"
+    (out / "work-notes").mkdir(parents=True)
+    (out / ".tuning-notes").mkdir()
+    (out / "report.json").write_text("mine")
+    result = run(path, *data, "--out", out, "--lambda=1:1")
+    assert result.exit_code == 1
+    assert "report.json, which is not from an earlier tuning" in " ".join(result.output.split())
+    assert (out / "report.json").read_text() == "mine"
+    (out / "report.json").unlink()
+    tuned(path, *data, "--out", out, "--lambda=1:1")
+    tuned(path, *data, "--out", out, "--lambda=1:1")
+    assert (out / "work-notes").is_dir()
+    assert (out / ".tuning-notes").is_dir()
+
+
+def test_the_budget_is_for_the_search(
+    family: Family, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What is scored before it takes longer here than the budget."""
+    out, score, start = tmp_path / "out", scorer.score, scorer.Scorer.start_budget
+    searching = []
+
+    def slow(*arguments: Any) -> Any:
+        if not searching:
+            time.sleep(0.5)
+        return score(*arguments)
+
+    def starting(own: scorer.Scorer) -> None:
+        searching.append(own)
+        start(own)
+
+    monkeypatch.setattr(scorer, "score", slow)
+    monkeypatch.setattr(scorer.Scorer, "start_budget", starting)
+    tuned(write(adapters("drm", family), tmp_path), *data, "--out", out, "--budget=3s")
+    assert len(settings(out)) > 1
+
+
+@pytest.mark.parametrize("method", ["dare_ties", "knots_dare_ties"])
+def test_the_same_seed_gives_the_same(method: str, family: Family, data: list[str], tmp_path: Path):
+    path = write(adapters(method, family, weight=1.0), tmp_path)
     chosen = []
     for name in ("one", "two"):
         out = tmp_path / name
@@ -236,6 +283,7 @@ def test_weights_of_many_inputs(family: Family, data: list[str], tmp_path: Path)
         (["--data=task-1.jsonl", "--lambda=3:1"], "'3:1' is not a range of positive numbers"),
         (["--data=task-1.jsonl", "--budget=3"], "'3' is not a time such as 90s, 30m or 2h"),
         (["--data=task-1.jsonl", "--methods=drn"], "did you mean drm?"),
+        (["--data=task-1.jsonl", "--methods=nearswap"], "nearswap needs a value of `t`"),
         (["--data=task-1.jsonl", "--device=nowhere"], "`--device` nowhere cannot be used"),
         (["--data=one.jsonl"], "one.jsonl has one example, and two are needed"),
     ],

@@ -26,7 +26,7 @@ from mergekit_spectral.tuning.updates import (
     Update,
     make_adapter,
     make_difference,
-    merges_into_adapter,
+    plan_adapter,
 )
 
 CPU = torch.device("cpu")
@@ -143,9 +143,9 @@ def test_tied_embeddings(tmp_path: Path):
 @pytest.mark.parametrize("method", ["drm", "knots_ties", "iso"])
 def test_adapters_stay_an_adapter(method: str, lora: Family, tmp_path: Path):
     own = adapters(method, lora, weight=1.0)
-    config, options = planned(own, tmp_path).recipe.config, MergeOptions()
-    assert merges_into_adapter(config, options)
-    update = make_adapter(config, options, tmp_path / "update")
+    merge = plan_adapter(planned(own, tmp_path).recipe.config, MergeOptions())
+    assert merge is not None
+    update = make_adapter(merge, 0, tmp_path / "update")
     assert update.is_adapter
     model = scaled(lora.base, tmp_path)
     for scale in (0.4, 1.0):
@@ -156,13 +156,14 @@ def test_adapters_stay_an_adapter(method: str, lora: Family, tmp_path: Path):
 
 def test_what_does_not_stay_an_adapter(lora: Family, full: Family, tmp_path: Path):
     for own in (adapters("ties", lora, weight=1.0), recipe("drm", full)):
-        assert not merges_into_adapter(planned(own, tmp_path).recipe.config, MergeOptions())
+        assert plan_adapter(planned(own, tmp_path).recipe.config, MergeOptions()) is None
 
 
 def test_updates_of_both_kinds_take_turns(lora: Family, tmp_path: Path):
     """Each gives what it gives alone, whatever was in memory before."""
-    config = planned(adapters("drm", lora), tmp_path).recipe.config
-    factors = make_adapter(config, MergeOptions(), tmp_path / "factors")
+    merge = plan_adapter(planned(adapters("drm", lora), tmp_path).recipe.config, MergeOptions())
+    assert merge is not None
+    factors = make_adapter(merge, 0, tmp_path / "factors")
     copies = str(tmp_path / "copies")
     whole = difference(adapters("ties", lora, weight=1.0), tmp_path, lora_merge_cache=copies)
     alone = {
