@@ -8,8 +8,9 @@ one:
 
 - `names`: every name of mergekit that this package relies on, and what happens if one is missing.
 - `import_hooks`: call a function at the end of a module's import.
-- `registration`: the table of merge methods in which ours appear.
-- `changes`: the table and the two functions that are changed, each when its module is imported.
+- `registration`: the table of merge methods in which ours appear, and that of their evolved
+  parameters.
+- `changes`: the tables and the four functions that are changed, each when its module is imported.
   `run_merge` changes two more functions at the first merge with one of our methods.
 
 What mergekit reads, and what it plans:
@@ -29,6 +30,7 @@ What is done with a recipe for one of our methods:
 
 - `recipe_check`: find a recipe's method; refuse a recipe before any model is touched.
 - `run_merge`: what happens around mergekit's `run_merge`.
+- `evolution`: from `mergekit-evolve`'s genomes to values that a recipe can have.
 - `adapter_merge`: merge adapters into one adapter, without the base's weights.
 - `whole_merges`: merges by mergekit into a folder, and tensors on disk in its format.
 

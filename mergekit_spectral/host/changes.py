@@ -1,4 +1,4 @@
-"""What we change in mergekit when it is imported: a table of methods and two functions.
+"""What we change in mergekit when it is imported: two tables of methods and four functions.
 
 Each change is made at the end of the import of one module and imports nothing. Our methods are
 imported when somebody first asks mergekit for them. Two more functions are changed at the first
@@ -12,10 +12,13 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mergekit_spectral.host import names
-from mergekit_spectral.host.registration import MethodTable, is_spectral
+from mergekit_spectral.host.registration import EvolvedParameters, MethodTable, is_spectral
+
+if TYPE_CHECKING:
+    from mergekit_spectral.methods import SpectralMethod
 
 Function = Callable[..., Any]
 
@@ -96,7 +99,46 @@ def _tensor_names(of_files: Function, *args: Any, **kwargs: Any) -> Any:
     return of_files(*args, **kwargs)
 
 
-def _wrap(module: ModuleType, name: str, around: Function) -> None:
+def adapt_genomes(genome: ModuleType) -> None:
+    """Let `mergekit-evolve` vary our methods' parameters, within their valid ranges.
+
+    A missing base is refused when a genome is made, before workers are started.
+
+    Args:
+        genome: the module ``mergekit.evo.genome``.
+    """
+    table = vars(genome)["METHOD_PARAM_MAPS"]
+    if not isinstance(table, EvolvedParameters):
+        vars(genome)["METHOD_PARAM_MAPS"] = EvolvedParameters(table)
+    _wrap(genome.ModelGenome, "__init__", _init_genome)
+    _wrap(genome.ModelGenome, "genotype_merge_config", _genotype_merge_config)
+
+
+def _init_genome(init: Function, genome: Any, *args: Any, **kwargs: Any) -> None:
+    init(genome, *args, **kwargs)
+    if method := _spectral_method_of(genome):
+        method.require_base(genome.definition.base_model)
+
+
+def _genotype_merge_config(to_recipe: Function, genome: Any, genotype: Any) -> Any:
+    if method := _spectral_method_of(genome):
+        from mergekit_spectral.host.evolution import in_valid_range
+
+        genotype = in_valid_range(method, genome._to_torch(genotype))
+    return to_recipe(genome, genotype)
+
+
+def _spectral_method_of(genome: Any) -> SpectralMethod | None:
+    if not names.fits():
+        return None
+
+    from mergekit import merge_methods
+
+    method = merge_methods.get(genome.definition.merge_method)
+    return method if is_spectral(method) else None
+
+
+def _wrap(module: ModuleType | type, name: str, around: Function) -> None:
     """Replace a function by a plain one of the same name, which pickle finds there."""
     original = getattr(module, name)
     if getattr(original, _MARK, False):
@@ -116,4 +158,5 @@ CHANGES: dict[str, Callable[[ModuleType], None]] = {
     "mergekit.merge_methods.registry": replace_table,
     "mergekit.merge": wrap_run_merge,
     "mergekit.architecture.auto": wrap_tensor_names,
+    "mergekit.evo.genome": adapt_genomes,
 }

@@ -47,6 +47,13 @@ NAMES: dict[str, tuple[str, ...]] = {
         "ParameterSetting",
         "ScalarParameter",
     ),
+    "mergekit.evo.genome": (
+        "METHOD_PARAM_MAPS",
+        "ModelGenome._to_torch",
+        "ModelGenome.genotype_merge_config",
+        "ModelGenomeDefinition.base_model",
+        "ModelGenomeDefinition.merge_method",
+    ),
     "mergekit.io.lazy_tensor_loader": (
         "LazyTensorLoader.flush",
         "LazyTensorLoader.get_tensor",

@@ -1,4 +1,4 @@
-"""Our methods in mergekit's table of methods.
+"""Our methods in mergekit's table of methods, and in the table of those that it can evolve.
 
 This module imports the standard library only; see `mergekit_spectral.host`.
 """
@@ -72,6 +72,34 @@ class MethodTable(dict[str, "MergeMethod"]):
                         name,
                     )
             self._complete = True
+
+
+class EvolvedParameters(dict[str, list[str]]):
+    """For each method, the parameters that `mergekit-evolve` varies for each input.
+
+    It asks whether a method is in the table and for the entry of one method. For ours, the answer
+    is what the method says, so the table needs no entries of them. Others stay as they are.
+    """
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or self._of_ours(name) is not None
+
+    def __missing__(self, name: str) -> list[str]:
+        own = self._of_ours(name)
+        if own is None:
+            raise KeyError(name)
+        return own
+
+    def _of_ours(self, name: object) -> list[str] | None:
+        from mergekit import merge_methods
+
+        method = next((m for m in merge_methods.registered_methods() if m.spec.name == name), None)
+        if not is_spectral(method):
+            return None
+
+        from mergekit_spectral.host.evolution import evolved_names
+
+        return evolved_names(method)
 
 
 def is_spectral(method: Any) -> TypeGuard[SpectralMethod]:

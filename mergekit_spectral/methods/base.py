@@ -31,7 +31,13 @@ from mergekit_spectral.methods.costs import (
     gram_memory,
     joint_work,
 )
-from mergekit_spectral.methods.parameters import EMBEDDINGS, LAMBDA, Parameter, for_method
+from mergekit_spectral.methods.parameters import (
+    EMBEDDINGS,
+    LAMBDA,
+    Parameter,
+    SearchRange,
+    for_method,
+)
 from mergekit_spectral.methods.task_deltas import (
     TaskDelta,
     base_and_deltas,
@@ -336,6 +342,15 @@ class SpectralMethod(GroupMergeMethod):
                 "lower `lambda` if no input has such values."
             )
         return result
+
+    def evolved_parameters(self) -> dict[str, SearchRange]:
+        """Return what `mergekit-evolve` varies for each input besides ``weight``, and how far.
+
+        By default, these are all numbers with a lower bound that a recipe can set for each input.
+        """
+        own = [each for each in self.spec.input_parameters if isinstance(each, Parameter)]
+        ranges = {each.name: each.search_range() for each in own if each.name != "weight"}
+        return {name: values for name, values in ranges.items() if values is not None}
 
     def matrix_work(self, tensor: TensorInputs) -> Work:
         """Count the operations of merging one of a tensor's matrices.

@@ -25,8 +25,10 @@ from mergekit_spectral.methods.parameters import (
     DIRECTION,
     EMBEDDINGS,
     LAMBDA,
+    MARGIN,
     RANK_TOLERANCE,
     WEIGHT,
+    SearchRange,
     borrowed,
 )
 from mergekit_spectral.spectral import (
@@ -128,6 +130,17 @@ class KnOTS(SpectralMethod):
     def averages_all(self) -> bool:  # type: ignore[override]  # a constant there
         """Whether the inner method adds all inputs, without electing signs."""
         return averages_all(self.inner)
+
+    def evolved_parameters(self) -> dict[str, SearchRange]:
+        """Return the range of ``density`` if the inner method prunes.
+
+        DELLA needs densities between ε and 1 − ε. Its ε is not varied, so it has its default.
+        """
+        if self.inner.sparsification_method is None:
+            return {}
+        epsilons = [p.default for p in self.inner.spec.parameters if p.name == "epsilon"]
+        lowest = MARGIN + max(epsilons, default=0.0)
+        return {"density": SearchRange(lowest, 1 - lowest if epsilons else 1.0)}
 
     def dense_memory(self, tensor: TensorInputs) -> float:
         sparsified = SPARSIFIED_BYTES * tensor.count * tensor.shape.numel()

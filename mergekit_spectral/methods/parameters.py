@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Annotated, Any, Literal
 
 from mergekit.merge_methods.base import ParameterScope, ParameterSpec
-from pydantic import AllowInfNan, Field, ValidationError
+from pydantic import AllowInfNan, Field, TypeAdapter, ValidationError
 
 from mergekit_spectral.errors import MergeError
+
+MARGIN = 0.001
+"""How close to a bound that is not valid itself a search may come, in units of the parameter."""
+
+
+@dataclass(frozen=True)
+class SearchRange:
+    """The values of a number that a search may try.
+
+    Attributes:
+        low: the lowest one.
+        high: the highest one, or infinity.
+        unit: the value that is 1 for the search: the top of the range if there is one.
+    """
+
+    low: float
+    high: float
+    unit: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +57,20 @@ class Parameter(ParameterSpec):
             raise MergeError(
                 f"{self.method}: parameter `{self.name}` must be {self.valid}, got {value!r}."
             ) from None
+
+    def search_range(self) -> SearchRange | None:
+        """Return the values that a search may try; None if this is no number with a lower bound."""
+        schema = TypeAdapter(self.value_type).json_schema()
+        low = schema.get("minimum", schema.get("exclusiveMinimum"))
+        if schema.get("type") != "number" or low is None:
+            return None
+        high = schema.get("maximum", schema.get("exclusiveMaximum", inf))
+        unit = high if 0 < high < inf else 1.0
+        return SearchRange(
+            low=low if "minimum" in schema else low + MARGIN * unit,
+            high=high if "maximum" in schema else high - MARGIN * unit,
+            unit=unit,
+        )
 
 
 LARGEST = 3.4e38

@@ -124,15 +124,18 @@ def test_a_broken_wrapt_harms_nobody(tmp_path: Path):
 def test_reloaded():
     code = f"""
 import importlib, inspect, mergekit.architecture.auto, mergekit.merge, mergekit.merge_methods
-for name in ["mergekit.merge_methods.registry", "mergekit.merge", "mergekit.architecture.auto"]:
+import mergekit.evo.genome
+for name in ["mergekit.merge_methods.registry", "mergekit.merge", "mergekit.architecture.auto",
+             "mergekit.evo.genome"]:
     module = importlib.reload(importlib.import_module(name))
     assert inspect.getsource(module)
+    assert "drm" in mergekit.evo.genome.METHOD_PARAM_MAPS
     merged = [mergekit.merge.run_merge, mergekit.architecture.auto.get_model_tensor_names]
     print([inspect.unwrap(f) is f.__wrapped__ for f in merged], module.__spec__.loader.__module__)
     {KNOWN.strip().replace(chr(10), chr(10) + "    ")}
 """
     lines = run(Path(sys.prefix), code).split("\n")
-    assert lines == ["[True, True] _frozen_importlib_external", "known"] * 3
+    assert lines == ["[True, True] _frozen_importlib_external", "known"] * 4
 
 
 RUN_MERGE_ELSEWHERE = """

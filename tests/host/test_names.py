@@ -21,6 +21,8 @@ PACKAGE = Path(mergekit_spectral.__file__).parent
 
 REPLACED = {
     "mergekit.architecture.auto": {"get_model_tensor_names"},
+    # The base and the method are read from the definition that a genome has.
+    "mergekit.evo.genome": {"METHOD_PARAM_MAPS", "ModelGenome", "ModelGenomeDefinition"},
     "mergekit.merge": {"run_merge"},
     # The two functions that ask the table, besides the table itself.
     "mergekit.merge_methods.registry": {"_METHODS", "get", "registered_methods"},
@@ -104,6 +106,8 @@ def code_without(module: str, missing: str) -> str:
             code.append("def get(name): ...")
         elif name == "_METHODS":
             code.append("_METHODS = {'ties': 'ties of mergekit'}")
+        elif name == "METHOD_PARAM_MAPS":
+            code.append("METHOD_PARAM_MAPS = {'ties': ['weight']}")
         else:
             code.append(f"class {name}:\n    {'; '.join(f'{a} = None' for a in own) or 'pass'}")
     return "\n".join(code)
