@@ -11,8 +11,24 @@ sections), `host` (everything that uses mergekit's internals), `checking`, `insp
 `whole_files`. `tests/host/test_rooms.py` checks the order.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from mergekit_spectral.autoload import install_hooks
 
+if TYPE_CHECKING:
+    from mergekit_spectral.tuning.tune import tune
+
+__all__ = ["tune"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import `tune` when it is used: PyTorch imports this package, and `tune` imports PyTorch."""
+    if name == "tune":
+        from mergekit_spectral.tuning.tune import tune
+
+        return tune
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 install_hooks()

@@ -43,13 +43,12 @@ from mergekit_spectral.command_line.option_types import Duration, Interval, List
 )
 @click.option(
     "--density",
-    "densities",
     type=Listed(click.FloatRange(0, 1, min_open=True)),
     help="Densities to compare, for methods that have one.  [default: the recipe's]",
 )
 @click.option(
     "--lambda",
-    "scales",
+    "lambda_",
     type=Interval(),
     default="0.1:3",
     show_default=True,
@@ -59,10 +58,11 @@ from mergekit_spectral.command_line.option_types import Duration, Interval, List
 @click.option("--weights", is_flag=True, help="Tune the inputs' weights, too (up to 5 inputs).")
 @click.option(
     "--objective",
-    type=click.Choice(["mean", "worst"]),
+    type=click.Choice(["mean", "worst", "normalized"]),
     default="mean",
     show_default=True,
-    help="What is maximized: the mean of the data sets, or the worst of them.",
+    help="What is maximized: the mean of the data sets, the worst of them, or the mean of their "
+    "shares of what the best input scores on each.",
 )
 @click.option("--limit", type=click.IntRange(min=2), help="Use at most this many examples of each.")
 @click.option("--budget", type=Duration(), help="Time for the search, such as 30m.")
@@ -96,6 +96,6 @@ def tune(recipe: Path, data: tuple[str, ...], text: tuple[Path, ...], **options:
     if not data and not text:
         raise click.UsageError("give examples with --data, or text with --text.")
     os.environ["HF_HUB_OFFLINE"] = "1"  # set before huggingface_hub reads it, on import
-    from mergekit_spectral.command_line.tune_run import tune_and_write
+    from mergekit_spectral.command_line.tune_run import tune_and_print
 
-    tune_and_write(recipe, data, text, **options, console=progress_console())
+    tune_and_print(recipe, data, text, **options, console=progress_console())

@@ -9,7 +9,8 @@
 - `search`: which scales and candidates are scored, within a budget.
 - `choice`: which of them is taken, and whether it is better than the recipe.
 - `tuner`: the search for one recipe; `options` and `results` are what it takes and gives.
-- `tune`: reads the recipe, its models and the examples, and runs the tuner.
+- `reading`: the tokenizer, the data sets, and what an earlier tuning left.
+- `tune`: the function that does it all, and writes what was found.
 
 Every method here ends in base + λ·Δ, where Δ does not depend on λ. So one merge serves all λ.
 """

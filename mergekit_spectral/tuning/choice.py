@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-Kind = Literal["mean", "worst"]
+Kind = Literal["mean", "worst", "normalized"]
 
 RESAMPLES = 1000
 
@@ -41,7 +41,7 @@ class Objective:
         texts: by set, whether it is text. The value of a text set is 1 / perplexity, the
             exponential of its mean score; that of the others is their mean score.
         references: by set, the value that counts as 1. None counts values as they are.
-        kind: of value.
+        kind: of value. A normalized one is a mean, with a reference for each set.
         seed: of the resampling.
     """
 

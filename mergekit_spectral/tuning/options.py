@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import get_args
 
 import torch
 from mergekit.options import MergeOptions
@@ -20,13 +22,17 @@ class Options:
         densities: that all inputs have; the recipe's own if empty.
         scales: the smallest and the largest scale.
         weights: whether to search for weights of the inputs, too.
-        objective: the mean of the data sets, or the worst of them.
+        objective: the mean of the data sets, the worst of them, or the mean normalized by the best
+            input of each.
         budget: seconds for the search; None for as long as it takes.
         device: that models are scored on.
         dtype: in which they are scored.
         seed: of resampling, and of methods that draw at random.
         limit: examples of each data set that are used at most.
         merge: mergekit's options.
+
+    Raises:
+        ValueError: a number is out of its range, or there is no such objective.
     """
 
     methods: Sequence[str] = ()
@@ -40,3 +46,25 @@ class Options:
     seed: int = 0
     limit: int | None = None
     merge: MergeOptions = field(default_factory=MergeOptions)
+
+    def __post_init__(self) -> None:
+        low, high = self.scales
+        if not 0 < low <= high:
+            raise ValueError(
+                f"λ from {low} to {high}: give two positive numbers, the smaller first"
+            )
+        if self.objective not in get_args(Kind):
+            raise ValueError(f"objective {self.objective!r}: give one of {get_args(Kind)}")
+        if not all(0 < density <= 1 for density in self.densities):
+            raise ValueError(f"densities {self.densities}: give numbers above 0 and at most 1")
+        if self.limit is not None and self.limit < 2:
+            raise ValueError(
+                f"limit {self.limit}: a half chooses and a half reports, so give 2 or more"
+            )
+
+    def with_copies_in(self, folder: Path) -> Options:
+        """Have mergekit merge adapters into copies in a folder, unless it is given another one."""
+        if self.merge.lora_merge_cache:
+            return self
+        merge = self.merge.model_copy(update={"lora_merge_cache": str(folder)})
+        return replace(self, merge=merge)

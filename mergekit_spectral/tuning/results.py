@@ -54,7 +54,7 @@ class Tuning:
         sets: names of the data sets.
         examples: number of examples of each set: to choose by, and to report on.
         inputs: by set, the name of the input that it is normalized by, or None.
-        objective: mean or worst.
+        objective: mean, worst or normalized.
         scales_lambda: whether scales are factors of the recipe's λ.
         searched: all settings that were scored, on the examples that they are chosen by.
         recipe_setting: name of the setting that is the recipe itself.

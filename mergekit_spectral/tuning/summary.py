@@ -85,8 +85,7 @@ def _value(tuning: Tuning, name: str) -> str:
 
 
 def _unit(tuning: Tuning) -> str:
-    what = "mean" if tuning.objective == "mean" else "worst"
-    return f"{what} likelihood"
+    return f"{tuning.objective} likelihood"
 
 
 def _signed(difference: Difference) -> str:

@@ -1,44 +1,158 @@
-"""Tune a recipe: read it, its models and the examples, then search."""
+"""Tune a recipe: read it, its models and the examples, search, and write what was found."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-import shutil
+import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from mergekit.common import ModelReference
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+import torch
+import yaml
+from mergekit.config import MergeConfiguration
+from mergekit.options import MergeOptions
 
-from mergekit_spectral import __version__
 from mergekit_spectral.checking.checks import plan_inspection
-from mergekit_spectral.errors import MergeError, first_line
-from mergekit_spectral.host.models import OpenedModel, fingerprint_files
-from mergekit_spectral.host.plan import PlannedMerge
+from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.whole_merges import merge_into
+from mergekit_spectral.recipe.editing import edit_recipe
 from mergekit_spectral.recipe.text import Key
-from mergekit_spectral.spectral import dtype_name
 from mergekit_spectral.tuning.candidates import TunedRecipe, candidates
-from mergekit_spectral.tuning.examples import DataSet, read_data_set, split
+from mergekit_spectral.tuning.choice import Kind
+from mergekit_spectral.tuning.examples import read_data_set
 from mergekit_spectral.tuning.options import Options
-from mergekit_spectral.tuning.record import ScoreRecord
+from mergekit_spectral.tuning.reading import (
+    LONGEST,
+    find_input,
+    fingerprint_of,
+    read_tokenizer,
+    scored_set,
+    work_folder,
+)
+from mergekit_spectral.tuning.record import NAME, ScoreRecord
 from mergekit_spectral.tuning.results import Tuning
 from mergekit_spectral.tuning.scorer import Say, Scorer
-from mergekit_spectral.tuning.scoring import prepare
-from mergekit_spectral.tuning.tuner import ScoredSet, Tuner
-from mergekit_spectral.whole_files import errors_as_sentences
+from mergekit_spectral.tuning.summary import comment
+from mergekit_spectral.tuning.tuner import Tuner
+from mergekit_spectral.whole_files import errors_as_sentences, move_up, require_own, unfinished
 
-LONGEST = 2048
-"""Tokens of an example that are read at most."""
 MOST_WEIGHTS = 5
 """Inputs whose weights are tuned at most."""
+RECIPE, REPORT = "tuned.yml", "report.json"
+
+PathLike = str | Path
 
 
 def tune(
+    recipe: PathLike,
+    data: Mapping[PathLike, str | int | None] | Iterable[PathLike] = (),
+    text: Iterable[PathLike] = (),
+    *,
+    out: PathLike = "tuned",
+    methods: Sequence[str] | None = None,
+    density: Sequence[float] | None = None,
+    lambda_: tuple[float, float] = (0.1, 3.0),
+    weights: bool = False,
+    objective: Kind = "mean",
+    limit: int | None = None,
+    budget: float | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    merge: PathLike | None = None,
+    seed: int = 0,
+    lora_merge_cache: PathLike | None = None,
+    allow_crimes: bool = False,
+    trust_remote_code: bool = False,
+    say: Say | None = None,
+) -> Tuning:
+    """Find the λ, density and method for a recipe that are best on examples.
+
+    One half of the examples chooses, the other half reports. Writes into `out`: ``tuned.yml``, the
+    recipe with the values that were found, and ``report.json``. A tuning that was stopped continues
+    where it was, if it is called again with the same `out`. Models that are not on disk must be in
+    the hub's cache.
+
+    Args:
+        recipe: the recipe's file.
+        data: files or folders with examples. A mapping gives for each the input that was trained
+            for it, by its name in the recipe or its number from 1, or None.
+        text: files or folders of text, for perplexity.
+        out: folder for the results.
+        methods: merge methods to compare, besides the recipe as it is; by default the recipe's.
+        density: densities to compare, for methods that have one; by default the recipe's.
+        lambda_: the smallest and the largest λ. If the recipe's λ is a gradient or has filters,
+            these are factors of it.
+        weights: whether to tune the inputs' weights, too.
+        objective: what is maximized: the mean of the data sets, the worst of them, or the mean
+            normalized by the best input of each data set.
+        limit: examples of each data set that are used at most.
+        budget: seconds for the search; None for as long as it takes.
+        device: that models are scored on; by default a GPU if there is one.
+        dtype: in which models are scored; by default bfloat16 on a GPU, float32 on a CPU.
+        merge: folder for the model, merged by the tuned recipe; None not to merge it.
+        seed: of methods that draw at random.
+        lora_merge_cache: folder for merged copies of LoRA inputs, which mergekit's own methods
+            need; by default a temporary one.
+        allow_crimes: whether to merge models of different architectures.
+        trust_remote_code: whether models may run their own code.
+        say: is called with a sentence at each step.
+
+    Raises:
+        MergeError: the recipe has an error, a model or a file is missing or cannot be read, a model
+            does not fit the device, or `out` has files that are not a tuning's.
+        ValueError: a range, a number or the objective is not one that can be searched.
+    """
+    say = say or (lambda _: None)
+    path, out = Path(recipe), Path(out)
+    require_own(out, (RECIPE, REPORT), NAME, "an earlier tuning")
+    place = find_device(device)
+    options = Options(
+        methods=methods or (),
+        densities=density or (),
+        scales=lambda_,
+        weights=weights,
+        objective=objective,
+        budget=budget,
+        device=place,
+        dtype=find_dtype(dtype, place),
+        seed=seed,
+        limit=limit,
+        merge=MergeOptions(
+            lora_merge_cache=None if lora_merge_cache is None else str(lora_merge_cache),
+            lora_merge_dtype="float32",
+            allow_crimes=allow_crimes,
+            trust_remote_code=trust_remote_code,
+            cuda=place.type == "cuda",
+            random_seed=seed,
+            copy_tokenizer=False,
+            write_model_card=False,
+            quiet=True,
+        ),
+    )
+    trained = data if isinstance(data, Mapping) else dict.fromkeys(data)
+    tuning, changes = _search(
+        path,
+        [(Path(file), None if name is None else str(name)) for file, name in trained.items()],
+        [Path(file) for file in text],
+        out,
+        options,
+        say,
+    )
+    tuned = edit_recipe(path.read_bytes().decode("utf-8"), changes, comment(tuning))
+    with errors_as_sentences(out), unfinished(out) as new:
+        (new / RECIPE).write_bytes(tuned.encode())
+        (new / REPORT).write_text(json.dumps(asdict(tuning), indent=1) + "\n")
+        move_up(new, [REPORT, RECIPE])
+    if merge is not None:
+        say(f"merging into {merge}")
+        _merge(tuned, Path(merge), out, options.merge)
+    return tuning
+
+
+def _search(
     path: Path,
     data: Sequence[tuple[Path, str | None]],
     text: Sequence[Path],
@@ -46,24 +160,7 @@ def tune(
     options: Options,
     say: Say,
 ) -> tuple[Tuning, dict[Key, Any]]:
-    """Tune a recipe.
-
-    Args:
-        path: the recipe.
-        data: files with examples, each with the input that was trained for it, by its name in the
-            recipe or its number from 1, or None.
-        text: files or folders of text.
-        out: the folder for the record and the updates.
-        options: what is searched.
-        say: reports progress, a sentence at a time.
-
-    Returns:
-        What was found, and the changes of the recipe by their places.
-
-    Raises:
-        MergeError: the recipe has an error, a model or a file is missing or cannot be read, or
-            does not fit the device.
-    """
+    """Return what was found, and the changes of the recipe by their places."""
     start = time.monotonic()
     plan = plan_inspection(path, options.merge, out)
     recipe = TunedRecipe(plan.recipe)
@@ -88,99 +185,46 @@ def tune(
         )
     fingerprint = fingerprint_of(path, plan, tokenizer, options)
     with work_folder(out, fingerprint) as work:
-        options = _with_copies_in(work, options)
+        options = options.with_copies_in(work / "copies")
         scorer = Scorer(recipe, plan, options, work, ScoreRecord(out, fingerprint), say)
-        tuner = Tuner(recipe, compared, sets, scorer, options, say)
-        return tuner.run(start)
+        return Tuner(recipe, compared, sets, scorer, options, say).run(start)
 
 
-def _with_copies_in(work: Path, options: Options) -> Options:
-    """Have mergekit merge adapters into copies in the work folder, unless there is another one."""
-    if options.merge.lora_merge_cache:
-        return options
-    merge = options.merge.model_copy(update={"lora_merge_cache": str(work / "copies")})
-    return replace(options, merge=merge)
+def _merge(recipe: str, folder: Path, out: Path, options: MergeOptions) -> None:
+    config = MergeConfiguration.model_validate(yaml.safe_load(recipe))
+    with TemporaryDirectory(dir=out, prefix=".copies-") as copies:
+        full = {
+            "copy_tokenizer": True,
+            "write_model_card": True,
+            "lora_merge_cache": options.lora_merge_cache or copies,
+        }
+        merge_into(folder, config, options.model_copy(update=full), recipe)
 
 
-def read_tokenizer(base: OpenedModel, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """Load the base's tokenizer.
+def find_device(name: str | torch.device | None) -> torch.device:
+    """Return the device of a name, or the best one.
 
     Raises:
-        MergeError: it has none, or transformers cannot load it.
+        MergeError: PyTorch has no such device here.
     """
-    folder = base.checkpoint.folder
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=trust_remote_code
-        )
-    except Exception as error:  # transformers raises many
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
         raise MergeError(
-            f"The base {base.reference} has no tokenizer that transformers can load from {folder} "
-            f"({first_line(error)}); add its tokenizer's files, such as tokenizer.json."
+            f"`--device` {name} cannot be used ({str(error).splitlines()[0]}); use cpu, or cuda "
+            "with a PyTorch that was built for it."
         ) from error
-    return tokenizer
+    return device
 
 
-def scored_set(
-    data: DataSet,
-    trained: ModelReference | None,
-    tokenizer: PreTrainedTokenizerBase,
-    longest: int,
-) -> ScoredSet:
-    """Tokenize a data set, and split it.
-
-    Raises:
-        MergeError: it cannot be tokenized, or has fewer than two different examples.
-    """
-    items = prepare(data, data.examples, tokenizer, longest)
-    if len({item.digest for item in items}) < 2:
-        raise MergeError(
-            f"{data.path} has one example, and two are needed: one to choose by, and one to report "
-            "on."
-        )
-    choosing, reporting = split(items)
-    return ScoredSet(data, trained, tuple(choosing), tuple(reporting))
-
-
-def find_input(name: str, recipe: TunedRecipe, file: Path) -> ModelReference:
-    """Return the input of a name or of a number from 1.
-
-    Raises:
-        MergeError: there is none.
-    """
-    for number, model in enumerate(recipe.inputs, start=1):
-        if name in (str(number), str(model), Path(str(model)).name):
-            return model
-    names = ", ".join(f"{number} ({model})" for number, model in enumerate(recipe.inputs, start=1))
-    raise MergeError(
-        f"{file}={name}: the recipe has no input {name}; name the input that was trained on "
-        f"{file.name}, one of {names}."
+def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """Return a dtype by its name, or the one that suits a device."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    found: torch.dtype = getattr(
+        torch, dtype or ("bfloat16" if device.type == "cuda" else "float32")
     )
-
-
-def fingerprint_of(
-    path: Path, plan: PlannedMerge, tokenizer: PreTrainedTokenizerBase, options: Options
-) -> str:
-    """Return a digest that differs if scores may differ for a candidate, a scale and an item."""
-    digest = hashlib.sha256(path.read_bytes())
-    scoring = (__version__, dtype_name(options.dtype), options.device.type, options.seed, LONGEST)
-    digest.update(repr((*scoring, len(tokenizer), tokenizer.chat_template)).encode())
-    digest.update(fingerprint_files(plan.models.values()).encode())
-    return digest.hexdigest()
-
-
-@contextmanager
-def work_folder(out: Path, fingerprint: str) -> Iterator[Path]:
-    """Give the folder for a tuning's updates, which is kept if the tuning is stopped.
-
-    Those of other tunings in `out` are removed.
-    """
-    name = f".tuning-{fingerprint[:12]}"
-    with errors_as_sentences(out):
-        for other in out.glob(".tuning-*"):
-            if re.fullmatch(r"\.tuning-[0-9a-f]{12}", other.name) and other.name != name:
-                shutil.rmtree(other, ignore_errors=True)
-        work = out / name
-        work.mkdir(parents=True, exist_ok=True)
-    yield work
-    shutil.rmtree(work, ignore_errors=True)
+    return found

@@ -96,27 +96,28 @@ class Tuner:
         self._say = say
         self._count = 0
 
-    def _references(self, reporting: bool) -> list[float | None]:
-        """Return the value of each set that counts as 1.
+    def _reference(self, data: ScoredSet, reporting: bool) -> float | None:
+        """Return the value of a set that counts as 1.
 
-        It is that of the input that was trained for the set. Without one, text is compared to the
-        base, because perplexities of different texts are not comparable; answers are not.
+        It is that of the input that was trained for the set. If none is known, it is that of the
+        best input for a normalized value. Otherwise text is compared to the base, because
+        perplexities of different texts are not comparable, and answers are not compared.
         """
-        references: list[float | None] = []
-        for each in self.sets:
-            setting = parent(each.input) if each.input else BASE if each.is_text else None
-            if setting is None:
-                references.append(None)
-            else:
-                mean = self.scorer.scores(setting, each.items(reporting)).mean()
-                references.append(float(of_set(mean, each.is_text)))
-        return references
+        if data.input:
+            settings = [parent(data.input)]
+        elif self.options.objective == "normalized":
+            settings = [parent(model) for model in self.recipe.inputs]
+        else:
+            settings = [BASE] * data.is_text
+        items = data.items(reporting)
+        means = [self.scorer.scores(setting, items).mean() for setting in settings]
+        return max((float(of_set(mean, data.is_text)) for mean in means), default=None)
 
     def _objective(self, reporting: bool) -> Objective:
         return Objective(
             [len(each.items(reporting)) for each in self.sets],
             [each.is_text for each in self.sets],
-            self._references(reporting),
+            [self._reference(each, reporting) for each in self.sets],
             self.options.objective,
             self.options.seed,
         )

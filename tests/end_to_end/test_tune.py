@@ -19,6 +19,7 @@ from support.interrupted import killed_at
 from support.recipe_builders import recipe
 from transformers import AutoModelForCausalLM
 
+import mergekit_spectral
 from mergekit_spectral.command_line.main import main
 from mergekit_spectral.tuning import scorer
 
@@ -116,6 +117,52 @@ def test_scores_are_shares_of_the_inputs_own(family: Family, data: list[str], tm
     ]
     assert merged["value"] == pytest.approx(sum(shares) / 2)
     assert merged["value"] != pytest.approx(sum(s["value"] for s in merged["sets"]) / 2)
+
+
+def test_normalized_scores_are_shares_of_the_best_inputs(
+    family: Family, data: list[str], tmp_path: Path
+):
+    out, files = tmp_path / "out", [each.rpartition("=")[0] for each in data]
+    path = write(adapters("drm", family), tmp_path)
+    tuned(path, *files, "--out", out, "--lambda=1:1", "--objective=normalized")
+    found = report(out)
+    assert found["inputs"] == [None, None]
+    base, *inputs, merged = found["results"]
+    shares = [
+        merged["sets"][number]["value"] / max(one["sets"][number]["value"] for one in inputs)
+        for number in range(2)
+    ]
+    assert merged["value"] == pytest.approx(sum(shares) / 2)
+    assert base["value"] < 1
+
+
+def test_the_function_does_what_the_command_does(family: Family, data: list[str], tmp_path: Path):
+    path = write(adapters("drm", family), tmp_path)
+    tuned(path, *data, "--out", tmp_path / "command", "--lambda=0.5:2", "--limit=10")
+    said: list[str] = []
+    folder = family.base.parent
+    found = mergekit_spectral.tune(
+        path,
+        {folder / f"task-{number}.jsonl": number for number in (1, 2)},
+        out=tmp_path / "function",
+        lambda_=(0.5, 2),
+        limit=10,
+        say=said.append,
+    )
+    command, function = (report(tmp_path / name) for name in ("command", "function"))
+    assert {**command, "seconds": None} == {**function, "seconds": None}
+    assert found.chosen == function["chosen"]
+    assert "scoring base" in said
+
+
+@pytest.mark.parametrize(
+    "values", [{"lambda_": (2, 1)}, {"objective": "best"}, {"density": [2.0]}, {"limit": 1}]
+)
+def test_values_that_cannot_be_searched(values: dict[str, Any], family: Family, tmp_path: Path):
+    path = write(adapters("drm", family), tmp_path)
+    with pytest.raises(ValueError, match="give"):
+        mergekit_spectral.tune(path, text=[path], out=tmp_path / "out", **values)
+    assert not (tmp_path / "out").exists()
 
 
 def test_methods_and_densities_are_compared(family: Family, data: list[str], tmp_path: Path):

@@ -111,7 +111,8 @@ def test_the_order_has_all_rooms():
 def test_imports_run_downward():
     for module, path in FILES.items():
         own = ORDER.index(room_of(module))
-        for other, _ in ours(path):
+        # The package itself offers functions of the rooms above it, imported when they are used.
+        for other, _ in ours(path, at_import_only=module == "mergekit_spectral.__init__"):
             there = ORDER.index(room_of(other))
             assert there <= own, f"{module} imports {other}, which is above it"
 
