@@ -155,6 +155,51 @@ def run(
 
 
 @main.command()
+@kind_option
+@click.option(
+    "--methods",
+    type=Listed(click.Choice(list(METHODS))),
+    default="ties,drm,knots_ties",
+    show_default=True,
+    help="By their names in recipes.",
+)
+@tasks_option
+@click.option(
+    "--counts",
+    type=Listed(click.IntRange(min=4)),
+    default="20,50,100",
+    show_default=True,
+    help="How many examples of each task to tune on.",
+)
+@click.option(
+    "--samples",
+    type=POSITIVE,
+    default=10,
+    show_default=True,
+    help="How many samples of each number of examples.",
+)
+@cache_option
+@json_option("tuning.json")
+def tune(
+    kind: str,
+    methods: list[str],
+    tasks: list[str] | None,
+    counts: list[int],
+    samples: int,
+    cache: Path,
+    json_path: Path,
+) -> None:
+    """Measure how much of the best lambda's gain tuning finds, with how many examples.
+
+    Tunes lambda on samples of the validation examples, and scores what was chosen on the test
+    examples, beside all of a grid. Scores are kept, so a run that was stopped continues.
+    """
+    from benchmarks.quality.tuning.command import tune_all
+
+    tune_all(cache, _kinds(kind), methods, _enough(tasks, 2, "--tasks"), counts, samples, json_path)
+
+
+@main.command()
 @cache_option
 @from_option
 @json_option("merges.json")

@@ -71,12 +71,16 @@ class Split:
 @cache
 def split(task: Task) -> Split:
     """Split a task's examples by the hash of their keys."""
-    end = task.held_out_share + VALIDATION_SHARE
     return Split(
-        train=tuple(task.between(end, 1)),
-        validation=tuple(task.between(task.held_out_share, end)[:VALIDATION_EXAMPLES]),
+        train=tuple(task.between(task.held_out_share + VALIDATION_SHARE, 1)),
+        validation=tuple(validation_examples(task, VALIDATION_EXAMPLES)),
         test=tuple(task.between(0, task.held_out_share)[:TEST_EXAMPLES]),
     )
+
+
+def validation_examples(task: Task, count: int) -> list[KeyedExample]:
+    """Return the first validation examples, or all if there are fewer."""
+    return task.between(task.held_out_share, task.held_out_share + VALIDATION_SHARE)[:count]
 
 
 def hash_share(text: str) -> float:
