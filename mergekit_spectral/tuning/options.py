@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,8 +64,12 @@ class Options:
             )
 
     def with_copies_in(self, folder: Path) -> Options:
-        """Have mergekit merge adapters into copies in a folder, unless it is given another one."""
+        """Have mergekit merge adapters into copies in a folder, unless it is given another one.
+
+        The folder is emptied: mergekit takes a copy for whole that it was stopped at writing.
+        """
         if self.merge.lora_merge_cache:
             return self
+        shutil.rmtree(folder, ignore_errors=True)
         merge = self.merge.model_copy(update={"lora_merge_cache": str(folder)})
         return replace(self, merge=merge)

@@ -240,6 +240,24 @@ def test_a_tuning_that_was_stopped_continues(
     assert len(scored) < len((undisturbed / "scores.jsonl").read_text().splitlines())
 
 
+def test_a_tuning_that_was_stopped_in_a_copy_of_an_adapter_continues(
+    family: Family, data: list[str], tmp_path: Path
+):
+    path, out = write(adapters("ties", family, weight=1.0), tmp_path), tmp_path / "out"
+    arguments = [path, *data, "--out", out, "--lambda=1:1"]
+
+    def unfinished_copies() -> list[Path]:
+        copies = out.glob(".tuning-*/copies/*")
+        return [copy for copy in copies if not (copy / "model.safetensors").exists()]
+
+    event = 0
+    while not unfinished_copies():
+        assert killed_at(event, out / ".tuning-", lambda: tuned(*arguments))
+        event += 1
+    tuned(*arguments)
+    assert not list(out.glob(".tuning-*"))
+
+
 def test_files_that_are_not_of_a_tuning_stay(family: Family, data: list[str], tmp_path: Path):
     path, out = write(adapters("drm", family), tmp_path), tmp_path / "out"
     (out / "work-notes").mkdir(parents=True)

@@ -48,7 +48,7 @@ def tune_all(
         for method in methods:
             merge = Merge(kind, method, tuple(tasks))
             click.echo(f"{kind}, {method}")
-            work = checkpoints.folder / "tuning" / kind / f"{method}-{merge.name}"
+            work = checkpoints.folder / "tuning" / kind / merge.name
             measurement = Measurement(merge, checkpoints, work, click.echo)
             result = measure(measurement, counts, samples, click.echo)
             is_same = [[one[k] for k in ("kind", "method", "tasks")] for one in found]
