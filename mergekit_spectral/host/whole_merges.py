@@ -13,6 +13,7 @@ from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 from torch import Tensor
 
+from mergekit_spectral.host.loaders import lend_loaders
 from mergekit_spectral.whole_files import errors_as_sentences
 
 SHARD_BYTES = 10**9
@@ -22,7 +23,7 @@ SHARD_BYTES = 10**9
 def merge_into(
     folder: Path, config: MergeConfiguration, options: MergeOptions, source: str | None = None
 ) -> None:
-    """Have mergekit merge a recipe, as ``mergekit-yaml`` does.
+    """Have mergekit merge a recipe, as ``mergekit-yaml`` does, and close the files that it opens.
 
     Args:
         folder: for the merged model.
@@ -33,7 +34,7 @@ def merge_into(
     Raises:
         MergeError: the folder cannot be written to, or one of our methods refuses the recipe.
     """
-    with errors_as_sentences(folder):
+    with errors_as_sentences(folder), lend_loaders(options):
         run_merge(config, str(folder), options, config_source=source)
 
 
