@@ -179,6 +179,7 @@ def run(
     help="How many samples of each number of examples.",
 )
 @cache_option
+@from_option
 @json_option("tuning.json")
 def tune(
     kind: str,
@@ -187,6 +188,7 @@ def tune(
     counts: list[int],
     samples: int,
     cache: Path,
+    given: Path | None,
     json_path: Path,
 ) -> None:
     """Measure how much of the best lambda's gain tuning finds, with how many examples.
@@ -194,9 +196,13 @@ def tune(
     Tunes lambda on samples of the validation examples, and scores what was chosen on the test
     examples, beside all of a grid. Scores are kept, so a run that was stopped continues.
     """
-    from benchmarks.quality.tuning.command import tune_all
+    from benchmarks.quality.tuning.command import print_file, tune_all
 
-    tune_all(cache, _kinds(kind), methods, _enough(tasks, 2, "--tasks"), counts, samples, json_path)
+    if given:
+        print_file(given)
+    else:
+        names = _enough(tasks, 2, "--tasks")
+        tune_all(cache, _kinds(kind), methods, names, counts, samples, json_path)
 
 
 @main.command()

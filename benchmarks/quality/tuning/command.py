@@ -13,6 +13,7 @@ from benchmarks.quality.checkpoints import Checkpoints
 from benchmarks.quality.merging.merges import Merge
 from benchmarks.quality.training.settings import Kind
 from benchmarks.quality.tuning.measure import Measurement, measure
+from benchmarks.quality.tuning.tables import print_results
 from mergekit_spectral.command_line.transformers_output import silence_transformers
 
 
@@ -56,3 +57,9 @@ def tune_all(
             found = [one for one, same in zip(found, is_same, strict=True) if same != own]
             found.append({**result, "machine": machine(), "versions": versions()})
             json_path.write_text(json.dumps({"merges": found}, indent=1) + "\n")
+    print_results(found)
+
+
+def print_file(path: Path) -> None:
+    """Print the results in a file."""
+    print_results(json.loads(path.read_text())["merges"])
