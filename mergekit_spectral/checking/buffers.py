@@ -11,13 +11,20 @@ from mergekit_spectral.recipe.findings import Finding, error
 
 
 def check_buffers(subject: Subject) -> Iterator[Finding]:
-    """Check that models have the same buffers. Their values are read: they are few and small."""
-    models = subject.models
+    """Check that models have the same buffers. Their values are read: they are few and small.
+
+    Models whose values are on the Hub alone are left out.
+    """
+    models = {
+        reference: model
+        for reference, model in subject.models.items()
+        if all(map(subject.hub.has_values, model.checkpoint.weights))
+    }
     for tensor in subject.planned.tensors:
         dtypes = {
             model: models[model].headers[name][1]
             for model, name in tensor.names.items()
-            if name in models[model].headers
+            if model in models and name in models[model].headers
         }
         owner = next((m for m, dtype in dtypes.items() if not dtype.is_floating_point), None)
         if owner is None:

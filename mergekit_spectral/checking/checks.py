@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,10 +32,11 @@ from mergekit_spectral.checking.shapes import check_shapes
 from mergekit_spectral.checking.subject import Stages, Subject, run_stages
 from mergekit_spectral.checking.tokenizers import check_tokenizers
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.hub import HubModels, read_absent_models
 from mergekit_spectral.host.plan import PlannedMerge
 from mergekit_spectral.host.recipe_check import find_method
 from mergekit_spectral.recipe.findings import Finding, find_errors, locate, sort_by_line
-from mergekit_spectral.recipe.reading import Recipe, read_recipe
+from mergekit_spectral.recipe.reading import Reading, Recipe, read_recipe
 
 OF_INPUTS = Stages(
     of_recipe=(
@@ -86,12 +88,14 @@ class Report:
         method: the name of the merge method, if the recipe can be read.
         costs: what the merge takes; None if that is not known.
         unchecked: what the later stages wait for, if they were not run; else None.
+        downloads: by model, the bytes that the merge would download; None if the Hub was not asked.
     """
 
     findings: tuple[Finding, ...]
     method: str | None = None
     costs: Costs | None = None
     unchecked: str | None = None
+    downloads: dict[str, int] | None = None
 
     @property
     def errors(self) -> list[Finding]:
@@ -104,24 +108,37 @@ class Report:
         return bool(self.errors)
 
 
-def check(path: Path, options: MergeOptions, out: Path) -> Report:
+def check(path: Path, options: MergeOptions, out: Path, hub: bool = False) -> Report:
     """Check a recipe by its models' configurations and the headers of their files.
 
     Args:
         path: the recipe's file.
         options: mergekit's, with which it would be run.
         out: where the merged model would go.
+        hub: whether to read models that are not on this machine on the Hub.
+
+    Raises:
+        MergeError: the Hub cannot be reached.
     """
     reading = read_recipe(path)
     if reading.recipe is None:
         return Report(sort_by_line(reading.findings))
     recipe = reading.recipe
-    result = run_stages(OF_MERGE, _subject(recipe, options, out))
+    asked = read_absent_models(recipe, options.trust_remote_code) if hub else nullcontext()
+    with asked as found:
+        report = _report(reading, recipe, _subject(recipe, options, out, found))
+    if found is None:
+        return report
+    return replace(report, downloads={str(model): n for model, n in found.downloads.items()})
+
+
+def _report(reading: Reading, recipe: Recipe, subject: Subject) -> Report:
+    result = run_stages(OF_MERGE, subject)
     findings = [*reading.findings, *result.findings]
     costs = None
     if result.subject.plan is not None:
-        costs = estimate_costs(result.subject.plan, out)
-        findings += check_room(costs, result.subject)
+        costs = estimate_costs(result.subject.plan, subject.out)
+    findings += check_room(costs, result.subject)
     unchecked = None
     if costs is None:
         failed = bool(find_errors(findings))
@@ -157,5 +174,8 @@ def plan_inspection(path: Path, options: MergeOptions, out: Path) -> PlannedMerg
     return plan
 
 
-def _subject(recipe: Recipe, options: MergeOptions, out: Path) -> Subject:
-    return Subject(recipe, options, out, find_method(recipe.config.merge_method))
+def _subject(
+    recipe: Recipe, options: MergeOptions, out: Path, hub: HubModels | None = None
+) -> Subject:
+    method = find_method(recipe.config.merge_method)
+    return Subject(recipe, options, out, method, hub or HubModels())

@@ -8,6 +8,7 @@ from pathlib import Path
 from mergekit.common import ModelReference
 
 from mergekit_spectral.checking.subject import Subject
+from mergekit_spectral.host.hub import HubModels
 from mergekit_spectral.recipe.findings import Finding, warning
 
 SAMPLE_BYTES = 512
@@ -18,6 +19,7 @@ def check_duplicates(subject: Subject) -> Iterator[Finding]:
     """Warn of inputs whose files are those of the base or of another input.
 
     Files of one size are compared at `SAMPLES` places evenly apart, and whole if they are small.
+    Files whose values are on the Hub alone are not compared.
     """
     models, named = subject.models, subject.recipe.references
     bases = subject.recipe.base_models
@@ -25,7 +27,9 @@ def check_duplicates(subject: Subject) -> Iterator[Finding]:
     # The base first, so that the input is named and not the base.
     for reference in sorted(models, key=lambda reference: reference not in bases):
         files = models[reference].files
-        twin = next((other for other, own in seen.items() if _are_equal(files, own)), None)
+        twin = next(
+            (other for other, own in seen.items() if _are_equal(files, own, subject.hub)), None
+        )
         if twin is None:
             seen[reference] = files
         elif twin in bases:
@@ -41,13 +45,17 @@ def check_duplicates(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _are_equal(some: tuple[Path, ...], others: tuple[Path, ...]) -> bool:
-    return len(some) == len(others) and all(map(_have_equal_bytes, some, others))
+def _are_equal(some: tuple[Path, ...], others: tuple[Path, ...], hub: HubModels) -> bool:
+    return len(some) == len(others) and all(
+        _have_equal_bytes(one, other, hub) for one, other in zip(some, others, strict=True)
+    )
 
 
-def _have_equal_bytes(one: Path, other: Path) -> bool:
+def _have_equal_bytes(one: Path, other: Path, hub: HubModels) -> bool:
     if one.resolve() == other.resolve():
         return True
+    if not (hub.has_values(one) and hub.has_values(other)):
+        return False
     size = one.stat().st_size
     if size != other.stat().st_size:
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,23 +85,32 @@ def estimate_costs(merge: PlannedMerge, out: Path) -> Costs:
     )
 
 
-def check_room(costs: Costs, subject: Subject) -> Iterator[Finding]:
-    """Check that the disk has room for the merged model and for copies of LoRA inputs."""
-    out, copies = closest_existing(subject.out), subject.options.lora_merge_cache
-    need = {"the merged model takes": (costs.output_bytes, out)}
-    if copies is not None and costs.copy_bytes:
-        folder = closest_existing(Path(copies))
-        if folder.stat().st_dev == out.stat().st_dev:
-            both = costs.output_bytes + costs.copy_bytes
-            need = {"the merged model and copies of LoRA inputs take": (both, folder)}
-        else:
-            need["copies of LoRA inputs take"] = (costs.copy_bytes, folder)
-    for what, (size, folder) in need.items():
-        free = shutil.disk_usage(folder).free
+def check_room(costs: Costs | None, subject: Subject) -> Iterator[Finding]:
+    """Check that disks have room for downloads, the merged model and copies of LoRA inputs.
+
+    Args:
+        costs: what the merge takes; None if only the downloads are known.
+        subject: the recipe.
+    """
+    written = [("downloads", sum(subject.hub.downloads.values()), subject.hub.cache)]
+    if costs is not None:
+        written.append(("the merged model", costs.output_bytes, subject.out))
+        if subject.options.lora_merge_cache is not None:
+            folder = Path(subject.options.lora_merge_cache)
+            written.append(("copies of LoRA inputs", costs.copy_bytes, folder))
+    disks: dict[int, list[tuple[str, int, Path]]] = defaultdict(list)
+    for what, size, folder in written:
+        if size:
+            folder = closest_existing(folder)
+            disks[folder.stat().st_dev].append((what, size, folder))
+    for on_disk in disks.values():
+        names, sizes, folders = zip(*on_disk, strict=True)
+        size, free = sum(sizes), shutil.disk_usage(folders[-1]).free
         if size > free:
+            take = "takes" if names == ("the merged model",) else "take"
             yield error(
-                f"{what} {gigabytes(size)}, but the disk of {folder} has {gigabytes(free)} left; "
-                "free some space, or write to another disk."
+                f"{' and '.join(names)} {take} {gigabytes(size)}, but the disk of {folders[-1]} "
+                f"has {gigabytes(free)} left; free some space, or write to another disk."
             )
 
 

@@ -11,6 +11,7 @@ from mergekit.merge_methods.base import MergeMethod
 from mergekit.options import MergeOptions
 
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.hub import HubModels
 from mergekit_spectral.host.models import OpenedModel, open_models
 from mergekit_spectral.host.plan import (
     ModelArchitecture,
@@ -31,6 +32,7 @@ class Subject:
         options: mergekit's.
         out: the folder that is written to; it need not exist.
         method: the recipe's merge method, or None if there is none of that name.
+        hub: the models of which only the headers are on this machine, read on the Hub.
         models: the recipe's models that are on this machine and can be read. Known from the second
             stage on, when it may be incomplete.
         architecture: that mergekit merges the models by. Known from the third stage on.
@@ -41,6 +43,7 @@ class Subject:
     options: MergeOptions
     out: Path
     method: MergeMethod | None
+    hub: HubModels = field(default_factory=HubModels)
     models: Mapping[ModelReference, OpenedModel] = field(default_factory=dict)
     architecture: ModelArchitecture | None = None
     plan: PlannedMerge | None = None
@@ -104,7 +107,7 @@ def run_stages(stages: Stages, subject: Subject) -> Result:
     recipe, options, method = subject.recipe, subject.options, subject.method
     findings = _run(stages.of_recipe, subject)
 
-    models, about_models = open_models(recipe, options)
+    models, about_models = open_models(recipe, options, subject.hub)
     subject = replace(subject, models=models)
     findings += about_models + _run(stages.of_models, subject)
     if method is None or find_errors(findings) or len(models) < len(recipe.references):

@@ -40,7 +40,7 @@ def check_tokenizers(subject: Subject) -> Iterator[Finding]:
     if source is None:
         return
     if isinstance(source, ModelReference):
-        yield from _check_source(source, subject.recipe.path.parent, key)
+        yield from _check_source(source, subject, key)
     if config.base_model is None:
         yield warning(
             "without `base_model` mergekit starts from the tokenizer of any of the models; set "
@@ -55,9 +55,10 @@ def check_tokenizers(subject: Subject) -> Iterator[Finding]:
         yield from _check_token(token, wanted, subject)
 
 
-def _check_source(source: ModelReference, recipe_folder: Path, key: Key) -> Iterator[Finding]:
+def _check_source(source: ModelReference, subject: Subject, key: Key) -> Iterator[Finding]:
     try:
-        folder = find_folder(source.model, "Model", recipe_folder)
+        subject.hub.require_readable(source.model)
+        folder = find_folder(source.model, "Model", subject.recipe.path.parent)
     except MergeError as problem:
         yield describe_refusal(problem, key)
         return

@@ -25,6 +25,11 @@ from mergekit_spectral.command_line.command import Command, mergekit_options
     show_default=True,
     help="Device of the merge, to estimate its memory. The time is always estimated for this CPU.",
 )
+@click.option(
+    "--hub",
+    is_flag=True,
+    help="Read the headers of models that are not on this machine on the Hugging Face Hub.",
+)
 @mergekit_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
@@ -33,6 +38,7 @@ def check(
     recipe: Path,
     out: Path,
     device: str,
+    hub: bool,
     lora_merge_cache: str | None,
     allow_crimes: bool,
     trust_remote_code: bool,
@@ -41,15 +47,17 @@ def check(
     """Report what is wrong with RECIPE before it is run, for any of mergekit's methods.
 
     Reads configurations and the headers of files, and samples of weights to find equal ones. It
-    does not ask the Hub. The exit status is 0 if the merge would run, with warnings or without,
-    and 1 if it would fail.
+    asks the Hub only with --hub, and downloads no weights then either. The exit status is 0 if the
+    merge would run, with warnings or without, and 1 if it would fail.
 
     \b
     Examples:
       mergekit-spectral check recipe.yml
       mergekit-spectral check recipe.yml --out /models/merged --json
+      mergekit-spectral check recipe.yml --hub
     """  # noqa: D301, click's mark is the character
-    os.environ["HF_HUB_OFFLINE"] = "1"  # set before huggingface_hub reads it, on import
+    if not hub:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # set before huggingface_hub reads it, on import
     from mergekit_spectral.command_line.check_run import check_and_print
 
     failed = check_and_print(
@@ -59,6 +67,7 @@ def check(
         allow_crimes=allow_crimes,
         trust_remote_code=trust_remote_code,
         device=device,
+        hub=hub,
         as_json=as_json,
     )
     ctx.exit(1 if failed else 0)

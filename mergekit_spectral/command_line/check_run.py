@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+from huggingface_hub.utils import disable_progress_bars
 from mergekit.options import MergeOptions
 
 from mergekit_spectral.checking.checks import Report, check
 from mergekit_spectral.checking.estimate import Costs, gigabytes
-from mergekit_spectral.command_line.command import is_quiet
+from mergekit_spectral.command_line.command import is_quiet, progress_console
 from mergekit_spectral.command_line.transformers_output import silence_transformers
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.recipe.findings import Severity
@@ -30,10 +32,12 @@ def check_and_print(
     allow_crimes: bool,
     trust_remote_code: bool,
     device: str,
+    hub: bool,
     as_json: bool,
 ) -> bool:
     """Check a recipe, print what is found, and return whether the merge would fail."""
     silence_transformers()
+    disable_progress_bars()
     options = MergeOptions(
         lora_merge_cache=lora_merge_cache,
         allow_crimes=allow_crimes,
@@ -41,7 +45,8 @@ def check_and_print(
         device=device,
     )
     try:
-        report = check(recipe, options, out)
+        with progress_console().status("Reading headers on the Hub") if hub else nullcontext():
+            report = check(recipe, options, out, hub)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else first_line(error)
         raise MergeError(f"The check cannot read {what}.") from error
@@ -68,12 +73,15 @@ def _print(recipe: Path, report: Report) -> None:
     if report.costs:
         for line in _costs(report.method, report.costs):
             click.echo(f"{recipe}: {line}")
+    if report.downloads is not None:
+        click.echo(f"{recipe}: {_downloads(report.downloads)}")
     if report.failed:
         click.echo(f"{recipe}: fails.")
     elif report.unchecked:
-        click.echo(
-            f"{recipe}: no errors so far; tensors and sizes are not checked {report.unchecked}."
-        )
+        until = report.unchecked
+        if report.downloads is None:
+            until += ", or with --hub"
+        click.echo(f"{recipe}: no errors so far; tensors and sizes are not checked {until}.")
     else:
         click.echo(f"{recipe}: runs.")
 
@@ -96,6 +104,13 @@ def _costs(method: str | None, costs: Costs) -> Iterator[str]:
         f"takes up to {gigabytes(memory.host)} of memory, of which {gigabytes(memory.mapped)} are "
         f"pages of the inputs' files that the system can free when needed{device}."
     )
+
+
+def _downloads(downloads: dict[str, int]) -> str:
+    if not downloads:
+        return "downloads nothing; all models are on this machine."
+    each = ", ".join(f"{gigabytes(size)} for {model}" for model, size in downloads.items())
+    return f"downloads {gigabytes(sum(downloads.values()))}: {each}."
 
 
 def _duration(seconds: float) -> str:

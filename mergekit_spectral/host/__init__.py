@@ -18,6 +18,7 @@ What mergekit reads, and what it plans:
 - `loaders`: what a loader is, and how loaders are lent to mergekit.
 - `mergeable`: which stored tensors are weights.
 - `checkpoints`: a whole model's files and their headers.
+- `hub`: the headers of models on the Hub that are not on this machine.
 - `dense_inputs`: loaders for models without an adapter.
 - `structure`: the modules of an adapter's base, and which stored tensors belong to them.
 - `lora_inputs`: loaders for ``base+adapter``, which read adapters in factors.

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from mergekit_spectral.adapters.adapter_files import CONFIG_NAME as ADAPTER_CONFIG
+from mergekit_spectral.adapters.adapter_files import WEIGHTS_NAMES as ADAPTER_WEIGHTS
 from mergekit_spectral.adapters.stored_tensors import DTYPES, Header
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.loaders import Loader
@@ -114,11 +115,7 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
         if not folder.is_dir():
             raise MergeError(f"{what} {path.path} is a file; name the folder that it is in.")
         return folder
-    beside = (
-        f"; it is in the folder of the recipe, so run mergekit in {recipe_folder.resolve()}"
-        if os.path.isdir(recipe_folder / path.path)
-        else ""
-    )
+    beside = describe_beside(path, recipe_folder)
     if path.path.startswith(("/", ".", "~")) or path.path.count("/") > 1 or "\\" in path.path:
         home = "; mergekit does not expand ~ to a home folder" if path.path.startswith("~") else ""
         raise MergeError(
@@ -136,8 +133,39 @@ def find_folder(path: ModelPath, what: str, recipe_folder: Path) -> Path:
             f"{what} {path.path} not found (working directory {Path.cwd()}), and it is not a valid "
             "Hub id; give a folder or a Hub id, such as organization/name."
         ) from None
-    except LocalEntryNotFoundError:
+    except LocalEntryNotFoundError as error:
+        # New versions of the Hub's client also raise this where any file is missing that the
+        # repository has, such as its README.md. Which files are needed is for the caller to check.
+        if snapshot := getattr(error, "snapshot_path", None):
+            return Path(snapshot)
         raise not_downloaded(path, what, beside) from None
+
+
+def find_adapter_folder(path: ModelPath, recipe_folder: Path, complete: bool = False) -> Path:
+    """Return the folder that an adapter would be read from, without asking the Hub.
+
+    Args:
+        path: as the recipe has it.
+        recipe_folder: where the recipe is.
+        complete: whether the Hub's cache is known to have all of its files.
+
+    Raises:
+        NotDownloadedError: it has the form of a Hub id, and is not in the Hub's cache, or in part.
+        MergeError: there is no such folder.
+    """
+    folder = find_folder(path, "Adapter", recipe_folder)
+    needed = [[ADAPTER_CONFIG], ADAPTER_WEIGHTS]
+    there = all(any((folder / name).is_file() for name in names) for names in needed)
+    if not (there or complete or is_local(path)):
+        raise not_downloaded(path, "Adapter")
+    return folder
+
+
+def describe_beside(path: ModelPath, recipe_folder: Path) -> str:
+    """Return the end of a sentence about a missing model: that it is where the recipe is, or ""."""
+    if not os.path.isdir(recipe_folder / path.path):
+        return ""
+    return f"; it is in the folder of the recipe, so run mergekit in {recipe_folder.resolve()}"
 
 
 def not_downloaded(path: ModelPath, what: str, beside: str = "") -> NotDownloadedError:
@@ -154,13 +182,16 @@ def is_local(path: ModelPath) -> bool:
     return os.path.exists(path.path)
 
 
-def open_checkpoint(path: ModelPath, recipe_folder: Path, converted: bool) -> Checkpoint:
+def open_checkpoint(
+    path: ModelPath, recipe_folder: Path, converted: bool, complete: bool = False
+) -> Checkpoint:
     """Read the index and the headers of a model's files.
 
     Args:
         path: as the recipe has it.
         recipe_folder: where the recipe is.
         converted: whether the recipe sets ``dtype``.
+        complete: whether the Hub's cache is known to have all of its files.
 
     Raises:
         NotDownloadedError: it is not on this machine.
@@ -171,7 +202,7 @@ def open_checkpoint(path: ModelPath, recipe_folder: Path, converted: bool) -> Ch
     try:
         return _open(path, folder, converted)
     except _IncompleteError as error:
-        if is_local(path):
+        if complete or is_local(path):
             raise
         raise not_downloaded(path, "Model") from error
 

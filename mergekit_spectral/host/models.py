@@ -18,7 +18,6 @@ from transformers import PretrainedConfig
 
 from mergekit_spectral.adapters.adapter_files import (
     CONFIG_NAME,
-    WEIGHTS_NAMES,
     AdapterFiles,
     find_adapter,
 )
@@ -29,11 +28,10 @@ from mergekit_spectral.host.checkpoints import (
     Checkpoint,
     NotDownloadedError,
     StoredWeights,
-    find_folder,
-    is_local,
-    not_downloaded,
+    find_adapter_folder,
     open_checkpoint,
 )
+from mergekit_spectral.host.hub import HubModels
 from mergekit_spectral.host.loaders import HeaderLoader, lend_loaders
 from mergekit_spectral.host.lora_inputs import (
     find_oddities,
@@ -82,17 +80,19 @@ class OpenedModel:
 
 
 def open_models(
-    recipe: Recipe, options: MergeOptions
+    recipe: Recipe, options: MergeOptions, hub: HubModels | None = None
 ) -> tuple[dict[ModelReference, OpenedModel], list[Finding]]:
     """Read the headers of a recipe's models.
 
     Args:
         recipe: the recipe.
         options: mergekit's.
+        hub: the models of which only the headers are on this machine.
 
     Returns:
         The models that are on this machine and can be read, and findings about the others.
     """
+    hub = hub or HubModels()
     models: dict[ModelReference, OpenedModel] = {}
     findings: list[Finding] = []
     checkpoints: dict[ModelPath, Checkpoint | None] = {}
@@ -102,11 +102,16 @@ def open_models(
         try:
             if path not in checkpoints:
                 checkpoints[path] = None
-                checkpoints[path] = open_checkpoint(path, folder, converted)
+                hub.require_readable(path)
+                complete = path in hub.downloads
+                checkpoints[path] = open_checkpoint(path, folder, converted, complete)
         except MergeError as problem:
             findings.append(describe_refusal(problem, key))
         try:
-            files = _find_adapter_files(lora, folder) if lora else None
+            if lora:
+                hub.require_readable(lora)
+                find_adapter_folder(lora, folder, complete=lora in hub.downloads)
+                files = find_adapter(lora.path, lora.revision)
             checkpoint = checkpoints[path]
             if checkpoint and bool(files) == bool(lora):
                 models[reference], more = _read_headers(reference, checkpoint, files, options, key)
@@ -218,18 +223,6 @@ def fingerprint_files(models: Iterable[OpenedModel]) -> str:
             state = file.stat()
             digest.update(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
     return digest.hexdigest()
-
-
-def _find_adapter_files(path: ModelPath, recipe_folder: Path) -> AdapterFiles:
-    folder = find_folder(path, "Adapter", recipe_folder)
-    if not is_local(path) and not all(any(map(Path.is_file, some)) for some in _needed(folder)):
-        raise not_downloaded(path, "Adapter")
-    return find_adapter(path.path, path.revision)
-
-
-def _needed(folder: Path) -> list[list[Path]]:
-    """Return the files of an adapter, as lists of which one file each is needed."""
-    return [[folder / CONFIG_NAME], [folder / name for name in WEIGHTS_NAMES]]
 
 
 def _read_headers(
