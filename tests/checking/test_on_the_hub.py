@@ -13,9 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 from mergekit.common import ModelReference
 from mergekit.options import MergeOptions
 from support import checkpoints, hub
@@ -23,6 +25,7 @@ from support.hub_server import HubServer, run_hub, use_hub
 from support.planted_faults import Workshop, removed, truncated
 
 from mergekit_spectral.checking.checks import Report, check
+from mergekit_spectral.command_line.main import main
 from mergekit_spectral.errors import MergeError
 
 BASE, ADAPTER = "lab/base", "lab/adapter"
@@ -212,6 +215,8 @@ def test_nothing_is_left_behind(lab: Lab):
     lab.check(dense())
     assert list(lab.temporary.iterdir()) == []
     assert list(lab.cache.iterdir()) == []
+    assert str(lab.cache) == huggingface_hub.constants.HF_HUB_CACHE
+    assert not huggingface_hub.is_offline_mode()
 
 
 def test_downloads_are_what_mergekit_downloads(lab: Lab):
@@ -289,6 +294,27 @@ def test_revisions(lab: Lab):
     assert [f.message for f in report.findings] == [
         f"{TUNED[0]}@stable seems to have the same weights as {TUNED[0]}, so these count twice."
     ]
+
+
+def test_revisions_of_a_base_and_an_adapter(lab: Lab):
+    lab.server.add(BASE, lab.shop.family.base, "v2")
+    lab.server.add(ADAPTER, lab.shop.adapter, "refs/pr/1")
+    name = f"{BASE}@v2+{ADAPTER}@refs/pr/1"
+    report = lab.check({**dense("drm", name), "base_model": f"{BASE}@v2"})
+    assert report.findings == ()
+    assert report.costs is not None
+    assert report.downloads is not None
+    assert list(report.downloads) == [f"{BASE}@v2", f"{ADAPTER}@refs/pr/1"]
+    files = ("adapter_config.json", "adapter_model.safetensors")
+    sizes = [(lab.shop.adapter / file).stat().st_size for file in files]
+    assert report.downloads[f"{ADAPTER}@refs/pr/1"] == sum(sizes)
+
+
+def test_values_in_the_cache_are_compared(lab: Lab):
+    for name in TUNED[:2]:
+        hub.store(lab.cache, name, "main", lab.shop.family.tuned[0])
+    (found,) = lab.check(dense()).findings
+    assert found.message.startswith(f"{TUNED[1]} seems to have the same weights as {TUNED[0]}")
 
 
 def test_a_commit(lab: Lab):
@@ -524,3 +550,25 @@ def test_the_command_asks_the_hub_of_the_environment(lab: Lab):
     assert lines[-2].startswith(f"{recipe}: downloads ")
     assert all(f" MB for {name}" in lines[-2] for name in (BASE, *TUNED))
     assert list(lab.temporary.iterdir()) == []
+
+
+def test_the_command_prints_downloads(lab: Lab):
+    lab.server.repositories[TUNED[0]].gated = True
+    recipe = lab.work / "recipe.yml"
+    recipe.write_text(yaml.safe_dump(dense(), sort_keys=False))
+    done = CliRunner().invoke(main, ["check", "--hub", str(recipe)])
+    assert done.exit_code == 1
+    assert f"{recipe}: downloads 0.4 MB: 0.1 MB for {BASE}, " in done.stdout
+    report = json.loads(CliRunner().invoke(main, ["check", "--hub", "--json", str(recipe)]).stdout)
+    assert list(report["downloads"]) == [BASE, *TUNED]
+    for name in (BASE, *TUNED):
+        lab.server.repositories[name].gated = False
+        ModelReference.parse(name).local_path()
+    done = CliRunner().invoke(main, ["check", "--hub", str(recipe)])
+    assert done.stdout.splitlines()[-2:] == [
+        f"{recipe}: downloads nothing; all models are on this machine.",
+        f"{recipe}: runs.",
+    ]
+    lab.server.status = 404
+    use_nothing = CliRunner().invoke(main, ["check", str(recipe), "--json"])
+    assert json.loads(use_nothing.stdout)["downloads"] is None

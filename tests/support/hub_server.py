@@ -192,15 +192,17 @@ class _Handler(BaseHTTPRequestHandler):
                 "X-Linked-Size": str(path.stat().st_size),
                 "X-Linked-Etag": f'"{_hash(path)}"',
             }
-            place = f"{self.hub.content_url}/{name}@{branch}/{file}"
+            place = f"{self.hub.content_url}/{name}@{repository.commit(branch)}/{file}"
             self._send(302, {**commit, **linked, "Location": place})
         else:
             self._send_file(name, path, file, {**commit, "ETag": f'"{_hash(path)}"'})
 
-    def _content(self, name: str, branch: str, file: str) -> None:
+    def _content(self, name: str, commit: str, file: str) -> None:
         if token := self.headers.get("Authorization"):
             self.hub.leaked.append(token)
-        self._send_file(name, self.hub.repositories[name].revisions[branch] / file, file, {})
+        repository = self.hub.repositories[name]
+        folder = repository.revisions[repository.find(commit) or ""]
+        self._send_file(name, folder / file, file, {})
 
     def _find(self, name: str) -> Repository | None:
         """Return a repository that may be read, or answer as the Hub does if there is none."""
