@@ -200,6 +200,8 @@ class _CacheOfHeaders:
         files = {file.rfilename: file for file in info.siblings or () if _is_inside(file.rfilename)}
         self.downloads[path] = self._count_bytes(path, kind, files)
         snapshot = self.folder / _folder_name(path) / "snapshots" / info.sha
+        if snapshot.is_symlink():  # to the user's cache, which must not be written to
+            snapshot.unlink()
         snapshot.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(WORKERS) as pool:
             fetch = partial(hf_hub_download, path.path, revision=info.sha, cache_dir=self.folder)
@@ -218,7 +220,7 @@ class _CacheOfHeaders:
     def _refer(self, path: ModelPath, commit: str) -> None:
         """Make a revision refer to a commit."""
         revision = path.revision or constants.DEFAULT_REVISION
-        if revision != commit:
+        if revision != commit and _is_inside(revision):
             reference = self.folder / _folder_name(path) / "refs" / revision
             reference.parent.mkdir(parents=True, exist_ok=True)
             reference.write_text(commit)
@@ -248,9 +250,9 @@ class _CacheOfHeaders:
         if isinstance(error, RepositoryNotFoundError):
             beside = describe_beside(path, self._beside)
             return MergeError(
-                f"{what} is not a local folder (working directory {Path.cwd()}), and it is not on "
-                f"the Hub ({hub}) or it is private{beside}; correct the name, or set HF_TOKEN to a "
-                "token that can read it, or run `hf auth login`."
+                f"{what} is not a local folder (working directory {Path.cwd()}) and was not found "
+                f"on the Hub ({hub}){beside}; correct the name or, if it is private, set HF_TOKEN "
+                "to a token that can read it or run `hf auth login`."
             )
         if isinstance(error, RevisionNotFoundError):
             return MergeError(
@@ -416,7 +418,7 @@ def _folder_name(path: ModelPath) -> str:
 
 
 def _is_inside(name: str) -> bool:
-    """Return whether a file's name is that of a file inside of the repository."""
+    """Return whether a name, which others have chosen, is that of a file inside of a folder."""
     return not os.path.isabs(name) and ".." not in PurePosixPath(name).parts
 
 

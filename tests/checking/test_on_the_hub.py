@@ -79,6 +79,17 @@ class Lab:
         shutil.rmtree(self.work / "lab")
         return report
 
+    def store(self, name: str) -> Path:
+        """Copy a repository into the user's cache, under the Hub's commit; return the snapshot."""
+        commit = self.server.repositories[name].commit("main")
+        place = self.cache / f"models--{name.replace('/', '--')}"
+        shutil.copytree(
+            self.server.repositories[name].revisions["main"], place / "snapshots" / commit
+        )
+        (place / "refs").mkdir()
+        (place / "refs" / "main").write_text(commit)
+        return place / "snapshots" / commit
+
     def read_weights(self) -> dict[str, int]:
         """Return the bytes that were served of files with weights."""
         served = self.server.served.items()
@@ -275,15 +286,24 @@ def test_local_folders_and_the_cache_are_used(lab: Lab):
     assert not any(name.startswith((BASE, TUNED[0])) for name in lab.server.served)
 
 
+def test_a_repository_with_a_model_and_an_adapter_of_which_one_is_in_the_cache(lab: Lab):
+    both = lab.shop.copied(lab.shop.family.tuned[0])
+    lab.server.add("lab/both", both)
+    snapshot = lab.store("lab/both")
+    shutil.copytree(lab.shop.adapter, both, dirs_exist_ok=True)
+    before = sorted(lab.cache.rglob("*"))
+    report = lab.check(dense("drm", "lab/both@main", f"{BASE}+lab/both"))
+    assert report.findings == ()
+    assert report.costs is not None
+    assert sorted(lab.cache.rglob("*")) == before
+    assert not (snapshot / "adapter_model.safetensors").exists()
+
+
 def test_revisions(lab: Lab):
     """Of one repository: one on the Hub, one in the cache, and a tag of the latter's commit."""
     lab.server.add(TUNED[0], lab.shop.family.tuned[1], "v2")
     lab.server.repositories[TUNED[0]].revisions["stable"] = lab.shop.family.tuned[0]
-    commit = lab.server.repositories[TUNED[0]].commit("main")
-    place = lab.cache / "models--lab--tuned-1"
-    shutil.copytree(lab.shop.family.tuned[0], place / "snapshots" / commit)
-    (place / "refs").mkdir()
-    (place / "refs" / "main").write_text(commit)
+    lab.store(TUNED[0])
     names = [TUNED[0], f"{TUNED[0]}@v2", TUNED[1]]
     report = lab.check(dense("drm", *names))
     assert report.downloads is not None
@@ -402,7 +422,7 @@ def test_a_private_repository(token: str | None, lab: Lab, monkeypatch: pytest.M
         assert report.findings == ()
         assert report.costs is not None
     else:
-        unreadable("or it is private; correct the name, or set HF_TOKEN", lab)
+        unreadable("correct the name or, if it is private, set HF_TOKEN", lab)
     assert lab.server.leaked == []
 
 
