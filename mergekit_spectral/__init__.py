@@ -6,9 +6,9 @@ After ``pip install`` the import is not needed, because PyTorch loads the same h
 
 The subpackages are layers, each of which imports only itself and those before it: `spectral` (the
 mathematics), `adapters` (LoRA), `methods` (the merge methods), `recipe` (a recipe as text and as
-sections), `host` (everything that uses mergekit's internals), `checking`, `inspecting`, `tuning`,
-`demo` and `command_line`. Outside them are this file, `autoload` (the hook), `errors` and
-`whole_files`. `tests/host/test_rooms.py` checks the order.
+sections), `host` (everything that uses mergekit's internals), `checking`, `reporting` (what pages
+share), `inspecting`, `tuning`, `demo` and `command_line`. Outside them are this file, `autoload`
+(the hook), `errors` and `whole_files`. `tests/host/test_rooms.py` checks the order.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from mergekit_spectral.command_line.command import Command, mergekit_options, progress_console
-
-MODULES = ("matplotlib", "jinja2")
+from mergekit_spectral.reporting.extra import INSTALL, is_installed
 
 
 @click.command(cls=Command)
@@ -51,10 +49,8 @@ def inspect(
       mergekit-spectral inspect recipe.yml --out report/
       mergekit-spectral inspect recipe.yml --sample 4 --tensors '*self_attn*'
     """  # noqa: D301, click's mark is the character
-    if any(find_spec(module) is None for module in MODULES):
-        raise click.ClickException(
-            "inspect needs its extra: pip install 'mergekit-spectral[report]'"
-        )
+    if not is_installed():
+        raise click.ClickException(f"inspect needs its extra: {INSTALL}")
     os.environ["HF_HUB_OFFLINE"] = "1"  # set before huggingface_hub reads it, on import
     from mergekit_spectral.command_line.inspect_run import inspect_and_write
 

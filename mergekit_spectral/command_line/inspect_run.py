@@ -80,7 +80,9 @@ def inspect_and_write(
         "suggestions": [asdict(suggestion) for suggestion in suggestions(inspection)],
     }
     with errors_as_sentences(out), unfinished(out) as new:
-        plots = draw_inspection(inspection, new)
+        plots = draw_inspection(inspection)
+        for plot in plots:
+            (new / f"{plot.name}.png").write_bytes(plot.light)
         (new / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         write_page(inspection, verdict, recommended, plots, new / PAGE)
         if recommended:

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from mergekit_spectral.inspecting.inspection import Inspection
-from mergekit_spectral.inspecting.plots import DECIDING, Plot
-from mergekit_spectral.inspecting.plots.style import DARK
+from mergekit_spectral.inspecting.plots import DECIDING
 from mergekit_spectral.inspecting.suggestions import suggestions
 from mergekit_spectral.inspecting.summary import (
     PerInput,
     mean_over_weights,
     pruned_share,
     pruned_share_unrenormalized,
-    short_names,
     total_norms,
     weights_changed,
     worst_conflicts,
 )
 from mergekit_spectral.inspecting.takeaways import takeaways
 from mergekit_spectral.inspecting.verdict import Verdict
+from mergekit_spectral.reporting.names import short_names
+from mergekit_spectral.reporting.page import embedded, fill_template
+from mergekit_spectral.reporting.plots import Plot
 
 CONFLICTS = 8
 """Maximum number of conflicting pairs in the table."""
@@ -60,34 +58,23 @@ def write_page(
         plots: the plots, in the page's order.
         path: path of the page.
     """
-    environment = Environment(
-        loader=PackageLoader("mergekit_spectral.inspecting", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["code"] = _code
-    page = environment.get_template("page.html.jinja").render(
+    page = fill_template(
+        "inspecting",
         title=f"{inspection.recipe}: {len(inspection.inputs)} inputs of {inspection.method}",
         facts=_facts(inspection),
-        verdict=verdict,
+        headline=verdict.headline,
+        answers=verdict.answers,
         recipe=recipe,
         takeaways=takeaways(inspection),
         suggestions=suggestions(inspection),
         method=inspection.method,
-        deciding=[_embedded(plot) for plot in plots if plot.path.stem in DECIDING],
-        others=[_embedded(plot) for plot in plots if plot.path.stem not in DECIDING],
-        dark=DARK,
+        deciding=[embedded(plot) for plot in plots if plot.name in DECIDING],
+        others=[embedded(plot) for plot in plots if plot.name not in DECIDING],
         conflicts=conflict_rows(inspection),
         header=HEADER,
         rows=input_rows(inspection),
     )
     path.write_text(page, encoding="utf-8")
-
-
-def _embedded(plot: Plot) -> dict[str, str]:
-    images = {"light": plot.path.read_bytes(), "dark": plot.dark}
-    encoded = {name: base64.b64encode(image).decode() for name, image in images.items()}
-    return {"title": plot.title, "text": plot.text, **encoded}
 
 
 def conflict_rows(inspection: Inspection) -> list[tuple[str, str, str]]:
@@ -124,15 +111,6 @@ def input_rows(inspection: Inspection) -> list[tuple[str, ...]]:
         means = mean_over_weights(inspection, value)
         columns.append(["" if np.isnan(mean) else format(mean, form) for mean in means])
     return list(zip(short_names(inspection.inputs), *columns, strict=True))
-
-
-def _code(text: str) -> Markup:
-    """Convert text in backticks to HTML code elements."""
-    parts = text.split("`")
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
-        for number, part in enumerate(parts)
-    )
 
 
 def _facts(inspection: Inspection) -> str:

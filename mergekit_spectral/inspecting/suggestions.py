@@ -11,10 +11,10 @@ from mergekit_spectral.inspecting.summary import (
     mean,
     mean_over_weights,
     mean_rank,
-    short_names,
     total_norms,
 )
 from mergekit_spectral.inspecting.takeaways import UNEVEN
+from mergekit_spectral.reporting.names import short_names
 
 MANY = 8
 """Minimum number of inputs to which what was measured with ten applies."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mergekit_spectral.adapters.tensor_names import kind_of, layer_of
 from mergekit_spectral.inspecting.inspection import Inspection
 from mergekit_spectral.inspecting.weights import WeightReport
+from mergekit_spectral.reporting.names import short_names, shorten
 
 MANY_PAIRS = 6
 """Maximum number of pairs for which each pair has its own column in values by layer."""
@@ -23,23 +24,6 @@ MERGED = 0.9
 Array = npt.NDArray[np.float64]
 PerInput = Callable[[WeightReport], Sequence[float | None]]
 """A function that returns one of a weight's values for each input, None where it has none."""
-
-
-def short_names(inputs: Sequence[str]) -> list[str]:
-    """Shorten names of models to their last parts, as few as keep the names distinct."""
-    own = [name.rpartition("+")[2] for name in inputs]
-    # The same adapter may be an input on several bases; then the bases' names are needed.
-    return shorten(own if len(set(own)) == len(own) else list(inputs), "/")
-
-
-def shorten(names: Sequence[str], separator: str) -> list[str]:
-    """Shorten names to their last parts, as few as keep the names distinct."""
-    parts = [name.strip(separator).split(separator) for name in names]
-    for count in range(1, max(map(len, parts)) + 1):
-        short = [separator.join(part[-count:]) for part in parts]
-        if len(set(short)) == len(short):
-            return short
-    return list(names)
 
 
 def mean_over_weights(inspection: Inspection, value: PerInput) -> Array:

@@ -19,12 +19,12 @@ from mergekit_spectral.inspecting.summary import (
     mean_rank,
     pruned_share,
     pruned_share_unrenormalized,
-    short_names,
     total_norms,
     unchanged_layers,
     weights_changed,
 )
 from mergekit_spectral.inspecting.weights import DENSITY
+from mergekit_spectral.reporting.names import short_names
 
 OUTLIER = 10
 """An update is called an outlier if its norm is at least this many times the others' median."""

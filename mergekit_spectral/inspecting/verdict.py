@@ -21,11 +21,11 @@ from mergekit_spectral.inspecting.summary import (
     mean_rank,
     relative_sizes,
     rounding_shares,
-    short_names,
     total_cosines,
     total_norms,
 )
 from mergekit_spectral.inspecting.takeaways import OUTLIER, UNEVEN, join, takeaways
+from mergekit_spectral.reporting.names import short_names
 
 CHOOSING = "docs/choosing.md"
 """The page of the docs with the measurements behind the recommendation."""

@@ -30,6 +30,7 @@ from mergekit_spectral.inspecting import inspection as module
 from mergekit_spectral.inspecting import plots
 from mergekit_spectral.inspecting.inspection import Inspection, inspect
 from mergekit_spectral.inspecting.weights import ETAS, WeightReport
+from mergekit_spectral.reporting.plots import Plot
 
 PNG = b"\x89PNG"
 WEIGHT = "model.layers.1.mlp.down_proj.weight"
@@ -405,13 +406,10 @@ def test_killed_at_any_moment(reported: Path, tmp_path: Path, monkeypatch: pytes
     """Where there is a page it is whole, and so is everything that goes with it."""
     whole = finished(reported / "report")
 
-    def copied(_inspection: Inspection, folder: Path) -> list[plots.Plot]:
+    def copied(_inspection: Inspection) -> list[Plot]:
         """Take seconds less than drawing."""
         names = sorted(name for name in whole if name.endswith(".png"))
-        return [
-            plots.Plot(Path(shutil.copy(reported / "report" / name, folder)), name, "", b"")
-            for name in names
-        ]
+        return [Plot(Path(name).stem, name, "", whole[name], b"") for name in names]
 
     monkeypatch.setattr(inspect_run, "draw_inspection", copied)
     pages = []

@@ -58,7 +58,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = inspection(dense(*updates[:-1], updates[0]), base_norm=1e4)
     found = replace(found, inputs=tuple(LONG))
     folder = tmp_path_factory.mktemp("crowded")
-    plots = draw_inspection(found, folder)
+    plots = draw_inspection(found)
     write_page(
         found, decide(found), "merge_method: tsvm\n" + "# long " * 40, plots, folder / "x.html"
     )

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from mergekit_spectral.inspecting.inspection import Inspection
-from mergekit_spectral.inspecting.plots.style import (
-    COLORS,
-    ON_COLOR,
-    Plot,
-    legend_below,
-    line_style,
-    new_figure,
-    save,
-    wrapped,
-)
 from mergekit_spectral.inspecting.summary import (
     Array,
     relative_sizes,
-    short_names,
     total_cosines,
     total_norms,
+)
+from mergekit_spectral.reporting.names import short_names
+from mergekit_spectral.reporting.plots import (
+    COLORS,
+    ON_COLOR,
+    Plot,
+    finish_plot,
+    legend_below,
+    line_style,
+    new_figure,
+    wrapped,
 )
 
 LABEL = 24
@@ -34,19 +33,19 @@ CELLS = 8
 """Maximum number of inputs for which every cosine is written into its cell."""
 
 
-def draw_deciding(inspection: Inspection, folder: Path) -> Iterator[Plot]:
+def draw_deciding(inspection: Inspection) -> Iterator[Plot]:
     """Draw what decides whether and how to merge.
 
     Sizes show whether the inputs are balanced, cosines whether they conflict or are copies, and
     singular values whether they are adapters.
     """
-    yield _draw_balance(inspection, folder)
+    yield _draw_balance(inspection)
     if len(inspection.inputs) > 1:
-        yield _draw_cosines(inspection, folder)
-    yield _draw_directions(inspection, folder)
+        yield _draw_cosines(inspection)
+    yield _draw_directions(inspection)
 
 
-def _draw_balance(inspection: Inspection, folder: Path) -> Plot:
+def _draw_balance(inspection: Inspection) -> Plot:
     names = short_names(inspection.inputs)
     relative = relative_sizes(inspection)
     sizes = total_norms(inspection) if relative is None else relative
@@ -69,13 +68,12 @@ def _draw_balance(inspection: Inspection, folder: Path) -> Plot:
     if relative is not None:
         panel.xaxis.set_major_formatter(PercentFormatter(1))
     panel.locator_params(axis="x", nbins=4)
-    path = folder / "balance.png"
-    return Plot(
-        path,
+    return finish_plot(
+        figure,
+        "balance",
         "Balanced?",
         "The size of each input's whole update. An input with a bar twice as long decides most "
         "signs; one with hardly a bar changes nothing.",
-        save(figure, path),
     )
 
 
@@ -85,7 +83,7 @@ def _rows_height(labels: Sequence[str]) -> float:
     return len(labels) * max(0.28, 0.13 * lines + 0.06)
 
 
-def _draw_cosines(inspection: Inspection, folder: Path) -> Plot:
+def _draw_cosines(inspection: Inspection) -> Plot:
     names = short_names(inspection.inputs)
     cosines = total_cosines(inspection)
     labels = [wrapped(f"{number} {name}", LABEL) for number, name in enumerate(names, 1)]
@@ -109,17 +107,16 @@ def _draw_cosines(inspection: Inspection, folder: Path) -> Plot:
                     }
                     panel.text(j, i, value, **style)
     figure.colorbar(image, ax=panel, label="cosine")
-    path = folder / "cosines.png"
-    return Plot(
-        path,
+    return finish_plot(
+        figure,
+        "cosines",
         "Compatible?",
         "The cosine of each pair of whole updates. Blue pairs add up, and at 1 are copies of each "
         "other; white pairs do not disturb each other; red pairs cancel.",
-        save(figure, path),
     )
 
 
-def _draw_directions(inspection: Inspection, folder: Path) -> Plot:
+def _draw_directions(inspection: Inspection) -> Plot:
     names = short_names(inspection.inputs)
     figure = new_figure(2.4, names)
     panel = figure.subplots()
@@ -146,18 +143,17 @@ def _draw_directions(inspection: Inspection, folder: Path) -> Plot:
     panel.grid(alpha=0.3)
     if panel.lines:
         legend_below(figure, panel)
-    path = folder / "directions.png"
     line = (
         " Values below the dotted line are no more than the rounding errors of the checkpoint."
         if rounded
         else ""
     )
-    return Plot(
-        path,
+    return finish_plot(
+        figure,
+        "directions",
         "Adapters or full fine-tunes?",
         "How fast the singular values decrease, as the mean over all weights. Adapters have a few "
         f"large values, full fine-tunes have values in all directions.{line}",
-        save(figure, path),
     )
 
 

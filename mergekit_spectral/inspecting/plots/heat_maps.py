@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from matplotlib.figure import Figure
 
 from mergekit_spectral.inspecting.inspection import Inspection
-from mergekit_spectral.inspecting.plots.style import (
-    LINE,
-    SCALE,
-    Plot,
-    color_range,
-    label_layers,
-    new_figure,
-    save,
-    wrapped,
-)
 from mergekit_spectral.inspecting.summary import (
     Grid,
     PerInput,
     lay_out_grid,
     pruned_share_unrenormalized,
-    short_names,
 )
 from mergekit_spectral.inspecting.weights import DENSITY
+from mergekit_spectral.reporting.names import short_names
+from mergekit_spectral.reporting.plots import (
+    LINE,
+    SCALE,
+    Plot,
+    color_range,
+    finish_plot,
+    label_layers,
+    new_figure,
+    wrapped,
+)
 
 KINDS = 10
 """Maximum number of kinds of weight for which two panels are side by side."""
 
 
-def draw_heat_maps(inspection: Inspection, folder: Path) -> list[Plot]:
+def draw_heat_maps(inspection: Inspection) -> list[Plot]:
     """Draw sizes, ranks, and with several inputs shares of directions and pruned entries."""
     relative = all(weight.relative_norms for weight in inspection.weights)
     sizes: PerInput = (lambda w: w.relative_norms or ()) if relative else (lambda w: w.norms)
@@ -89,12 +89,11 @@ def draw_heat_maps(inspection: Inspection, folder: Path) -> list[Plot]:
     for name, title, text, value, drawn in wanted:
         cells = lay_out_grid(inspection, value)
         if drawn and cells is not None:
-            path = folder / f"{name}.png"
-            plots.append(Plot(path, title, text, _draw(cells, inspection, path)))
+            plots.append(finish_plot(_draw(cells, inspection), name, title, text))
     return plots
 
 
-def _draw(cells: Grid, inspection: Inspection, path: Path) -> bytes:
+def _draw(cells: Grid, inspection: Inspection) -> Figure:
     """Draw one panel for each input, with layers as rows and kinds of weight as columns."""
     names = short_names(inspection.inputs)
     across = min(len(names), 2 if len(cells.kinds) <= KINDS else 1)
@@ -124,4 +123,4 @@ def _draw(cells: Grid, inspection: Inspection, path: Path) -> bytes:
         row[0].set_ylabel("layer")
     assert image is not None
     figure.colorbar(image, ax=panels, location="bottom", shrink=0.8, aspect=40)
-    return save(figure, path)
+    return figure

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from mergekit_spectral.inspecting.inspection import Inspection
-from mergekit_spectral.inspecting.plots.style import (
+from mergekit_spectral.inspecting.pruned_rows import BINS, PrunedRows
+from mergekit_spectral.inspecting.weights import DENSITY, WeightReport
+from mergekit_spectral.reporting.names import short_names
+from mergekit_spectral.reporting.plots import (
     Plot,
+    finish_plot,
     legend_below,
     line_style,
     new_figure,
-    save,
 )
-from mergekit_spectral.inspecting.pruned_rows import BINS, PrunedRows
-from mergekit_spectral.inspecting.summary import short_names
-from mergekit_spectral.inspecting.weights import DENSITY, WeightReport
 
 
-def draw_pruned_rows(inspection: Inspection, folder: Path) -> Plot:
+def draw_pruned_rows(inspection: Inspection) -> Plot:
     """Draw the histograms of the pruned shares of rows."""
     names = short_names(inspection.inputs)
     figure = new_figure(4.6, names)
@@ -46,12 +45,11 @@ def draw_pruned_rows(inspection: Inspection, folder: Path) -> Plot:
         panel.grid(alpha=0.3)
     panels[-1].set_xlabel("share of a row's entries that is pruned")
     legend_below(figure, panels[0])
-    path = folder / "pruned.png"
-    return Plot(
-        path,
+    return finish_plot(
+        figure,
+        "pruned",
         f"Rows that DRM prunes at density {DENSITY:g}",
         "A row is one joint direction of one input. Rows at 100% have no effect on the merge. The "
         "dotted line is the share that is pruned of all rows together. Renormalization is meant to "
         "bring all rows close to it.",
-        save(figure, path),
     )

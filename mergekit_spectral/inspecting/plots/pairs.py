@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,19 +11,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mergekit_spectral.inspecting.inspection import Inspection
-from mergekit_spectral.inspecting.plots.style import (
+from mergekit_spectral.inspecting.summary import Array, mean_pairs, pairs_by_layer
+from mergekit_spectral.inspecting.weights import SUBSPACE, Pairs, WeightReport
+from mergekit_spectral.reporting.names import short_names
+from mergekit_spectral.reporting.plots import (
     ON_COLOR,
     SCALE,
     WIDTH,
     Plot,
     color_range,
+    finish_plot,
     label_layers,
     new_figure,
     numbers_below,
-    save,
 )
-from mergekit_spectral.inspecting.summary import Array, mean_pairs, pairs_by_layer, short_names
-from mergekit_spectral.inspecting.weights import SUBSPACE, Pairs, WeightReport
 
 PAIR_VALUES: tuple[tuple[str, Callable[[WeightReport], Pairs], float, float], ...] = (
     ("cosine", lambda w: w.cosines, -1, 1),
@@ -36,7 +36,7 @@ PAIR_VALUES: tuple[tuple[str, Callable[[WeightReport], Pairs], float, float], ..
 """(title, function that returns the values of pairs, smallest and largest possible value)."""
 
 
-def draw_pairs(inspection: Inspection, folder: Path) -> Plot:
+def draw_pairs(inspection: Inspection) -> Plot:
     """Draw a matrix for each of `PAIR_VALUES`, with the pairs' means over all weights."""
     names = short_names(inspection.inputs)
     side = max(1.7, 0.34 * len(names) + 0.5)
@@ -47,15 +47,14 @@ def draw_pairs(inspection: Inspection, folder: Path) -> Plot:
         panel.set_title(title)
         _label_pairs(panel, pairs, low, high)
     numbers_below(figure, names)
-    path = folder / "pairs.png"
-    return Plot(
-        path,
+    return finish_plot(
+        figure,
+        "pairs",
         "Pairs of inputs, mean over all weights",
         "Cosine: two updates add up (1), are orthogonal (0) or cancel (-1). Overlap: the share of "
         f"leading directions, at most {SUBSPACE}, that two inputs have in common, in the output "
         "space and in the input space. Same sign: the share of entries in which two updates have "
         "the same sign; by chance it is 0.5.",
-        save(figure, path),
     )
 
 
@@ -93,7 +92,7 @@ def _label_pairs(panel: Axes, pairs: Array, low: float, high: float) -> None:
                 panel.text(j, i, value, fontsize=6.5, gid=ON_COLOR, **style)
 
 
-def draw_pairs_by_layer(inspection: Inspection, folder: Path) -> Plot | None:
+def draw_pairs_by_layer(inspection: Inspection) -> Plot | None:
     """Draw the values of pairs by layer; return None if no weight is in a layer."""
     found = [(title, pairs_by_layer(inspection, value)) for title, value, _, _ in PAIR_VALUES]
     cells = [(title, each) for title, each in found if each is not None]
@@ -116,12 +115,11 @@ def draw_pairs_by_layer(inspection: Inspection, folder: Path) -> Plot | None:
         panel.set_ylabel("layer")
         figure.colorbar(image, ax=panel, shrink=0.8)
     numbers_below(figure, names)
-    path = folder / "pairs-by-layer.png"
     meaning = "Columns are inputs, with means over their pairs" if by_input else "Columns are pairs"
-    return Plot(
-        path,
+    return finish_plot(
+        figure,
+        "pairs-by-layer",
         "Pairs of inputs by layer",
         f"{meaning}; values are means over the weights of a layer. In layers where signs agree "
         "more or subspaces overlap more than in others, the inputs learned similar changes.",
-        save(figure, path),
     )

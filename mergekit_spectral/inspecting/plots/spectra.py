@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from mergekit_spectral.inspecting.inspection import Inspection
 from mergekit_spectral.inspecting.plots.deciding import mean_spectrum
-from mergekit_spectral.inspecting.plots.style import (
+from mergekit_spectral.inspecting.summary import mean_over_weights
+from mergekit_spectral.inspecting.weights import ETAS, WeightReport
+from mergekit_spectral.reporting.names import short_names
+from mergekit_spectral.reporting.plots import (
     Plot,
+    finish_plot,
     legend_below,
     line_style,
     new_figure,
-    save,
 )
-from mergekit_spectral.inspecting.summary import mean_over_weights, short_names
-from mergekit_spectral.inspecting.weights import ETAS, WeightReport
 
 
-def draw_spectra(inspection: Inspection, folder: Path) -> Plot:
+def draw_spectra(inspection: Inspection) -> Plot:
     """Draw the inputs' mean spectra, and the mean kept ranks by η."""
     names = short_names(inspection.inputs)
     figure = new_figure(4.6, names)
@@ -46,14 +46,13 @@ def draw_spectra(inspection: Inspection, folder: Path) -> Plot:
     for panel in (upper, lower):
         panel.grid(alpha=0.3)
     legend_below(figure, lower)
-    path = folder / "spectra.png"
-    return Plot(
-        path,
+    return finish_plot(
+        figure,
+        "spectra",
         "Singular values, and ranks that STAR keeps",
         "Above: how fast the singular values decrease, as the mean over all weights. Below: the "
         "number of directions that STAR keeps at each η. Where the line is flat, η has little "
         "effect.",
-        save(figure, path),
     )
 
 

@@ -1,4 +1,4 @@
-"""Colors, labels and files that all plots of an inspection share."""
+"""Colors, labels and images that all plots share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -19,8 +18,9 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from mergekit_spectral.inspecting.summary import Array
+Array = NDArray[np.float64]
 
 # Readers with color blindness can distinguish Okabe and Ito's colors, and those of viridis.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -44,15 +44,17 @@ class Plot:
     """A plot and its description.
 
     Attributes:
-        path: path of the PNG file.
+        name: name for a file, without suffix.
         title: title of the plot.
         text: what the plot shows and how to read it, in a few sentences.
+        light: the plot, as PNG.
         dark: the plot for readers who prefer a dark page, as PNG.
     """
 
-    path: Path
+    name: str
     title: str
     text: str
+    light: bytes
     dark: bytes
 
 
@@ -141,15 +143,25 @@ def _legend_height(names: Sequence[str]) -> float:
     return rows * (0.13 * lines + 0.05)
 
 
-def save(figure: Figure, path: Path) -> bytes:
-    """Write a figure to a PNG file, and return its dark version."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+def finish_plot(figure: Figure, name: str, title: str, text: str) -> Plot:
+    """Make a plot of a figure. The figure is then dark.
+
+    Args:
+        figure: the figure.
+        name: name for a file, without suffix.
+        title: title of the plot.
+        text: what the plot shows and how to read it.
+    """
+    light = _image(figure)
     figure.set_layout_engine("none")  # all is in its place, and finding that takes the most time
     _darken(figure)
-    dark = BytesIO()
-    figure.savefig(dark, dpi=DPI, format="png")
-    return dark.getvalue()
+    return Plot(name, title, text, light, _image(figure))
+
+
+def _image(figure: Figure) -> bytes:
+    image = BytesIO()
+    figure.savefig(image, dpi=DPI, format="png")
+    return image.getvalue()
 
 
 @contextmanager
