@@ -85,8 +85,8 @@ def tune(recipe: Path, data: tuple[str, ...], text: tuple[Path, ...], **options:
     """Find the λ, density and method for RECIPE that are best on your examples.
 
     One half of the examples chooses, the other half reports. Each candidate is merged once, and
-    scored at several λ. Writes tuned.yml, the recipe with the values that were found, and
-    report.json.
+    scored at several λ. Writes tuned.yml, the recipe with the values that were found, report.json,
+    and index.html, a page that shows what was found.
 
     \b
     Examples:

@@ -13,8 +13,9 @@ from rich.markup import escape
 
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.command_line.transformers_output import silence_transformers
+from mergekit_spectral.reporting.extra import INSTALL
 from mergekit_spectral.tuning.summary import in_words, table
-from mergekit_spectral.tuning.tune import RECIPE, REPORT, tune
+from mergekit_spectral.tuning.tune import PAGE, RECIPE, REPORT, tune
 
 
 def tune_and_print(
@@ -47,6 +48,10 @@ def tune_and_print(
     for sentence in in_words(tuning):
         click.echo(f"- {sentence}")
     click.echo(f"The recipe is {out / RECIPE}, and all numbers are in {out / REPORT}.")
+    if (out / PAGE).exists():
+        click.echo(f"{out / PAGE} shows all of it.")
+    else:
+        click.echo(f"A page with plots needs its extra: {INSTALL}")
 
 
 @contextmanager

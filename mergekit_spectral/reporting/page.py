@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
@@ -27,7 +28,7 @@ def fill_template(room: str, **values: Any) -> str:
         autoescape=True,
         undefined=StrictUndefined,
     )
-    environment.filters["code"] = _code
+    environment.filters |= {"code": _code, "breakable": _breakable}
     template = environment.get_template(f"{room}/page.html.jinja")
     return template.render(dark=DARK, **values)
 
@@ -46,3 +47,9 @@ def _code(text: str) -> Markup:
         Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
         for number, part in enumerate(parts)
     )
+
+
+def _breakable(name: str) -> Markup:
+    """Let a name break after its separators."""
+    parts = re.findall(r"[^/_-]+[/_-]*|[/_-]+", name)
+    return Markup("<wbr>").join(parts)

@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
@@ -188,6 +189,10 @@ def _darken(figure: Figure) -> None:
     for line in figure.findobj(Line2D):
         if matplotlib.colors.same_color(line.get_color(), "black"):
             line.set_color(LIGHT)
+    for bars in figure.findobj(LineCollection):
+        colors: Any = bars.get_color()
+        if all(matplotlib.colors.same_color(color, "black") for color in colors):
+            bars.set_color(LIGHT)
     for legend in figure.findobj(Legend):
         for handle in legend.legend_handles:
             if isinstance(handle, Line2D) and matplotlib.colors.same_color(

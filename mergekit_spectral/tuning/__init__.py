@@ -10,6 +10,7 @@
 - `choice`: which of them is taken, and whether it is better than the recipe.
 - `tuner`: the search for one recipe; `options` and `results` are what it takes and gives.
 - `reading`: the tokenizer, the data sets, and what an earlier tuning left.
+- `summary`, `plots`, `page`: what was found, in words and as a page.
 - `tune`: the function that does it all, and writes what was found.
 
 Every method here ends in base + λ·Δ, where Δ does not depend on λ. So one merge serves all λ.

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mergekit_spectral.tuning.candidates import Candidate
 from mergekit_spectral.tuning.choice import Difference, Kind, Objective, Values
 from mergekit_spectral.tuning.scorer import Setting
+
+LIKELIHOOD, PERPLEXITY = "likelihood", "1 / perplexity"
+"""Metrics of answers and of texts."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Result:
 
     Attributes:
         name: of the setting.
+        candidate: the setting's; None for the base and for inputs alone.
         scale: λ, or the factor of λ; None for the base and for inputs alone.
         examples: number of examples of each set, if not all.
         value: of the objective.
@@ -38,6 +43,7 @@ class Result:
     """
 
     name: str
+    candidate: Candidate | None
     scale: float | None
     examples: int | None
     value: float
@@ -52,18 +58,23 @@ class Tuning:
     Attributes:
         recipe: name of the recipe's file.
         sets: names of the data sets.
+        metrics: by set, what its value is.
         examples: number of examples of each set: to choose by, and to report on.
         inputs: by set, the name of the input that it is normalized by, or None.
         objective: mean, worst or normalized.
         scales_lambda: whether scales are factors of the recipe's λ.
         searched: all settings that were scored, on the examples that they are chosen by.
+        compared_to: the base, the inputs alone and the recipe itself, on all examples that settings
+            are chosen by.
         recipe_setting: name of the setting that is the recipe itself.
         best: name of the setting that was the best where settings are chosen.
+        proposed: name of the best setting's candidate at the smallest scale that is within one
+            standard error of the best.
         limits: the smallest and the largest scale that were searched.
-        chosen: name of the setting that is taken: the recipe itself if nothing is better by more
-            than noise.
-        gain_when_chosen: by how much the best setting is above the recipe on the examples that it
-            was chosen by.
+        chosen: name of the setting that is taken: the proposed one, or the recipe itself if that
+            is not better by more than noise.
+        gain_when_chosen: by how much the proposed setting is above the recipe on the examples that
+            it was chosen by.
         gain: by how much the chosen setting is above the recipe on the other examples.
         results: on the other examples: of the base, the inputs alone, the recipe, and the chosen
             setting.
@@ -74,13 +85,16 @@ class Tuning:
 
     recipe: str
     sets: tuple[str, ...]
+    metrics: tuple[str, ...]
     examples: tuple[tuple[int, int], ...]
     inputs: tuple[str | None, ...]
     objective: Kind
     scales_lambda: bool
     searched: tuple[Result, ...]
+    compared_to: tuple[Result, ...]
     recipe_setting: str
     best: str
+    proposed: str
     limits: tuple[float, float]
     chosen: str
     gain_when_chosen: Difference
@@ -106,6 +120,7 @@ def result(
     """Return a setting's result from its scores, one array [items] for each set."""
     return Result(
         name=setting.name,
+        candidate=setting.candidate,
         scale=setting.scale if setting.candidate else None,
         value=objective.value(scores),
         error=objective.error(scores),

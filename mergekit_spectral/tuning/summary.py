@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from mergekit_spectral.reporting.names import short_names
+from mergekit_spectral.tuning.candidates import Candidate
 from mergekit_spectral.tuning.choice import Difference
-from mergekit_spectral.tuning.results import SetResult, Tuning
+from mergekit_spectral.tuning.results import PERPLEXITY, Result, SetResult, Tuning
+from mergekit_spectral.tuning.scorer import BASE
 
 
 def in_words(tuning: Tuning) -> list[str]:
-    """Return what was found, in sentences."""
-    sentences = [_verdict(tuning)]
-    if tuning.is_changed:
-        sentences.append(
-            f"On the other examples it is {_signed(tuning.gain)} {_unit(tuning)} "
-            + ("better" if tuning.gain.mean >= 0 else "worse")
-            + (
-                "."
-                if tuning.gain.is_gain
-                else ", which is within two standard errors of zero: take more examples, or see it "
-                "as no difference."
-            )
-        )
+    """Return what was found, in sentences. The first one is the decision."""
+    sentences = [*_verdict(tuning)]
     edges = [one for one in tuning.searched if one.name == tuning.best]
     if edges and edges[0].scale in tuning.limits:
         sentences.append(
@@ -45,56 +37,122 @@ def table(tuning: Tuning) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
     A cell has the accuracy, or the perplexity of text.
     """
-    header = ("model", *tuning.sets, _unit(tuning))
+    header = ("model", *tuning.sets, unit(tuning))
     rows = [
-        (one.name, *map(_cell, one.sets), f"{one.value:.3f} ± {one.error:.3f}")
-        for one in tuning.results
+        (title, *map(_cell, one.sets, tuning.metrics), with_error(one))
+        for title, one in zip(titles(tuning), tuning.results, strict=True)
     ]
     return header, rows
 
 
+def titles(tuning: Tuning) -> list[str]:
+    """Return what the models of the results are: the base, an input, the recipe, what is taken."""
+    titles = [BASE.name, *short_names(input_names(tuning))]
+    if not tuning.is_changed:
+        return [*titles, f"the recipe, which is kept: {tuning.recipe_setting}"]
+    return [*titles, f"the recipe: {tuning.recipe_setting}", f"taken: {tuning.chosen}"]
+
+
+def input_names(tuning: Tuning) -> list[str]:
+    """Return the names of the recipe's inputs."""
+    return [one.name for one in tuning.results[1:] if one.candidate is None]
+
+
+def by_candidate(tuning: Tuning) -> dict[Candidate, list[Result]]:
+    """Return the settings that were scored, by candidate, the best candidate first."""
+    found: dict[Candidate, list[Result]] = {}
+    for one in tuning.searched:
+        assert one.candidate is not None
+        found.setdefault(one.candidate, []).append(one)
+    return found
+
+
+def find_result(results: Sequence[Result], name: str) -> Result:
+    """Return the result of a setting."""
+    return next(one for one in results if one.name == name)
+
+
+def most_examples(tuning: Tuning) -> int:
+    """Return the number of examples of each set that the last candidates were compared on."""
+    return max(one.examples or 0 for one in tuning.searched)
+
+
+def with_error(one: Result | SetResult) -> str:
+    """Return a value and its standard error."""
+    return f"{one.value:.3f} ± {one.error:.3f}"
+
+
+def unit(tuning: Tuning) -> str:
+    """Return what the value of a setting is called."""
+    return f"{tuning.objective} likelihood"
+
+
 def comment(tuning: Tuning) -> str:
     """Return what the tuned recipe says about itself."""
-    sets = _listed([f"{name} ({sum(tuning.examples[i])})" for i, name in enumerate(tuning.sets)])
+    sets = listed([f"{name} ({sum(tuning.examples[i])})" for i, name in enumerate(tuning.sets)])
     if not tuning.is_changed:
         return (
             f"Tuned by mergekit-spectral on {sets}: nothing was better than this recipe by more "
             "than noise."
         )
-    changes = _listed([f"`{key}` = {value}" for key, value in tuning.changes.items()])
+    recipe, chosen = (
+        find_result(tuning.results, name) for name in (tuning.recipe_setting, tuning.chosen)
+    )
+    changes = listed([f"`{key}` = {value}" for key, value in tuning.changes.items()])
     return (
         f"Tuned by mergekit-spectral on {sets}: {changes}. On examples that were not used to "
-        f"choose, {_unit(tuning)} is {_value(tuning, tuning.chosen)}; before it was "
-        f"{_value(tuning, tuning.recipe_setting)}."
+        f"choose, {unit(tuning)} is {with_error(chosen)}; before it was "
+        f"{with_error(recipe)}."
     )
 
 
-def _verdict(tuning: Tuning) -> str:
-    gain = f"{_signed(tuning.gain_when_chosen)} {_unit(tuning)}"
-    if tuning.is_changed:
-        return f"Take {tuning.chosen}: {gain} more than the recipe, where it was chosen."
+def _verdict(tuning: Tuning) -> Iterator[str]:
+    where_chosen = f"{_signed(tuning.gain_when_chosen)} {unit(tuning)}"
+    if not tuning.is_changed:
+        yield "Keep the recipe as it is."
+        if tuning.proposed == tuning.recipe_setting:
+            yield "No setting that was scored is better than the recipe."
+        else:
+            yield (
+                f"The best setting that was found is {tuning.proposed}. Compared to the recipe it "
+                f"has {where_chosen}, which is not above zero by more than two standard errors."
+            )
+        return
+    yield f"Take {tuning.chosen}."
+    yield (
+        f"Compared to the recipe it has {_signed(tuning.gain)} {unit(tuning)} on examples that "
+        f"were not used to choose{_doubt(tuning.gain)}"
+    )
+    yield f"On the examples that it was chosen by, it has {where_chosen}."
+    if tuning.chosen != tuning.best:
+        best = find_result(tuning.searched, tuning.best)
+        yield (
+            f"λ = {best.scale:g} was the best there. The smallest λ within one standard error of "
+            "it is taken, because it changes the base less."
+        )
+
+
+def _doubt(gain: Difference) -> str:
+    if gain.is_gain:
+        return "."
+    if -gain.mean > 2 * gain.error:
+        return ", so it is worse there: keep the recipe, or choose by more examples."
     return (
-        f"Keep the recipe as it is: the best setting that was found, {tuning.best}, has {gain} "
-        "more, which is within two standard errors of zero."
+        ", which is within two standard errors of zero: take more examples, or see it as no "
+        "difference."
     )
-
-
-def _value(tuning: Tuning, name: str) -> str:
-    one = next(each for each in tuning.results if each.name == name)
-    return f"{one.value:.3f} ± {one.error:.3f}"
-
-
-def _unit(tuning: Tuning) -> str:
-    return f"{tuning.objective} likelihood"
 
 
 def _signed(difference: Difference) -> str:
     return f"{difference.mean:+.3f} ± {difference.error:.3f}"
 
 
-def _cell(one: SetResult) -> str:
-    return f"{one.accuracy:.0%}" if one.accuracy is not None else f"{1 / one.value:.2f}"
+def _cell(one: SetResult, metric: str) -> str:
+    if metric == PERPLEXITY:
+        return f"{1 / one.value:.2f}" if one.value else "inf"
+    return f"{one.accuracy:.0%}" if one.accuracy is not None else f"{one.value:.3f}"
 
 
-def _listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
+    """Return parts of a sentence, with commas and an "and" between them."""
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

@@ -20,6 +20,7 @@ from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.whole_merges import merge_into
 from mergekit_spectral.recipe.editing import edit_recipe
 from mergekit_spectral.recipe.text import Key
+from mergekit_spectral.reporting import extra
 from mergekit_spectral.tuning.candidates import TunedRecipe, candidates
 from mergekit_spectral.tuning.choice import Kind
 from mergekit_spectral.tuning.examples import read_data_set
@@ -41,7 +42,7 @@ from mergekit_spectral.whole_files import errors_as_sentences, move_up, require_
 
 MOST_WEIGHTS = 5
 """Inputs whose weights are tuned at most."""
-RECIPE, REPORT = "tuned.yml", "report.json"
+RECIPE, REPORT, PAGE = "tuned.yml", "report.json", "index.html"
 
 PathLike = str | Path
 
@@ -71,9 +72,10 @@ def tune(
     """Find the λ, density and method for a recipe that are best on examples.
 
     One half of the examples chooses, the other half reports. Writes into `out`: ``tuned.yml``, the
-    recipe with the values that were found, and ``report.json``. A tuning that was stopped continues
-    where it was, if it is called again with the same `out`. Models that are not on disk must be in
-    the hub's cache.
+    recipe with the values that were found; ``report.json``; and ``index.html``, a page that shows
+    what was found, if the extra ``report`` is installed. A tuning that was stopped continues where
+    it was, if it is called again with the same `out`. Models that are not on disk must be in the
+    hub's cache.
 
     Args:
         recipe: the recipe's file.
@@ -107,7 +109,7 @@ def tune(
     """
     say = say or (lambda _: None)
     path, out = Path(recipe), Path(out)
-    require_own(out, (RECIPE, REPORT), NAME, "an earlier tuning")
+    require_own(out, (RECIPE, REPORT, PAGE), NAME, "an earlier tuning")
     place = find_device(device)
     options = Options(
         methods=methods or (),
@@ -145,7 +147,15 @@ def tune(
     with errors_as_sentences(out), unfinished(out) as new:
         (new / RECIPE).write_bytes(tuned.encode())
         (new / REPORT).write_text(json.dumps(asdict(tuning), indent=1) + "\n")
-        move_up(new, [REPORT, RECIPE])
+        if extra.is_installed():
+            from mergekit_spectral.tuning.page import tuning_page
+
+            (new / PAGE).write_text(tuning_page(tuning, tuned), encoding="utf-8")
+            move_up(new, [REPORT, RECIPE, PAGE])
+        else:
+            say(f"the page needs its extra: {extra.INSTALL}")
+            (out / PAGE).unlink(missing_ok=True)
+            move_up(new, [REPORT, RECIPE])
     if merge is not None:
         say(f"merging into {merge}")
         _merge(tuned, Path(merge), out, options.merge)

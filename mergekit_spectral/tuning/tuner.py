@@ -16,7 +16,7 @@ from mergekit_spectral.tuning.candidates import Candidate, TunedRecipe, has_scal
 from mergekit_spectral.tuning.choice import Difference, Objective, Values, of_set, smallest_scale
 from mergekit_spectral.tuning.examples import DataSet
 from mergekit_spectral.tuning.options import Options
-from mergekit_spectral.tuning.results import Tuning, result
+from mergekit_spectral.tuning.results import LIKELIHOOD, PERPLEXITY, Tuning, result
 from mergekit_spectral.tuning.scorer import BASE, Say, Scorer, Setting, at, parent
 from mergekit_spectral.tuning.scoring import Item
 from mergekit_spectral.tuning.search import CLOSE, STEP, OutOfTimeError, halve, search_scale
@@ -216,7 +216,8 @@ class Tuner:
         if self.options.weights and best.count == max(len(each.choosing) for each in self.sets):
             best = self.search_weights(choosing, best)
             found.insert(0, best)
-        chosen, gain = self.choose(choosing, best, own)
+        proposed, gain = self.choose(choosing, best, own)
+        chosen = proposed if gain.is_gain else own
         assert chosen.candidate is not None
         self._say(f"scoring {chosen.name} on the other examples")
         reporting = self._objective(reporting=True)
@@ -225,6 +226,7 @@ class Tuner:
         return Tuning(
             recipe=self.recipe.recipe.path.name,
             sets=tuple(each.data.name for each in self.sets),
+            metrics=tuple(PERPLEXITY if each.is_text else LIKELIHOOD for each in self.sets),
             examples=tuple((len(each.choosing), len(each.reporting)) for each in self.sets),
             inputs=tuple(str(each.input) if each.input else None for each in self.sets),
             objective=self.options.objective,
@@ -234,8 +236,15 @@ class Tuner:
                 for one in found
                 for scale, scores in sorted(one.scales.items())
             ),
+            compared_to=tuple(
+                result(
+                    each, choosing, [self.scorer.scores(each, one.choosing) for one in self.sets]
+                )
+                for each in (BASE, *inputs, own)
+            ),
             recipe_setting=own.name,
             best=at(best.candidate, best.best).name,
+            proposed=proposed.name,
             limits=self.options.scales,
             chosen=chosen.name,
             gain_when_chosen=gain,
@@ -276,11 +285,11 @@ class Tuner:
         return best
 
     def choose(self, objective: Objective, best: Found, own: Setting) -> tuple[Setting, Difference]:
-        """Take the best candidate, at the smallest scale that is as good, or the recipe's own.
+        """Propose the best candidate, at the smallest scale that is as good.
 
         Returns:
-            What is taken, and by how much the candidate is above the recipe on the items that it
-            was chosen by.
+            What is proposed, and by how much it is above the recipe on the items that it was chosen
+            by.
         """
         part = objective.of_first(best.count)
         scale = smallest_scale(best.scales, part)
@@ -288,7 +297,7 @@ class Tuner:
             best.scales[scale],
             [self.scorer.scores(own, each.choosing[: best.count]) for each in self.sets],
         )
-        return (at(best.candidate, scale) if gain.is_gain else own), gain
+        return at(best.candidate, scale), gain
 
     def _report(self, setting: Setting, value: float, count: int) -> None:
         left = self.scorer.time_left
