@@ -25,11 +25,11 @@ uv_install = $(1)/bin/uv pip install --quiet --python $(1)/bin/python '$(TORCH)'
 demo: $(VENV)/.demo
 	@$(BIN)/mergekit-spectral demo
 
-# One test looks at the page of `inspect` in Chromium.
+# One test looks at the pages of `inspect` and `tune` in Chromium.
 NO_BROWSER := $(if $(shell command -v chromium || command -v google-chrome),,-m "not browser")
 
 test: $(VENV)/.test
-	@$(if $(NO_BROWSER),echo "No Chromium: the test of the page of inspect is left out")
+	@$(if $(NO_BROWSER),echo "No Chromium: the test of the pages is left out")
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) $(NO_BROWSER) --cov --cov-report=
 	@echo "Coverage in percent:" $$($(BIN)/coverage report --format=total)
 

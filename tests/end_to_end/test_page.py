@@ -1,4 +1,4 @@
-"""The page of `mergekit-spectral inspect` in a real browser: wide, narrow, light and dark."""
+"""The pages of `inspect` and `tune` in a real browser: wide, narrow, light and dark."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from support.checkpoints import Family
 from support.inspections import dense, inspection
 from support.matrices import gaussian
 from support.recipe_builders import recipe as plain_recipe
+from support.tunings import candidates, tuning
 
 from mergekit_spectral.command_line.main import main
 from mergekit_spectral.inspecting.page import write_page
 from mergekit_spectral.inspecting.plots import draw_inspection
 from mergekit_spectral.inspecting.verdict import decide
+from mergekit_spectral.tuning.page import tuning_page
 
 pytestmark = pytest.mark.browser
 
@@ -65,6 +67,16 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "x.html"
 
 
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a tuning with many data sets, candidates and inputs, all with long names."""
+    sets = [f"{name.replace('/', '_')}_questions" for name in LONG]
+    found = tuning(sets, candidates(12), LONG, texts=2)
+    path = tmp_path_factory.mktemp("tuned") / "index.html"
+    path.write_text(tuning_page(found, "merge_method: tsvm\n" + "# long " * 40), encoding="utf-8")
+    return path
+
+
 def opened(browser: Browser, page: Path, width: int, scheme: str = "light") -> Page:
     tab = browser.new_page(
         viewport={"width": width, "height": 900},
@@ -101,7 +113,7 @@ def decision(page: Path) -> str:
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("which", ["page", "crowded"])
+@pytest.mark.parametrize("which", ["page", "crowded", "tuned"])
 def test_nothing_is_cut_off(
     which: str, width: int, browser: Browser, request: pytest.FixtureRequest
 ):
@@ -120,8 +132,9 @@ def test_nothing_is_cut_off(
     tab.close()
 
 
-def test_dark_mode(browser: Browser, page: Path):
-    colors = {}
+@pytest.mark.parametrize("which", ["page", "tuned"])
+def test_dark_mode(which: str, browser: Browser, request: pytest.FixtureRequest):
+    page, colors = request.getfixturevalue(which), {}
     for scheme in ("light", "dark"):
         tab = opened(browser, page, 1280, scheme)
         colors[scheme] = tab.evaluate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import AutoModelForCausalLM
 
 import mergekit_spectral
 from mergekit_spectral.command_line.main import main
+from mergekit_spectral.reporting import extra
 from mergekit_spectral.tuning import scorer
 
 HEAD = "# My recipe.\n"
@@ -100,6 +102,30 @@ def test_a_wrong_lambda_is_corrected(family: Family, data: list[str], tmp_path: 
     assert len(by_name) == 5  # and two inputs, the recipe, the chosen setting
     assert by_name[found["chosen"]]["value"] > by_name[found["recipe_setting"]]["value"]
     assert f"Take {found['chosen']}" in output
+    files = {path.name for path in out.iterdir()}
+    assert files == {"index.html", "report.json", "scores.jsonl", "tuned.yml"}
+    page = (out / "index.html").read_text()
+    assert f"<h1>Take {found['chosen']}.</h1>" in page
+    assert text in unescape(page)
+    assert f"{out / 'index.html'} shows all of it." in output
+    names = [one["name"] for one in found["compared_to"]]
+    assert names == list(by_name)[:4]
+    proposed = next(one for one in found["searched"] if one["name"] == found["proposed"])
+    gain = proposed["value"] - found["compared_to"][-1]["value"]
+    assert found["gain_when_chosen"]["mean"] == pytest.approx(gain)
+    assert proposed["candidate"]["method"] == "knots_task_arithmetic"
+
+
+def test_without_the_extra(
+    family: Family, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Then there is no page, and none of an earlier tuning either."""
+    path, out = write(adapters("drm", family), tmp_path), tmp_path / "out"
+    tuned(path, *data, "--out", out, "--lambda=1:1")
+    assert (out / "index.html").exists()
+    monkeypatch.setattr(extra, "find_spec", lambda _: None)
+    output = tuned(path, *data, "--out", out, "--lambda=1:1")
+    assert "A page with plots needs its extra: pip install 'mergekit-spectral[report]'" in output
     files = {path.name for path in out.iterdir()}
     assert files == {"report.json", "scores.jsonl", "tuned.yml"}
 
@@ -262,12 +288,13 @@ def test_files_that_are_not_of_a_tuning_stay(family: Family, data: list[str], tm
     path, out = write(adapters("drm", family), tmp_path), tmp_path / "out"
     (out / "work-notes").mkdir(parents=True)
     (out / ".tuning-notes").mkdir()
-    (out / "report.json").write_text("mine")
-    result = run(path, *data, "--out", out, "--lambda=1:1")
-    assert result.exit_code == 1
-    assert "report.json, which is not from an earlier tuning" in " ".join(result.output.split())
-    assert (out / "report.json").read_text() == "mine"
-    (out / "report.json").unlink()
+    for name in ("report.json", "index.html"):
+        (out / name).write_text("mine")
+        result = run(path, *data, "--out", out, "--lambda=1:1")
+        assert result.exit_code == 1
+        assert f"{name}, which is not from an earlier tuning" in " ".join(result.output.split())
+        assert (out / name).read_text() == "mine"
+        (out / name).unlink()
     tuned(path, *data, "--out", out, "--lambda=1:1")
     tuned(path, *data, "--out", out, "--lambda=1:1")
     assert (out / "work-notes").is_dir()
