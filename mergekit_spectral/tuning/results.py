@@ -109,6 +109,12 @@ class Tuning:
         """Whether something else than the recipe is taken."""
         return self.chosen != self.recipe_setting
 
+    def _repr_html_(self) -> str:
+        """Return the decision and the table of results, which notebooks show."""
+        from mergekit_spectral.tuning.summary import as_html
+
+        return as_html(self)
+
 
 def result(
     setting: Setting,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from html import escape
 
 from mergekit_spectral.reporting.names import short_names
 from mergekit_spectral.tuning.candidates import Candidate
@@ -43,6 +44,18 @@ def table(tuning: Tuning) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         for title, one in zip(titles(tuning), tuning.results, strict=True)
     ]
     return header, rows
+
+
+def as_html(tuning: Tuning) -> str:
+    """Return the decision and the table of results as HTML."""
+    header, rows = table(tuning)
+    decision, reason, *_ = in_words(tuning)
+    lines = [_row("th", header), *(_row("td", row) for row in rows)]
+    return f"<p><b>{escape(decision)}</b> {escape(reason)}</p><table>{''.join(lines)}</table>"
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
 def titles(tuning: Tuning) -> list[str]:
