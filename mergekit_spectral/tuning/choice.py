@@ -27,10 +27,9 @@ class Difference:
     mean: float
     error: float
 
-    @property
-    def is_gain(self) -> bool:
-        """Whether it is above zero by more than two standard errors."""
-        return self.mean > 2 * self.error
+    def is_above(self, errors: float) -> bool:
+        """Whether it is above zero by more than a number of standard errors."""
+        return self.mean > errors * self.error
 
 
 class Objective:
@@ -124,6 +123,6 @@ def smallest_scale(settings: Mapping[float, Sequence[Values]], objective: Object
     best = max(settings, key=lambda scale: objective.value(settings[scale]))
     for scale in sorted(settings):
         behind = objective.difference(settings[best], settings[scale])
-        if scale == best or behind.mean <= behind.error:
+        if scale == best or not behind.is_above(1):
             return scale
     return best

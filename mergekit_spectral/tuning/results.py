@@ -68,13 +68,11 @@ class Tuning:
             are chosen by.
         recipe_setting: name of the setting that is the recipe itself.
         best: name of the setting that was the best where settings are chosen.
-        proposed: name of the best setting's candidate at the smallest scale that is within one
-            standard error of the best.
         limits: the smallest and the largest scale that were searched.
-        chosen: name of the setting that is taken: the proposed one, or the recipe itself if that
-            is not better by more than noise.
-        gain_when_chosen: by how much the proposed setting is above the recipe on the examples that
-            it was chosen by.
+        chosen: name of the setting that is taken: the recipe itself if it is within one standard
+            error of the best, else the best one's candidate at the smallest scale that is.
+        gain_of_best: by how much the best setting is above the recipe on the examples that settings
+            are chosen by.
         gain: by how much the chosen setting is above the recipe on the other examples.
         results: on the other examples: of the base, the inputs alone, the recipe, and the chosen
             setting.
@@ -94,10 +92,9 @@ class Tuning:
     compared_to: tuple[Result, ...]
     recipe_setting: str
     best: str
-    proposed: str
     limits: tuple[float, float]
     chosen: str
-    gain_when_chosen: Difference
+    gain_of_best: Difference
     gain: Difference
     results: tuple[Result, ...]
     changes: Mapping[str, object]

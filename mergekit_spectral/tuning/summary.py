@@ -120,15 +120,15 @@ def comment(tuning: Tuning) -> str:
 
 
 def _verdict(tuning: Tuning) -> Iterator[str]:
-    where_chosen = f"{_signed(tuning.gain_when_chosen)} {unit(tuning)}"
+    gain_of_best = f"{_signed(tuning.gain_of_best)} {unit(tuning)}"
     if not tuning.is_changed:
         yield "Keep the recipe as it is."
-        if tuning.proposed == tuning.recipe_setting:
+        if tuning.best == tuning.recipe_setting:
             yield "No setting that was scored is better than the recipe."
         else:
             yield (
-                f"The best setting that was found is {tuning.proposed}. Compared to the recipe it "
-                f"has {where_chosen}, which is not above zero by more than two standard errors."
+                f"The best setting that was found is {tuning.best}. Compared to the recipe it has "
+                f"{gain_of_best}, which is not above zero by more than one standard error."
             )
         return
     yield f"Take {tuning.chosen}."
@@ -136,19 +136,21 @@ def _verdict(tuning: Tuning) -> Iterator[str]:
         f"Compared to the recipe it has {_signed(tuning.gain)} {unit(tuning)} on examples that "
         f"were not used to choose{_doubt(tuning.gain)}"
     )
-    yield f"On the examples that it was chosen by, it has {where_chosen}."
-    if tuning.chosen != tuning.best:
+    if tuning.chosen == tuning.best:
+        yield f"On the examples that it was chosen by, it is the best, with {gain_of_best}."
+    else:
         best = find_result(tuning.searched, tuning.best)
         yield (
-            f"λ = {best.scale:g} was the best there. The smallest λ within one standard error of "
-            "it is taken, because it changes the base less."
+            f"On the examples that it was chosen by, λ = {best.scale:g} is the best, with "
+            f"{gain_of_best}. The smallest λ within one standard error of it is taken, because it "
+            "changes the base less."
         )
 
 
 def _doubt(gain: Difference) -> str:
-    if gain.is_gain:
+    if gain.is_above(2):
         return "."
-    if -gain.mean > 2 * gain.error:
+    if Difference(-gain.mean, gain.error).is_above(2):
         return ", so it is worse there: keep the recipe, or choose by more examples."
     return (
         ", which is within two standard errors of zero: take more examples, or see it as no "

@@ -216,8 +216,7 @@ class Tuner:
         if self.options.weights and best.count == max(len(each.choosing) for each in self.sets):
             best = self.search_weights(choosing, best)
             found.insert(0, best)
-        proposed, gain = self.choose(choosing, best, own)
-        chosen = proposed if gain.is_gain else own
+        chosen, gain_of_best = self.choose(choosing, best, own)
         assert chosen.candidate is not None
         self._say(f"scoring {chosen.name} on the other examples")
         reporting = self._objective(reporting=True)
@@ -244,10 +243,9 @@ class Tuner:
             ),
             recipe_setting=own.name,
             best=at(best.candidate, best.best).name,
-            proposed=proposed.name,
             limits=self.options.scales,
             chosen=chosen.name,
-            gain_when_chosen=gain,
+            gain_of_best=gain_of_best,
             gain=reporting.difference(*(self._reported(each) for each in (chosen, own))),
             results=tuple(
                 result(each, reporting, self._reported(each), accuracies=self._accuracies(each))
@@ -274,7 +272,7 @@ class Tuner:
                 value_at, own = self._values(objective, changed, best.count)
                 value = value_at(best.best)
                 gain = objective.difference(own[best.best], best.scales[best.best])
-                if gain.mean > gain.error:
+                if gain.is_above(1):
                     best, failed = Found(changed, best.count, own, best.best, value), 0
                 else:
                     failed += 1
@@ -285,19 +283,25 @@ class Tuner:
         return best
 
     def choose(self, objective: Objective, best: Found, own: Setting) -> tuple[Setting, Difference]:
-        """Propose the best candidate, at the smallest scale that is as good.
+        """Take the recipe if it is as good as the best setting, else the smallest scale that is.
+
+        As good is what is within one standard error.
 
         Returns:
-            What is proposed, and by how much it is above the recipe on the items that it was chosen
-            by.
+            What is taken, and by how much the best setting is above the recipe on the items that it
+            was found by.
         """
         part = objective.of_first(best.count)
-        scale = smallest_scale(best.scales, part)
-        gain = part.difference(
-            best.scales[scale],
-            [self.scorer.scores(own, each.choosing[: best.count]) for each in self.sets],
-        )
-        return at(best.candidate, scale), gain
+        recipe = [self.scorer.scores(own, each.choosing[: best.count]) for each in self.sets]
+        gain = part.difference(best.scales[best.best], recipe)
+        if not gain.is_above(1):
+            return own, gain
+        better = {
+            scale: scores
+            for scale, scores in best.scales.items()
+            if part.value(scores) > part.value(recipe)
+        }
+        return at(best.candidate, smallest_scale(better, part)), gain
 
     def _report(self, setting: Setting, value: float, count: int) -> None:
         left = self.scorer.time_left

@@ -90,10 +90,9 @@ def tuning(
         compared_to=tuple(measured(*each, None, False) for each in references),
         recipe_setting=own.name,
         best=best.name,
-        proposed=best.name,
         limits=(0.1, 3.0),
         chosen=chosen.name,
-        gain_when_chosen=Difference(gain * 1.2, 0.03),
+        gain_of_best=Difference(gain * 1.2, 0.03),
         gain=Difference(max(gain, 0), 0.03),
         results=tuple(
             measured(*each, None, True) for each in dict([*references, (chosen, gain)]).items()

@@ -47,12 +47,12 @@ def test_differences_are_of_the_same_examples():
     shifted = objective(50).difference([scores + 0.01], [scores])
     assert shifted.mean == pytest.approx(0.01)
     assert shifted.error < 1e-12
-    assert shifted.is_gain
+    assert shifted.is_above(2)
 
 
 def test_noise_is_no_gain():
     gains = [
-        objective(40).difference([drawn(40, 0.5, 2 * i)], [drawn(40, 0.5, 2 * i + 1)]).is_gain
+        objective(40).difference([drawn(40, 0.5, 2 * i)], [drawn(40, 0.5, 2 * i + 1)]).is_above(2)
         for i in range(100)
     ]
     assert sum(gains) <= 8  # 2.5 are expected
