@@ -7,7 +7,7 @@ each set (bootstrap).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,21 +108,3 @@ class Objective:
 def of_set(mean: float | Values, text: bool) -> Values:
     """Return a set's value from its mean score, before it is divided by a reference."""
     return np.exp(mean) if text else np.asarray(mean)
-
-
-def smallest_scale(settings: Mapping[float, Sequence[Values]], objective: Objective) -> float:
-    """Return the smallest scale whose value is within one standard error of the best one's.
-
-    A smaller scale changes the base less, so it is safer on everything that the examples do not
-    cover.
-
-    Args:
-        settings: by scale, the scores on the same examples.
-        objective: of the settings.
-    """
-    best = max(settings, key=lambda scale: objective.value(settings[scale]))
-    for scale in sorted(settings):
-        behind = objective.difference(settings[best], settings[scale])
-        if scale == best or not behind.is_above(1):
-            return scale
-    return best

@@ -69,8 +69,8 @@ class Tuning:
         recipe_setting: name of the setting that is the recipe itself.
         best: name of the setting that was the best where settings are chosen.
         limits: the smallest and the largest scale that were searched.
-        chosen: name of the setting that is taken: the recipe itself if it is within one standard
-            error of the best, else the best one's candidate at the smallest scale that is.
+        chosen: name of the setting that is taken: the best one, or the recipe itself if that is
+            within one standard error of it.
         gain_of_best: by how much the best setting is above the recipe on the examples that settings
             are chosen by.
         gain: by how much the chosen setting is above the recipe on the other examples.

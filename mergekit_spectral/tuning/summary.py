@@ -16,7 +16,7 @@ def in_words(tuning: Tuning) -> list[str]:
     """Return what was found, in sentences. The first one is the decision."""
     sentences = [*_verdict(tuning)]
     edges = [one for one in tuning.searched if one.name == tuning.best]
-    if edges and edges[0].scale in tuning.limits:
+    if edges and edges[0].scale in tuning.limits and len(set(tuning.limits)) > 1:
         sentences.append(
             f"The best λ, {edges[0].scale:g}, is at the edge of what was searched; widen "
             "`--lambda`."
@@ -136,15 +136,7 @@ def _verdict(tuning: Tuning) -> Iterator[str]:
         f"Compared to the recipe it has {_signed(tuning.gain)} {unit(tuning)} on examples that "
         f"were not used to choose{_doubt(tuning.gain)}"
     )
-    if tuning.chosen == tuning.best:
-        yield f"On the examples that it was chosen by, it is the best, with {gain_of_best}."
-    else:
-        best = find_result(tuning.searched, tuning.best)
-        yield (
-            f"On the examples that it was chosen by, λ = {best.scale:g} is the best, with "
-            f"{gain_of_best}. The smallest λ within one standard error of it is taken, because it "
-            "changes the base less."
-        )
+    yield f"On the examples that it was chosen by, it has {gain_of_best}."
 
 
 def _doubt(gain: Difference) -> str:

@@ -13,7 +13,7 @@ from mergekit.common import ModelReference
 
 from mergekit_spectral.recipe.text import Key, dotted
 from mergekit_spectral.tuning.candidates import Candidate, TunedRecipe, has_scale
-from mergekit_spectral.tuning.choice import Difference, Objective, Values, of_set, smallest_scale
+from mergekit_spectral.tuning.choice import Difference, Objective, Values, of_set
 from mergekit_spectral.tuning.examples import DataSet
 from mergekit_spectral.tuning.options import Options
 from mergekit_spectral.tuning.results import LIKELIHOOD, PERPLEXITY, Tuning, result
@@ -283,25 +283,15 @@ class Tuner:
         return best
 
     def choose(self, objective: Objective, best: Found, own: Setting) -> tuple[Setting, Difference]:
-        """Take the recipe if it is as good as the best setting, else the smallest scale that is.
-
-        As good is what is within one standard error.
+        """Take the best setting, unless the recipe is within one standard error of it.
 
         Returns:
             What is taken, and by how much the best setting is above the recipe on the items that it
             was found by.
         """
-        part = objective.of_first(best.count)
         recipe = [self.scorer.scores(own, each.choosing[: best.count]) for each in self.sets]
-        gain = part.difference(best.scales[best.best], recipe)
-        if not gain.is_above(1):
-            return own, gain
-        better = {
-            scale: scores
-            for scale, scores in best.scales.items()
-            if part.value(scores) > part.value(recipe)
-        }
-        return at(best.candidate, smallest_scale(better, part)), gain
+        gain = objective.of_first(best.count).difference(best.scales[best.best], recipe)
+        return (at(best.candidate, best.best) if gain.is_above(1) else own), gain
 
     def _report(self, setting: Setting, value: float, count: int) -> None:
         left = self.scorer.time_left

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergekit_spectral.tuning.choice import Kind, Objective, Values, smallest_scale
+from mergekit_spectral.tuning.choice import Kind, Objective, Values
 
 
 def objective(*sizes: int, kind: Kind = "mean", texts: bool = False) -> Objective:
@@ -64,18 +64,6 @@ def test_resampling_is_the_same_every_time(size: int, seed: int):
     first = Objective((size,), (False,), (None,), "mean", seed).difference(one, other)
     again = Objective((size,), (False,), (None,), "mean", seed).difference(one, other)
     assert first == again
-
-
-def test_smallest_scale_within_one_standard_error():
-    noisy = drawn(30, 0.5)
-    settings = {
-        0.2: [noisy - 0.3],
-        0.5: [noisy + np.tile([0.1, -0.1], 15) - 0.005],
-        1.0: [noisy],
-        2.0: [noisy - 0.01],
-    }
-    assert smallest_scale(settings, objective(30)) == 0.5
-    assert smallest_scale({2.0: [noisy], 3.0: [noisy]}, objective(30)) == 2.0
 
 
 def test_first_examples_of_each_set():

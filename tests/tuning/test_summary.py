@@ -17,14 +17,6 @@ def test_a_gain_on_other_examples_is_doubted_if_it_may_be_chance():
         assert expected in in_words(replace(found, gain=Difference(mean, 0.03)))[1]
 
 
-def test_a_smaller_scale_than_the_best_has_its_reason():
-    found = tuning()
-    assert not any("smallest λ" in sentence for sentence in in_words(found))
-    other = replace(found, best="drm at λ = 1.5")
-    assert "λ = 1.5 is the best, with" in in_words(other)[2]
-    assert "The smallest λ within" in in_words(other)[2]
-
-
 def test_nothing_is_better_than_the_recipe():
     found = replace(tuning(gain=0.0), best="drm at λ = 1")
     assert in_words(found)[:2] == [
