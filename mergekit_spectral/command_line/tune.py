@@ -29,6 +29,19 @@ from mergekit_spectral.command_line.option_types import Duration, Interval, List
     help="Text for perplexity: a file, or a folder of files. May be repeated.",
 )
 @click.option(
+    "--tasks",
+    multiple=True,
+    metavar="NAME[=INPUT],...",
+    help="Tasks or groups of tasks of lm-evaluation-harness, each scored by its own metric. Or a "
+    "YAML file with `tasks:`, as mergekit-evolve has it. May be repeated.",
+)
+@click.option(
+    "--task-search-path",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with YAML files of your own tasks. May be repeated.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("tuned"),
@@ -81,7 +94,13 @@ from mergekit_spectral.command_line.option_types import Duration, Interval, List
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @mergekit_options
-def tune(recipe: Path, data: tuple[str, ...], text: tuple[Path, ...], **options: Any) -> None:
+def tune(
+    recipe: Path,
+    data: tuple[str, ...],
+    text: tuple[Path, ...],
+    tasks: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Find the λ, density and method for RECIPE that are best on your examples.
 
     One half of the examples chooses, the other half reports. Each candidate is merged once, and
@@ -92,10 +111,12 @@ def tune(recipe: Path, data: tuple[str, ...], text: tuple[Path, ...], **options:
     Examples:
       mergekit-spectral tune recipe.yml --data math.jsonl --data chat.jsonl --budget 30m
       mergekit-spectral tune recipe.yml --text wiki.txt --methods ties,drm --density 0.2,0.5
+      mergekit-spectral tune recipe.yml --tasks my_task,gsm8k=2 --task-search-path tasks/
     """  # noqa: D301, click's mark is the character
-    if not data and not text:
-        raise click.UsageError("give examples with --data, or text with --text.")
-    os.environ["HF_HUB_OFFLINE"] = "1"  # set before huggingface_hub reads it, on import
+    if not data and not text and not tasks:
+        raise click.UsageError("give examples with --data, text with --text, or --tasks.")
+    if not tasks:  # whose data sets may be downloaded; `tune` itself downloads nothing else
+        os.environ["HF_HUB_OFFLINE"] = "1"  # set before huggingface_hub reads it, on import
     from mergekit_spectral.command_line.tune_run import tune_and_print
 
-    tune_and_print(recipe, data, text, **options, console=progress_console())
+    tune_and_print(recipe, data, text, tasks, **options, console=progress_console())

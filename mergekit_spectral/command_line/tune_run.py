@@ -12,7 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from mergekit_spectral.command_line.tables import print_table
-from mergekit_spectral.command_line.transformers_output import silence_transformers
+from mergekit_spectral.command_line.transformers_output import (
+    silence_lm_eval,
+    silence_transformers,
+)
 from mergekit_spectral.reporting.extra import INSTALL
 from mergekit_spectral.tuning.summary import in_words, table
 from mergekit_spectral.tuning.tune import PAGE, RECIPE, REPORT, tune
@@ -22,6 +25,7 @@ def tune_and_print(
     recipe: Path,
     data: Sequence[str],
     text: Sequence[Path],
+    tasks: Sequence[str],
     *,
     out: Path,
     console: Console,
@@ -33,6 +37,7 @@ def tune_and_print(
         recipe: the recipe's file.
         data: files with examples, or ``FILE=INPUT``.
         text: files of text.
+        tasks: names of tasks, each also ``NAME=INPUT``, with commas between, or YAML files.
         out: folder for the results.
         console: for the progress.
         options: further options of `tune`.
@@ -41,8 +46,19 @@ def tune_and_print(
         MergeError: as `tune`.
     """
     silence_transformers()
+    if tasks:
+        silence_lm_eval()
+    names = [name for value in tasks for name in value.split(",")]
     with progress(console) as say:
-        tuning = tune(recipe, dict(map(split_input, data)), text, out=out, say=say, **options)
+        tuning = tune(
+            recipe,
+            dict(map(split_input, data)),
+            text,
+            {str(name): trained for name, trained in map(split_input, names)},
+            out=out,
+            say=say,
+            **options,
+        )
     header, rows = table(tuning)
     print_table("On examples that were not used to choose", header, rows, words=header[:1])
     for sentence in in_words(tuning):

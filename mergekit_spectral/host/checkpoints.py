@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,6 +168,17 @@ def describe_beside(path: ModelPath, recipe_folder: Path) -> str:
     if not os.path.isdir(recipe_folder / path.path):
         return ""
     return f"; it is in the folder of the recipe, so run mergekit in {recipe_folder.resolve()}"
+
+
+@contextmanager
+def without_hub() -> Iterator[None]:
+    """Keep all libraries from asking the Hub within this context, as ``HF_HUB_OFFLINE=1`` does."""
+    before = huggingface_hub.constants.HF_HUB_OFFLINE
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = before
 
 
 def not_downloaded(path: ModelPath, what: str, beside: str = "") -> NotDownloadedError:

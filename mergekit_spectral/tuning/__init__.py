@@ -2,6 +2,8 @@
 
 - `data_files`, `examples`: data files, and what is in them.
 - `scoring`: how well a model predicts examples.
+- `sets`: answers, texts and tasks as one thing: data sets, ready to be scored.
+- `task_names`, `lm_eval_tasks`: tasks of lm-eval by name or file, and as data sets.
 - `candidates`: the recipes that are compared.
 - `updates`: their merged updates Δ, made once and kept on disk.
 - `models`: base + s·Δ for any s, in the memory of one model.

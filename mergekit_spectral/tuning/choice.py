@@ -7,8 +7,8 @@ each set (bootstrap).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -32,37 +32,44 @@ class Difference:
         return self.mean > errors * self.error
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one set contributes to the value of a setting.
+
+    Attributes:
+        size: number of examples.
+        of_mean: gives the set's value from its mean score.
+        reference: the value that counts as 1. None counts values as they are.
+        weight: of the set in a mean of the sets.
+    """
+
+    size: int
+    of_mean: Callable[[float | Values], Values] = np.asarray
+    reference: float | None = None
+    weight: float = 1.0
+
+
 class Objective:
-    """The value of a setting: the mean of its sets, or the worst of them.
+    """The value of a setting: the weighted mean of its sets, or the worst of them.
 
     Args:
-        sizes: number of examples of each set.
-        texts: by set, whether it is text. The value of a text set is 1 / perplexity, the
-            exponential of its mean score; that of the others is their mean score.
-        references: by set, the value that counts as 1. None counts values as they are.
+        parts: the sets.
         kind: of value. A normalized one is a mean, with a reference for each set.
         seed: of the resampling.
     """
 
-    def __init__(
-        self,
-        sizes: Sequence[int],
-        texts: Sequence[bool],
-        references: Sequence[float | None],
-        kind: Kind,
-        seed: int = 0,
-    ):
-        self._sizes, self._texts, self._references = sizes, texts, references
-        self._kind, self._seed = kind, seed
+    def __init__(self, parts: Sequence[Part], kind: Kind, seed: int = 0):
+        self._parts, self._kind, self._seed = parts, kind, seed
         draw = np.random.default_rng(seed)
         self._counts = [
-            draw.multinomial(size, np.full(size, 1 / size), RESAMPLES) / size for size in sizes
+            draw.multinomial(part.size, np.full(part.size, 1 / part.size), RESAMPLES) / part.size
+            for part in parts
         ]
 
     def of_first(self, count: int) -> Objective:
         """Return the objective on the first examples of each set."""
-        sizes = [min(count, size) for size in self._sizes]
-        return Objective(sizes, self._texts, self._references, self._kind, self._seed)
+        parts = [replace(part, size=min(count, part.size)) for part in self._parts]
+        return Objective(parts, self._kind, self._seed)
 
     def value(self, scores: Sequence[Values]) -> float:
         """Return the value of a setting from its scores, one array [examples] for each set."""
@@ -71,19 +78,15 @@ class Objective:
     def of_sets(self, means: Sequence[float | Values]) -> list[Values]:
         """Return the sets' values from their mean scores."""
         return [
-            of_set(mean, text) / (reference or 1.0)
-            for mean, text, reference in zip(means, self._texts, self._references, strict=True)
+            part.of_mean(mean) / (part.reference or 1.0)
+            for part, mean in zip(self._parts, means, strict=True)
         ]
 
     def sets_with_errors(self, scores: Sequence[Values]) -> tuple[list[float], list[float]]:
         """Return the sets' values, not divided by references, and their standard errors."""
-        values = [
-            float(of_set(each.mean(), text)) for each, text in zip(scores, self._texts, strict=True)
-        ]
-        errors = [
-            float(of_set(count @ each, text).std())
-            for count, each, text in zip(self._counts, scores, self._texts, strict=True)
-        ]
+        together = list(zip(self._parts, self._counts, scores, strict=True))
+        values = [float(part.of_mean(each.mean())) for part, _, each in together]
+        errors = [float(part.of_mean(count @ each).std()) for part, count, each in together]
         return values, errors
 
     def error(self, scores: Sequence[Values]) -> float:
@@ -101,10 +104,9 @@ class Objective:
 
     def _combined(self, of_sets: Sequence[Values]) -> Values:
         stacked = np.stack(of_sets)
-        combined: Values = stacked.min(0) if self._kind == "worst" else stacked.mean(0)
+        combined: Values = (
+            stacked.min(0)
+            if self._kind == "worst"
+            else np.average(stacked, 0, [part.weight for part in self._parts])
+        )
         return combined
-
-
-def of_set(mean: float | Values, text: bool) -> Values:
-    """Return a set's value from its mean score, before it is divided by a reference."""
-    return np.exp(mean) if text else np.asarray(mean)

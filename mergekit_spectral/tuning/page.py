@@ -10,7 +10,8 @@ from mergekit_spectral.reporting.page import embedded, fill_template
 from mergekit_spectral.reporting.plots import MARKERS, line_style
 from mergekit_spectral.tuning.candidates import Candidate, find_parameter, has_scale
 from mergekit_spectral.tuning.plots import draw_tuning
-from mergekit_spectral.tuning.results import LIKELIHOOD, PERPLEXITY, Result, Tuning
+from mergekit_spectral.tuning.results import Result, Tuning
+from mergekit_spectral.tuning.sets import LIKELIHOOD, PERPLEXITY
 from mergekit_spectral.tuning.summary import (
     by_candidate,
     find_result,

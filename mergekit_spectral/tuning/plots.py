@@ -17,7 +17,8 @@ from mergekit_spectral.reporting.plots import (
     small_fonts,
     wrapped,
 )
-from mergekit_spectral.tuning.results import PERPLEXITY, Result, SetResult, Tuning
+from mergekit_spectral.tuning.results import Result, SetResult, Tuning
+from mergekit_spectral.tuning.sets import PERPLEXITY
 from mergekit_spectral.tuning.summary import by_candidate, find_result, most_examples, unit
 
 HEIGHT = 2.6

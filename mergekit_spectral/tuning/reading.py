@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from mergekit.common import ModelReference
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -20,8 +22,10 @@ from mergekit_spectral.spectral import dtype_name
 from mergekit_spectral.tuning.candidates import TunedRecipe
 from mergekit_spectral.tuning.examples import DataSet, split
 from mergekit_spectral.tuning.options import Options
+from mergekit_spectral.tuning.scorer import Say
 from mergekit_spectral.tuning.scoring import prepare
-from mergekit_spectral.tuning.tuner import ScoredSet
+from mergekit_spectral.tuning.sets import AnswerSet, ScoredSet, TextSet
+from mergekit_spectral.tuning.task_names import NamedTask
 from mergekit_spectral.whole_files import errors_as_sentences
 
 LONGEST = 2048
@@ -52,7 +56,7 @@ def scored_set(
     trained: ModelReference | None,
     tokenizer: PreTrainedTokenizerBase,
     longest: int,
-) -> ScoredSet:
+) -> AnswerSet:
     """Tokenize a data set, and split it.
 
     Raises:
@@ -65,7 +69,42 @@ def scored_set(
             "on."
         )
     choosing, reporting = split(items)
-    return ScoredSet(data, trained, tuple(choosing), tuple(reporting))
+    kind = TextSet if data.kind == "text" else AnswerSet
+    return kind(data.name, trained, choosing, reporting)
+
+
+def read_tasks(
+    tasks: Sequence[NamedTask],
+    folders: Sequence[Path],
+    recipe: TunedRecipe,
+    base: OpenedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    limit: int | None,
+    say: Say,
+) -> list[ScoredSet[Any]]:
+    """Read tasks of lm-eval.
+
+    Raises:
+        MergeError: lm-eval is not installed, or a task cannot be read.
+    """
+    if not tasks:
+        return []
+    if find_spec("lm_eval") is None:
+        raise MergeError("tune --tasks needs its extra: pip install 'mergekit-spectral[tune]'")
+    inputs = [
+        None if task.input is None else find_input(task.input, recipe, Path(task.name))
+        for task in tasks
+    ]
+    say("reading the list of tasks")
+    from mergekit_spectral.tuning.lm_eval_tasks import find_tasks, read_task_set
+
+    known = find_tasks(folders)
+    longest = getattr(base.config, "max_position_embeddings", LONGEST)
+    sets: list[ScoredSet[Any]] = []
+    for task, trained in zip(tasks, inputs, strict=True):
+        say(f"reading task {task.name}")
+        sets.append(read_task_set(task, trained, known, tokenizer, longest, limit))
+    return sets
 
 
 def find_input(name: str, recipe: TunedRecipe, file: Path) -> ModelReference:

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from mergekit_spectral.tuning.candidates import Candidate
 from mergekit_spectral.tuning.choice import Difference, Kind, Objective, Values
 from mergekit_spectral.tuning.scorer import Setting
-
-LIKELIHOOD, PERPLEXITY = "likelihood", "1 / perplexity"
-"""Metrics of answers and of texts."""
+from mergekit_spectral.tuning.sets import is_task
 
 
 @dataclass(frozen=True)
@@ -18,9 +16,10 @@ class SetResult:
     """A setting on one data set.
 
     Attributes:
-        value: mean likelihood of the answers or of the right choices, or 1 / perplexity.
+        value: mean likelihood of the answers or of the right choices, 1 / perplexity, or a task's
+            metric.
         error: its standard error.
-        accuracy: share of right answers; None for text.
+        accuracy: share of right answers; None for text and tasks.
     """
 
     value: float
@@ -59,6 +58,7 @@ class Tuning:
         recipe: name of the recipe's file.
         sets: names of the data sets.
         metrics: by set, what its value is.
+        weights: by set, its weight in the mean.
         examples: number of examples of each set: to choose by, and to report on.
         inputs: by set, the name of the input that it is normalized by, or None.
         objective: mean, worst or normalized.
@@ -84,6 +84,7 @@ class Tuning:
     recipe: str
     sets: tuple[str, ...]
     metrics: tuple[str, ...]
+    weights: tuple[float, ...]
     examples: tuple[tuple[int, int], ...]
     inputs: tuple[str | None, ...]
     objective: Kind
@@ -111,6 +112,13 @@ class Tuning:
         from mergekit_spectral.tuning.summary import as_html
 
         return as_html(self)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the sets that are tasks of lm-eval."""
+        return [
+            name for name, metric in zip(self.sets, self.metrics, strict=True) if is_task(metric)
+        ]
 
 
 def result(

@@ -21,8 +21,9 @@ from mergekit_spectral.tuning.choice import Values
 from mergekit_spectral.tuning.models import ScaledModel, load_model, parameters
 from mergekit_spectral.tuning.options import Options
 from mergekit_spectral.tuning.record import ScoreRecord
-from mergekit_spectral.tuning.scoring import Item, Score, score
+from mergekit_spectral.tuning.scoring import Score
 from mergekit_spectral.tuning.search import OutOfTimeError
+from mergekit_spectral.tuning.sets import ItemT, ScoredSet
 from mergekit_spectral.tuning.updates import (
     Update,
     make_adapter,
@@ -85,7 +86,7 @@ class Scorer:
         self._scaled: ScaledModel | None = None
         self._updates: dict[Candidate, Update] = {}
         self._end: float | None = None
-        self._seconds_per_item = 0.0
+        self._seconds_per_item: dict[str, float] = {}
 
     def start_budget(self) -> None:
         """Count the time that the options allow from now on."""
@@ -93,40 +94,44 @@ class Scorer:
             self._end = time.monotonic() + self._options.budget
 
     def scores(
-        self, setting: Setting, items: Sequence[Item], within_budget: bool = False
+        self,
+        setting: Setting,
+        data: ScoredSet[ItemT],
+        items: Sequence[ItemT],
+        within_budget: bool = False,
     ) -> Values:
-        """Return the scores of items, [items].
-
-        That of an answer is its likelihood, the geometric mean of its tokens' probabilities, or of
-        a choice its share of the probability of all choices. It is between 0 and 1, so that no
-        example outweighs the others. That of a window of text is its logarithm.
+        """Return the values of a setting's scores, [items].
 
         Args:
             setting: what is scored.
-            items: of one data set.
+            data: a data set.
+            items: of that set.
             within_budget: whether to raise an error rather than to exceed the budget.
 
         Raises:
             OutOfTimeError: the budget does not suffice.
-            MergeError: the merge fails, or a model cannot be loaded.
+            MergeError: the merge fails, or a model cannot be loaded or scored.
         """
-        found = self.records(setting, items, within_budget)
-        values = np.array([each.log_likelihood for each in found])
-        return values if items[0].text else np.exp(values)
+        found = self.records(setting, data, items, within_budget)
+        return np.array([each.value for each in found])
 
     def records(
-        self, setting: Setting, items: Sequence[Item], within_budget: bool = False
+        self,
+        setting: Setting,
+        data: ScoredSet[ItemT],
+        items: Sequence[ItemT],
+        within_budget: bool = False,
     ) -> list[Score]:
         """Return the scores of items; as `scores`."""
         known = self._record.of(setting.key)
         missing = [item for item in items if item.digest not in known]
         if missing:
             if within_budget:
-                self._require_time(len(missing))
+                self._require_time(len(missing) * self._seconds_per_item.get(data.name, 0.0))
             model = self._model(setting)
             start = time.monotonic()
-            scores = score(model, missing)
-            self._seconds_per_item = (time.monotonic() - start) / len(missing)
+            scores = data.score(model, missing)
+            self._seconds_per_item[data.name] = (time.monotonic() - start) / len(missing)
             self._record.add(
                 setting.key, {item.digest: s for item, s in zip(missing, scores, strict=True)}
             )
@@ -138,9 +143,9 @@ class Scorer:
         """Seconds of the budget that are left; None without one, or if it has not started."""
         return None if self._end is None else self._end - time.monotonic()
 
-    def _require_time(self, items: int) -> None:
+    def _require_time(self, seconds: float) -> None:
         left = self.time_left
-        if left is not None and left < items * self._seconds_per_item:
+        if left is not None and left < seconds:
             raise OutOfTimeError
 
     def _model(self, setting: Setting) -> nn.Module:

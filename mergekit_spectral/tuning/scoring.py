@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -62,20 +63,16 @@ class Score:
     """A model's score on one example.
 
     Attributes:
-        log_likelihood: of the right answer, per token, in nats. Of an example with choices, the
-            logarithm of the right one's share of the probability of all choices.
-        exact: whether greedy decoding begins with the answer; None for text.
-        choice: whether the right choice is the likeliest; None without choices.
+        value: what is averaged over the examples of a set. Of an answer, its likelihood: the
+            geometric mean of its tokens' probabilities. Of a choice, its share of the probability
+            of all choices. Both are between 0 and 1, so that no example outweighs the others. Of a
+            window of text, the mean log-probability of its tokens, in nats.
+        right: whether the answer is right: the right choice is the likeliest, or greedy decoding
+            begins with the answer. None if there is no answer.
     """
 
-    log_likelihood: float
-    exact: bool | None
-    choice: bool | None
-
-    @property
-    def right(self) -> bool | None:
-        """Whether the answer is right: by choice if there are choices, else exactly."""
-        return self.exact if self.choice is None else self.choice
+    value: float
+    right: bool | None
 
 
 def prepare(
@@ -228,12 +225,14 @@ def vocabulary_size(model: torch.nn.Module) -> int:
 
 def _score_item(item: Item, sums: Sequence[float], exact: Sequence[bool]) -> Score:
     row = item.rows[item.right]
-    length = len(row.tokens) - row.start
+    mean = sums[item.right] / (len(row.tokens) - row.start)
+    if item.text:
+        return Score(mean, None)
     if len(item.rows) == 1:
-        return Score(sums[0] / length, None if item.text else exact[0], None)
+        return Score(math.exp(mean), exact[0])
     totals = torch.tensor(sums, dtype=torch.float64)
-    share = float(totals.log_softmax(0)[item.right])
-    return Score(share, exact[item.right], bool(totals.argmax() == item.right))
+    share = float(totals.softmax(0)[item.right])
+    return Score(share, bool(totals.argmax() == item.right))
 
 
 def _batches(order: Sequence[int], rows: Sequence[Row], vocabulary: int) -> Iterator[list[int]]:

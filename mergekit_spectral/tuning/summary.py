@@ -8,8 +8,9 @@ from html import escape
 from mergekit_spectral.reporting.names import short_names
 from mergekit_spectral.tuning.candidates import Candidate
 from mergekit_spectral.tuning.choice import Difference
-from mergekit_spectral.tuning.results import PERPLEXITY, Result, SetResult, Tuning
+from mergekit_spectral.tuning.results import Result, SetResult, Tuning
 from mergekit_spectral.tuning.scorer import BASE
+from mergekit_spectral.tuning.sets import PERPLEXITY, is_task
 
 
 def in_words(tuning: Tuning) -> list[str]:
@@ -26,24 +27,35 @@ def in_words(tuning: Tuning) -> list[str]:
             f"{tuning.cut} examples are longer than what a model reads at once, and the beginnings "
             "of their prompts were left out."
         )
-    sentences.append(
-        "If the examples are a benchmark's test set, scores on that benchmark no longer say how "
-        "good the model is."
-    )
+    tasks = tuning.tasks
+    if tasks and tuning.is_changed:
+        sentences.append(
+            f"Do not compare other models to this one on {listed(tasks)}: it was tuned on these "
+            "documents, so its scores there say more of the tuning than of the model. Report other "
+            "benchmarks, or say beside these scores what the model was tuned on."
+        )
+    if len(tasks) < len(tuning.sets):
+        sentences.append(
+            "If the examples are a benchmark's test set, scores on that benchmark no longer say "
+            "how good the model is."
+        )
     return sentences
 
 
 def table(tuning: Tuning) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the header and the rows of the results on the examples that were not used to choose.
 
-    A cell has the accuracy, or the perplexity of text.
+    A cell has the accuracy, the perplexity of text, or a task's metric.
     """
-    header = ("model", *tuning.sets, unit(tuning))
+    sets = [
+        f"{name}, {metric.removesuffix(',none')}" if is_task(metric) else name
+        for name, metric in zip(tuning.sets, tuning.metrics, strict=True)
+    ]
     rows = [
         (title, *map(_cell, one.sets, tuning.metrics), with_error(one))
         for title, one in zip(titles(tuning), tuning.results, strict=True)
     ]
-    return header, rows
+    return ("model", *sets, unit(tuning)), rows
 
 
 def as_html(tuning: Tuning) -> str:
@@ -97,7 +109,7 @@ def with_error(one: Result | SetResult) -> str:
 
 def unit(tuning: Tuning) -> str:
     """Return what the value of a setting is called."""
-    return f"{tuning.objective} likelihood"
+    return f"{tuning.objective} {'score' if tuning.tasks else 'likelihood'}"
 
 
 def comment(tuning: Tuning) -> str:

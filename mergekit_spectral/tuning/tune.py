@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -17,6 +17,7 @@ from mergekit.options import MergeOptions
 
 from mergekit_spectral.checking.checks import plan_inspection
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.checkpoints import without_hub
 from mergekit_spectral.host.whole_merges import merge_into
 from mergekit_spectral.recipe.editing import edit_recipe
 from mergekit_spectral.recipe.text import Key
@@ -29,6 +30,7 @@ from mergekit_spectral.tuning.reading import (
     LONGEST,
     find_input,
     fingerprint_of,
+    read_tasks,
     read_tokenizer,
     scored_set,
     work_folder,
@@ -36,7 +38,9 @@ from mergekit_spectral.tuning.reading import (
 from mergekit_spectral.tuning.record import NAME, ScoreRecord
 from mergekit_spectral.tuning.results import Tuning
 from mergekit_spectral.tuning.scorer import Say, Scorer
+from mergekit_spectral.tuning.sets import ScoredSet
 from mergekit_spectral.tuning.summary import comment
+from mergekit_spectral.tuning.task_names import NamedTask, named_tasks
 from mergekit_spectral.tuning.tuner import Tuner
 from mergekit_spectral.whole_files import errors_as_sentences, move_up, require_own, unfinished
 
@@ -45,13 +49,16 @@ MOST_WEIGHTS = 5
 RECIPE, REPORT, PAGE = "tuned.yml", "report.json", "index.html"
 
 PathLike = str | Path
+T = TypeVar("T", str, PathLike)
 
 
 def tune(
     recipe: PathLike,
     data: Mapping[PathLike, str | int | None] | Iterable[PathLike] = (),
     text: Iterable[PathLike] = (),
+    tasks: Mapping[str, str | int | None] | Iterable[str] = (),
     *,
+    task_search_path: Iterable[PathLike] = (),
     out: PathLike = "tuned",
     methods: Sequence[str] | None = None,
     density: Sequence[float] | None = None,
@@ -75,13 +82,16 @@ def tune(
     recipe with the values that were found; ``report.json``; and ``index.html``, a page that shows
     what was found, if the extra ``report`` is installed. A tuning that was stopped continues where
     it was, if it is called again with the same `out`. Models that are not on disk must be in the
-    hub's cache.
+    hub's cache. Data sets of tasks are downloaded.
 
     Args:
         recipe: the recipe's file.
         data: files or folders with examples. A mapping gives for each the input that was trained
             for it, by its name in the recipe or its number from 1, or None.
         text: files or folders of text, for perplexity.
+        tasks: names of tasks or groups of lm-eval, or YAML files with ``tasks:`` as mergekit-evolve
+            has them. A mapping gives an input for each, as for `data`.
+        task_search_path: folders with tasks' YAML files, besides lm-eval's own.
         out: folder for the results.
         methods: merge methods to compare, besides the recipe as it is; by default the recipe's.
         density: densities to compare, for methods that have one; by default the recipe's.
@@ -134,11 +144,12 @@ def tune(
             quiet=True,
         ),
     )
-    trained = data if isinstance(data, Mapping) else dict.fromkeys(data)
     tuning, changes = _search(
         path,
-        [(Path(file), None if name is None else str(name)) for file, name in trained.items()],
+        [(Path(file), trained) for file, trained in _with_inputs(data)],
         [Path(file) for file in text],
+        list(named_tasks((str(name), trained) for name, trained in _with_inputs(tasks))),
+        [Path(folder) for folder in task_search_path],
         out,
         options,
         say,
@@ -158,14 +169,25 @@ def tune(
             move_up(new, [REPORT, RECIPE])
     if merge is not None:
         say(f"merging into {merge}")
-        _merge(tuned, Path(merge), out, options.merge)
+        with without_hub():
+            _merge(tuned, Path(merge), out, options.merge)
     return tuning
+
+
+def _with_inputs(
+    sets: Mapping[T, str | int | None] | Iterable[T],
+) -> list[tuple[T, str | None]]:
+    """Return data sets, each with the input that was trained for it, or None."""
+    inputs = sets if isinstance(sets, Mapping) else dict.fromkeys(sets)
+    return [(each, None if name is None else str(name)) for each, name in inputs.items()]
 
 
 def _search(
     path: Path,
     data: Sequence[tuple[Path, str | None]],
     text: Sequence[Path],
+    tasks: Sequence[NamedTask],
+    task_folders: Sequence[Path],
     out: Path,
     options: Options,
     say: Say,
@@ -178,7 +200,7 @@ def _search(
     base = plan.models[recipe.base]
     tokenizer = read_tokenizer(base, options.merge.trust_remote_code)
     longest = min(LONGEST, getattr(base.config, "max_position_embeddings", LONGEST))
-    sets = [
+    sets: list[ScoredSet[Any]] = [
         scored_set(
             read_data_set(file, text=is_text, limit=options.limit),
             None if name is None else find_input(name, recipe, file),
@@ -188,13 +210,14 @@ def _search(
         for files, is_text in ((data, False), ([(file, None) for file in text], True))
         for file, name in files
     ]
+    sets += read_tasks(tasks, task_folders, recipe, base, tokenizer, options.limit, say)
     if options.weights and len(recipe.inputs) > MOST_WEIGHTS:
         raise MergeError(
             f"{path} has {len(recipe.inputs)} inputs, and each change of a weight is a merge of "
             f"its own; `--weights` is for at most {MOST_WEIGHTS}."
         )
     fingerprint = fingerprint_of(path, plan, tokenizer, options)
-    with work_folder(out, fingerprint) as work:
+    with without_hub(), work_folder(out, fingerprint) as work:
         options = options.with_copies_in(work / "copies")
         scorer = Scorer(recipe, plan, options, work, ScoreRecord(out, fingerprint), say)
         return Tuner(recipe, compared, sets, scorer, options, say).run(start)

@@ -9,46 +9,17 @@ from functools import partial
 from itertools import cycle
 from typing import Any
 
-from mergekit.common import ModelReference
-
 from mergekit_spectral.recipe.text import Key, dotted
 from mergekit_spectral.tuning.candidates import Candidate, TunedRecipe, has_scale
-from mergekit_spectral.tuning.choice import Difference, Objective, Values, of_set
-from mergekit_spectral.tuning.examples import DataSet
+from mergekit_spectral.tuning.choice import Difference, Objective, Part, Values
 from mergekit_spectral.tuning.options import Options
-from mergekit_spectral.tuning.results import LIKELIHOOD, PERPLEXITY, Tuning, result
+from mergekit_spectral.tuning.results import Tuning, result
 from mergekit_spectral.tuning.scorer import BASE, Say, Scorer, Setting, at, parent
-from mergekit_spectral.tuning.scoring import Item
 from mergekit_spectral.tuning.search import CLOSE, STEP, OutOfTimeError, halve, search_scale
+from mergekit_spectral.tuning.sets import ScoredSet
 
 WEIGHT_STEP = 1.5
 """Factor by which the search changes an input's weight."""
-
-
-@dataclass(frozen=True)
-class ScoredSet:
-    """A data set, ready to be scored.
-
-    Attributes:
-        data: the examples.
-        input: the input that was trained for it, if that is known.
-        choosing: items that settings are chosen by, in the order of their hashes.
-        reporting: items that are reported on.
-    """
-
-    data: DataSet
-    input: ModelReference | None
-    choosing: tuple[Item, ...]
-    reporting: tuple[Item, ...]
-
-    @property
-    def is_text(self) -> bool:
-        """Whether it is scored by perplexity."""
-        return self.data.kind == "text"
-
-    def items(self, reporting: bool) -> tuple[Item, ...]:
-        """Return the items of one half."""
-        return self.reporting if reporting else self.choosing
 
 
 @dataclass(frozen=True)
@@ -86,7 +57,7 @@ class Tuner:
         self,
         recipe: TunedRecipe,
         candidates: Sequence[Candidate],
-        sets: Sequence[ScoredSet],
+        sets: Sequence[ScoredSet[Any]],
         scorer: Scorer,
         options: Options,
         say: Say,
@@ -96,40 +67,43 @@ class Tuner:
         self._say = say
         self._count = 0
 
-    def _reference(self, data: ScoredSet, reporting: bool) -> float | None:
+    def _reference(self, data: ScoredSet[Any], reporting: bool) -> float | None:
         """Return the value of a set that counts as 1.
 
         It is that of the input that was trained for the set. If none is known, it is that of the
         best input for a normalized value. Otherwise text is compared to the base, because
-        perplexities of different texts are not comparable, and answers are not compared.
+        perplexities of different texts are not comparable, and other sets are not compared.
         """
         if data.input:
             settings = [parent(data.input)]
         elif self.options.objective == "normalized":
             settings = [parent(model) for model in self.recipe.inputs]
         else:
-            settings = [BASE] * data.is_text
+            settings = [BASE] * data.is_relative
         items = data.items(reporting)
-        means = [self.scorer.scores(setting, items).mean() for setting in settings]
-        return max((float(of_set(mean, data.is_text)) for mean in means), default=None)
+        means = [self.scorer.scores(setting, data, items).mean() for setting in settings]
+        return max((float(data.of_mean(mean)) for mean in means), default=None)
 
     def _objective(self, reporting: bool) -> Objective:
-        return Objective(
-            [len(each.items(reporting)) for each in self.sets],
-            [each.is_text for each in self.sets],
-            [self._reference(each, reporting) for each in self.sets],
-            self.options.objective,
-            self.options.seed,
-        )
+        parts = [
+            Part(
+                len(each.items(reporting)),
+                each.of_mean,
+                self._reference(each, reporting),
+                each.weight,
+            )
+            for each in self.sets
+        ]
+        return Objective(parts, self.options.objective, self.options.seed)
 
     def _reported(self, setting: Setting) -> list[Values]:
-        return [self.scorer.scores(setting, each.reporting) for each in self.sets]
+        return [self.scorer.scores(setting, each, each.reporting) for each in self.sets]
 
     def _accuracies(self, setting: Setting) -> list[float | None]:
         """Return, by set, the share of right answers among those that are reported on."""
         accuracies: list[float | None] = []
         for each in self.sets:
-            right = [one.right for one in self.scorer.records(setting, each.reporting)]
+            right = [one.right for one in self.scorer.records(setting, each, each.reporting)]
             accuracies.append(None if None in right else sum(map(bool, right)) / len(right))
         return accuracies
 
@@ -185,7 +159,7 @@ class Tuner:
         def value_at(scale: float) -> float:
             setting = at(candidate, scale)
             scores[scale] = [
-                self.scorer.scores(setting, each.choosing[:count], within_budget=True)
+                self.scorer.scores(setting, each, each.choosing[:count], within_budget=True)
                 for each in self.sets
             ]
             value = part.value(scores[scale])
@@ -205,11 +179,10 @@ class Tuner:
         """
         own = at(self.recipe.own, self.recipe.own_scale)
         inputs = [parent(model) for model in self.recipe.inputs]
-        everything = [(*each.choosing, *each.reporting) for each in self.sets]
         for setting in (*inputs, BASE, own):
             self._say(f"scoring {setting.name}")
-            for items in everything:
-                self.scorer.scores(setting, items)
+            for each in self.sets:
+                self.scorer.scores(setting, each, (*each.choosing, *each.reporting))
         choosing = self._objective(reporting=False)
         found = self.search(choosing)
         best = found[0]  # the recipe itself at least, which has been scored
@@ -224,8 +197,9 @@ class Tuner:
         compared = list(dict.fromkeys((BASE, *inputs, own, chosen)))
         return Tuning(
             recipe=self.recipe.recipe.path.name,
-            sets=tuple(each.data.name for each in self.sets),
-            metrics=tuple(PERPLEXITY if each.is_text else LIKELIHOOD for each in self.sets),
+            sets=tuple(each.name for each in self.sets),
+            metrics=tuple(each.metric for each in self.sets),
+            weights=tuple(each.weight for each in self.sets),
             examples=tuple((len(each.choosing), len(each.reporting)) for each in self.sets),
             inputs=tuple(str(each.input) if each.input else None for each in self.sets),
             objective=self.options.objective,
@@ -237,7 +211,9 @@ class Tuner:
             ),
             compared_to=tuple(
                 result(
-                    each, choosing, [self.scorer.scores(each, one.choosing) for one in self.sets]
+                    each,
+                    choosing,
+                    [self.scorer.scores(each, one, one.choosing) for one in self.sets],
                 )
                 for each in (BASE, *inputs, own)
             ),
@@ -289,7 +265,7 @@ class Tuner:
             What is taken, and by how much the best setting is above the recipe on the items that it
             was found by.
         """
-        recipe = [self.scorer.scores(own, each.choosing[: best.count]) for each in self.sets]
+        recipe = [self.scorer.scores(own, each, each.choosing[: best.count]) for each in self.sets]
         gain = objective.of_first(best.count).difference(best.scales[best.best], recipe)
         return (at(best.candidate, best.best) if gain.is_above(1) else own), gain
 

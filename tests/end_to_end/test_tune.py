@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from html import unescape
 from pathlib import Path
@@ -11,75 +10,27 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner, Result
-from peft import PeftModel
 from support import checkpoints
-from support.answers import write_answers
 from support.checkpoints import Family
 from support.interrupted import killed_at
 from support.recipe_builders import recipe
+from support.tuning import HEAD, adapters, report, run, settings, tuned, write, write_family
 from transformers import AutoModelForCausalLM
 
 import mergekit_spectral
-from mergekit_spectral.command_line.main import main
 from mergekit_spectral.reporting import extra
-from mergekit_spectral.tuning import scorer
-
-HEAD = "# My recipe.\n"
-
-
-def run(*arguments: Any) -> Result:
-    return CliRunner().invoke(main, ["tune", *map(str, arguments)])
-
-
-def tuned(*arguments: Any) -> str:
-    result = run(*arguments)
-    if result.exit_code:
-        raise AssertionError(result.output) from result.exception
-    return result.output
-
-
-def write(recipe: dict[str, Any], folder: Path) -> Path:
-    path = folder / "recipe.yml"
-    path.write_text(HEAD + yaml.safe_dump(recipe, sort_keys=False))
-    return path
-
-
-def report(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "report.json").read_text())
-    return found
-
-
-def settings(out: Path) -> set[str]:
-    return {one["name"] for one in report(out)["searched"]}
+from mergekit_spectral.tuning import scorer, sets
 
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
-    """A base and two adapters with an effect on its answers, each with examples of its own."""
-    folder, base = tmp_path_factory.mktemp("tune"), checkpoints.llama()
-    base.save_pretrained(folder / "base")
-    checkpoints.write_tokenizer(folder / "base")
-    targets = ["q_proj", "v_proj", "up_proj", "down_proj"]
-    paths = []
-    for seed in (1, 2):
-        path = checkpoints.write_adapter(folder / f"adapter-{seed}", base, seed, targets, rank=3)
-        loaded = AutoModelForCausalLM.from_pretrained(folder / "base")
-        adapted = PeftModel.from_pretrained(loaded, path)
-        write_answers(folder / f"task-{seed}.jsonl", adapted)
-        paths.append(path)
-    return Family(folder / "base", tuple(paths))
+    return write_family(tmp_path_factory.mktemp("tune"))
 
 
 @pytest.fixture
 def data(family: Family) -> list[str]:
     folder = family.base.parent
     return [f"--data={folder}/task-{number}.jsonl={number}" for number in (1, 2)]
-
-
-def adapters(method: str, family: Family, **values: Any) -> dict[str, Any]:
-    models = [{"model": f"{family.base}+{path}"} for path in family.tuned]
-    return {**recipe(method, family, **values), "models": models}
 
 
 def test_a_wrong_lambda_is_corrected(family: Family, data: list[str], tmp_path: Path):
@@ -254,8 +205,8 @@ def test_a_tuning_that_was_stopped_continues(
     before = len((out / "scores.jsonl").read_text().splitlines())
     assert before > 3
     scored = []
-    score = scorer.score
-    monkeypatch.setattr(scorer, "score", lambda *a: scored.append(1) or score(*a))
+    score = sets.score
+    monkeypatch.setattr(sets, "score", lambda *a: scored.append(1) or score(*a))
     tuned(*arguments, "--out", out)
     times = ("seconds",)
     same = [
@@ -305,7 +256,7 @@ def test_the_budget_is_for_the_search(
     family: Family, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """What is scored before it takes longer here than the budget."""
-    out, score, start = tmp_path / "out", scorer.score, scorer.Scorer.start_budget
+    out, score, start = tmp_path / "out", sets.score, scorer.Scorer.start_budget
     searching = []
 
     def slow(*arguments: Any) -> Any:
@@ -317,7 +268,7 @@ def test_the_budget_is_for_the_search(
         searching.append(own)
         start(own)
 
-    monkeypatch.setattr(scorer, "score", slow)
+    monkeypatch.setattr(sets, "score", slow)
     monkeypatch.setattr(scorer.Scorer, "start_budget", starting)
     tuned(write(adapters("drm", family), tmp_path), *data, "--out", out, "--budget=3s")
     assert len(settings(out)) > 1
@@ -368,7 +319,7 @@ def test_weights_of_many_inputs(family: Family, data: list[str], tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give examples with --data, or text with --text"),
+        ([], "give examples with --data, text with --text, or --tasks"),
         (["--data=nowhere.jsonl"], "nowhere.jsonl not found"),
         (["--data=empty.jsonl"], "empty.jsonl is empty"),
         (["--data=task-1.jsonl=3"], "the recipe has no input 3"),

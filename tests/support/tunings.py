@@ -9,8 +9,9 @@ import numpy as np
 
 from mergekit_spectral.tuning.candidates import Candidate
 from mergekit_spectral.tuning.choice import Difference
-from mergekit_spectral.tuning.results import LIKELIHOOD, PERPLEXITY, Result, SetResult, Tuning
+from mergekit_spectral.tuning.results import Result, SetResult, Tuning
 from mergekit_spectral.tuning.scorer import BASE, Setting, at
+from mergekit_spectral.tuning.sets import LIKELIHOOD, PERPLEXITY
 
 METHODS = ("drm", "ties", "star", "knots_ties", "tsvm", "iso_c", "task_arithmetic")
 SCALES = (0.3, 0.45, 0.67, 1.0, 1.5)
@@ -77,6 +78,7 @@ def tuning(
     return Tuning(
         recipe="recipe.yml",
         sets=tuple(sets),
+        weights=(1.0,) * len(sets),
         metrics=tuple(PERPLEXITY if text else LIKELIHOOD for text in is_text),
         examples=((20, 20),) * len(sets),
         inputs=(inputs[0],) + (None,) * (len(sets) - 1),

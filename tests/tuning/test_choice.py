@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergekit_spectral.tuning.choice import Kind, Objective, Values
+from mergekit_spectral.tuning.choice import Kind, Objective, Part, Values
 
 
 def objective(*sizes: int, kind: Kind = "mean", texts: bool = False) -> Objective:
-    return Objective(sizes, [texts] * len(sizes), [None] * len(sizes), kind)
+    of_mean = np.exp if texts else np.asarray
+    return Objective([Part(size, of_mean) for size in sizes], kind)
 
 
 def drawn(size: int, mean: float, seed: int = 0) -> Values:
@@ -31,8 +32,15 @@ def test_value_of_text_is_one_over_its_perplexity():
 
 def test_values_relative_to_references():
     scores = [np.array([0.4, 0.4]), np.log([0.1, 0.1])]
-    own = Objective((2, 2), (False, True), (0.8, 0.2), "mean")
+    own = Objective([Part(2, reference=0.8), Part(2, np.exp, 0.2)], "mean")
     assert own.value(scores) == pytest.approx(0.5)
+
+
+def test_weights_of_sets():
+    parts, scores = [Part(2, weight=3.0), Part(3)], [np.full(2, 0.4), np.full(3, 0.8)]
+    assert Objective(parts, "mean").value(scores) == pytest.approx(0.5)
+    assert Objective(parts, "mean").of_first(1).value(scores) == pytest.approx(0.5)
+    assert Objective(parts, "worst").value(scores) == pytest.approx(0.4)
 
 
 def test_standard_error_of_a_mean():
@@ -61,8 +69,7 @@ def test_noise_is_no_gain():
 @given(size=st.integers(2, 60), seed=st.integers(0, 99))
 def test_resampling_is_the_same_every_time(size: int, seed: int):
     one, other = [drawn(size, 0.5, seed)], [drawn(size, 0.6, seed + 1)]
-    first = Objective((size,), (False,), (None,), "mean", seed).difference(one, other)
-    again = Objective((size,), (False,), (None,), "mean", seed).difference(one, other)
+    first, again = (Objective([Part(size)], "mean", seed).difference(one, other) for _ in range(2))
     assert first == again
 
 

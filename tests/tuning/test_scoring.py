@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -81,8 +82,8 @@ def test_answers(
         monkeypatch.setattr(scoring, "LOGIT_BYTES", logits)
         scores = score(model, items)
         for one, (log_likelihood, exact) in zip(scores, expected, strict=True):
-            assert one.log_likelihood == pytest.approx(log_likelihood, abs=1e-5)
-            assert (one.exact, one.choice, one.right) == (exact, None, exact)
+            assert math.log(one.value) == pytest.approx(log_likelihood, abs=1e-5)
+            assert one.right == exact
 
 
 def test_the_likeliest_answer_is_exact(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
@@ -94,7 +95,7 @@ def test_the_likeliest_answer_is_exact(model: PreTrainedModel, tokenizer: PreTra
             tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
     greedy = Item("greedy", (scoring.Row(tuple(tokens), row.start),))
     other = Item("other", (scoring.Row((*tokens[:-1], (tokens[-1] + 1) % 29), row.start),))
-    assert [one.exact for one in score(model, [greedy, other])] == [True, False]
+    assert [one.right for one in score(model, [greedy, other])] == [True, False]
 
 
 def test_choices(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
@@ -102,8 +103,8 @@ def test_choices(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
     (item,) = prepared(tokenizer, Question("xyz", "bcd", choices))
     totals = torch.stack([log_probabilities(model, r.tokens, r.start)[0].sum() for r in item.rows])
     (found,) = score(model, [item])
-    assert found.log_likelihood == pytest.approx(float(totals.log_softmax(0)[1]), abs=1e-5)
-    assert found.choice == found.right == (int(totals.argmax()) == 1)
+    assert found.value == pytest.approx(float(totals.softmax(0)[1]), abs=1e-5)
+    assert found.right == (int(totals.argmax()) == 1)
 
 
 def test_text_is_scored_in_windows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
@@ -115,7 +116,7 @@ def test_text_is_scored_in_windows(model: PreTrainedModel, tokenizer: PreTrained
     assert len({item.digest for item in items}) == len(items) == 5
     for item, one in zip(items, score(model, items), strict=True):
         own, _ = log_probabilities(model, item.rows[0].tokens, 1)
-        assert one.log_likelihood == pytest.approx(float(own.mean()), abs=1e-5)
+        assert one.value == pytest.approx(float(own.mean()), abs=1e-5)
         assert one.right is None
 
 

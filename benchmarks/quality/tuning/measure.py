@@ -32,7 +32,8 @@ from mergekit_spectral.tuning.record import ScoreRecord
 from mergekit_spectral.tuning.scorer import BASE, Scorer, Setting, at, parent
 from mergekit_spectral.tuning.scoring import Item, Score, prepare
 from mergekit_spectral.tuning.search import STEP
-from mergekit_spectral.tuning.tuner import ScoredSet, Tuner
+from mergekit_spectral.tuning.sets import AnswerSet
+from mergekit_spectral.tuning.tuner import Tuner
 
 POOL = 100
 """Validation examples of a task that samples are drawn from, at most."""
@@ -41,8 +42,8 @@ GRID = tuple(float(f"{STEP**power:.3g}") for power in range(-4, 3))
 LONGEST = 256
 
 SIGNALS: Mapping[str, Callable[[Score], float]] = {
-    "likelihood": lambda score: float(np.exp(score.log_likelihood)),
-    "log-likelihood": lambda score: score.log_likelihood,
+    "likelihood": lambda score: score.value,
+    "log-likelihood": lambda score: float(np.log(score.value)),
     "accuracy": lambda score: float(bool(score.right)),
 }
 """What a λ could be chosen by: the first is what `tune` uses."""
@@ -61,6 +62,11 @@ class TaskItems:
     data: DataSet
     pool: tuple[Item, ...]
     test: tuple[Item, ...]
+
+    @property
+    def whole(self) -> AnswerSet:
+        """All examples as a set."""
+        return AnswerSet(self.data.name, None, self.pool, self.test)
 
     def sample(self, count: int, number: int) -> list[Item]:
         """Draw examples, or all that there are. The draw depends on its arguments alone."""
@@ -109,14 +115,15 @@ class Measurement:
         }
         for setting in (*map(parent, self.recipe.inputs), BASE):
             for items in self.tasks:
-                self.scorer.scores(setting, items.pool)
+                self.scorer.scores(setting, items.whole, items.pool)
 
     def setting(self, scale: float) -> Setting:
         """Return the merge at a λ."""
         return at(self.recipe.own, scale)
 
     def _accuracy(self, setting: Setting, items: TaskItems) -> float:
-        return fmean(bool(one.right) for one in self.scorer.records(setting, items.test))
+        records = self.scorer.records(setting, items.whole, items.test)
+        return fmean(bool(one.right) for one in records)
 
     def accuracies(self, scale: float) -> dict[str, float]:
         """Return the accuracy on each task's test examples over that of its own fine-tune."""
@@ -136,7 +143,7 @@ class Measurement:
         sets = []
         for model, items in zip(self.recipe.inputs, self.tasks, strict=True):
             choosing, reporting = halves(items.sample(count, number))
-            sets.append(ScoredSet(items.data, model, tuple(choosing), tuple(reporting)))
+            sets.append(AnswerSet(items.data.name, model, choosing, reporting))
         evaluated: list[str] = []
         tuner = Tuner(
             self.recipe, [self.recipe.own], sets, self.scorer, self.options, evaluated.append
@@ -149,18 +156,17 @@ class Measurement:
             "scale": scale,
             "evaluations": len({one.scale for one in tuning.searched}),
             "accuracy": fmean(self.accuracies(scale).values()),
-            "signals": {
-                name: self._by_signal(of, [each.choosing for each in sets])
-                for name, of in SIGNALS.items()
-            },
+            "signals": {name: self._by_signal(of, sets) for name, of in SIGNALS.items()},
         }
 
-    def _by_signal(self, of: Callable[[Score], float], sets: Sequence[Sequence[Item]]) -> float:
+    def _by_signal(self, of: Callable[[Score], float], sets: Sequence[AnswerSet]) -> float:
         """Return the λ of the grid at which a signal is the largest, of equals the smallest."""
 
         def value(scale: float) -> float:
             setting = self.setting(scale)
-            return fmean(fmean(map(of, self.scorer.records(setting, items))) for items in sets)
+            return fmean(
+                fmean(map(of, self.scorer.records(setting, each, each.choosing))) for each in sets
+            )
 
         return max(GRID, key=lambda scale: (value(scale), -scale))
 
