@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from benchmarks.quality.analysing.updates import adapter_update
 from benchmarks.quality.checkpoints import Checkpoints, read_record
 from benchmarks.quality.scoring import score_tasks
 from benchmarks.quality.tasks import TASKS
-from benchmarks.quality.tasks.task import split
+from benchmarks.quality.tasks.task import END_OF_ANSWER, Example, split
 from mergekit_spectral.adapters.adapter_files import find_adapter
 from mergekit_spectral.adapters.lora import LoraAdapter
 from mergekit_spectral.adapters.writing import NewLayer, write_adapter
@@ -36,7 +37,7 @@ def export(folder: Path, out: Path) -> None:
 
     Args:
         folder: folder of the checkpoints.
-        out: folder for `adapters/` and for the examples.
+        out: folder for `adapters/` and `held_out/`.
 
     Raises:
         click.ClickException: an adapter has not been trained.
@@ -61,15 +62,15 @@ def export(folder: Path, out: Path) -> None:
         }
         (adapter / "training.json").write_text(json.dumps(record, indent=1) + "\n")
         click.echo(f"{task.name}: {kept:.1%} of the update, {score.exact:.0%} of the examples")
-    held_out = {
-        task.name: {
-            "title": task.title,
-            "examples": {example.prompt: example.answer for example in split(task).test},
-        }
-        for task in tasks
-    }
-    text = json.dumps(held_out, indent=1, ensure_ascii=False)
-    (out / HELD_OUT).write_text(text + "\n", encoding="utf-8")
+        write_examples(out / HELD_OUT / f"{task.name}.jsonl", split(task).test)
+
+
+def write_examples(path: Path, examples: Sequence[Example]) -> None:
+    """Write a data set for `mergekit-spectral tune`, which scores whole answers."""
+    path.parent.mkdir(exist_ok=True)
+    records = ({"prompt": e.prompt, "answer": e.answer + END_OF_ANSWER} for e in examples)
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def write_smaller(source: Path, out: Path, name: str) -> float:

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
-import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.quality.tasks.task import Task, split
-from mergekit_spectral.demo.scoring import (
-    Batch,
-    Example,
-    answer_logits,
-    by_length,
-    encode,
-    exact_match,
-)
+from benchmarks.quality.tasks.task import END_OF_ANSWER, Example, Task, split
+from mergekit_spectral.tuning.scoring import Item, Row, score
 
 Side = Literal["train", "validation", "test"]
 Model = PreTrainedModel | PeftModel
@@ -59,38 +52,56 @@ def score_tasks(
     scores = []
     for task in tasks:
         examples = getattr(split(task), side)[:count]
-        exact = exact_match(model, tokenizer, examples)
+        exact = exact_accuracy(model, tokenizer, examples)
         choice = choice_accuracy(model, tokenizer, examples, task.choices) if task.choices else None
         scores.append(TaskScore(task.name, side, len(examples), exact, choice))
     return scores
 
 
-@torch.inference_mode()
+def exact_accuracy(
+    model: Model, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
+) -> float:
+    """Return the share of examples that greedy decoding answers exactly, full stop included.
+
+    An answer spelled correctly with other tokens than the tokenizer's own counts as wrong.
+    """
+    rows = [encode(tokenizer, each.prompt, each.answer + END_OF_ANSWER) for each in examples]
+    return _accuracy(model, [Item("", (row,)) for row in rows])
+
+
 def choice_accuracy(
     model: Model,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     choices: Sequence[str],
-    batch_size: int = 50,
 ) -> float:
     """Return the share of examples whose answer is likelier after the prompt than other choices.
 
     The full stop is not part of a choice: a model that continues the sentence can be right too.
     """
-    right = 0
-    for part in by_length(examples, batch_size):
-        rows = [replace(example, answer=choice) for example in part for choice in choices]
-        batch = encode(tokenizer, rows, end="").to(model.device)
-        chosen = answer_log_likelihoods(model, batch).view(len(part), len(choices)).argmax(dim=1)
-        right += sum(
-            choices[i] == example.answer for i, example in zip(chosen.tolist(), part, strict=True)
+    items = [
+        Item(
+            "",
+            tuple(encode(tokenizer, each.prompt, choice) for choice in choices),
+            right=choices.index(each.answer),
         )
-    return right / len(examples)
+        for each in examples
+    ]
+    return _accuracy(model, items)
 
 
-def answer_log_likelihoods(model: Model, batch: Batch) -> torch.Tensor:
-    """Return the sum of the log-probabilities of each answer's tokens: [examples]."""
-    log_probabilities = answer_logits(model, batch).float().log_softmax(dim=-1)
-    tokens = torch.zeros(batch.labels.shape, device=batch.labels.device)
-    tokens[batch.answers] = log_probabilities.gather(1, batch.wanted[:, None])[:, 0]
-    return tokens.sum(dim=1)
+def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> Row:
+    """Tokenize a prompt and an answer separately, so that no token is part of both.
+
+    The tokenizer's special tokens are not added.
+    """
+    first, last = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, answer)
+    )
+    return Row((*first, *last), len(first))
+
+
+def _accuracy(model: Model, items: Sequence[Item]) -> float:
+    # An adapter's layers are in the base model, which can leave out logits, unlike peft's model.
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    return fmean(bool(one.right) for one in score(plain, items))

@@ -73,8 +73,8 @@ def print_rows(rows: Sequence[Row], tasks: Sequence[Task], seconds: float) -> No
         ],
         words=("model",),
         notes=(
-            f"{len(tasks[0].examples)} examples a task, none of them trained on. The time of ties "
-            "includes the merged copies that mergekit makes for its own methods.",
+            f"{len(tasks[0].data.examples)} examples a task, none of them trained on. The time of "
+            "ties includes the merged copies that mergekit makes for its own methods.",
             f"Everything took {seconds:.0f} s on {torch.get_num_threads()} threads.",
         ),
     )

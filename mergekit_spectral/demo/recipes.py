@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mergekit_spectral.demo.scoring import Example
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.tuning.examples import DataSet, read_data_set
 
-ADAPTERS = ("numbers", "plurals", "sentiment")
+TITLES = {"numbers": "Spanish numbers", "plurals": "plurals", "sentiment": "sentiment"}
+ADAPTERS = tuple(TITLES)
 METHODS = ("ties", "knots_ties", "drm", "star", "iso", "tsvm", "actmat")
 MERGEKIT_YAML = "mergekit.scripts.run_yaml"
-HELD_OUT = "held_out.json"
+HELD_OUT = "held_out"
 
 
 @dataclass(frozen=True)
@@ -25,25 +25,18 @@ class Task:
     """What one adapter was trained on.
 
     Attributes:
-        name: the adapter's folder in ``adapters/``.
         title: what a table shows.
-        examples: held-out examples, which the adapter was not trained on.
+        data: held-out examples, which the adapter was not trained on. The set has its name.
     """
 
-    name: str
     title: str
-    examples: tuple[Example, ...]
+    data: DataSet
 
 
 def read_tasks() -> list[Task]:
     """Read the adapters' tasks, in the order of `ADAPTERS`."""
-    held_out = json.loads((recipe_folder() / HELD_OUT).read_text(encoding="utf-8"))
-    tasks = []
-    for name in ADAPTERS:
-        answers = held_out[name]["examples"].items()
-        examples = tuple(Example(prompt, answer) for prompt, answer in answers)
-        tasks.append(Task(name, held_out[name]["title"], examples))
-    return tasks
+    folder = recipe_folder() / HELD_OUT
+    return [Task(title, read_data_set(folder / f"{name}.jsonl")) for name, title in TITLES.items()]
 
 
 def recipe_folder() -> Path:

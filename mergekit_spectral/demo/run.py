@@ -7,10 +7,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from peft import PeftModel
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from mergekit_spectral.demo.base_model import MODEL_NAME, find_gguf, save_base_model
 from mergekit_spectral.demo.recipes import (
@@ -20,8 +21,10 @@ from mergekit_spectral.demo.recipes import (
     recipe_folder,
     run_recipe,
 )
-from mergekit_spectral.demo.scoring import exact_match
+from mergekit_spectral.tuning.scoring import prepare, score
 
+LONGEST = 64
+"""Tokens of an example, more than any has."""
 STEPS = 2 + len(ADAPTERS) + 2 * len(METHODS)
 
 Step = Callable[[str], AbstractContextManager[None]]
@@ -62,25 +65,27 @@ def run_demo(work_folder: Path, step: Step) -> list[Row]:
         save_base_model(find_gguf(work_folder), base_folder)
 
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
-    tasks = read_tasks()
+    sets = [prepare(t.data, t.data.examples, tokenizer, LONGEST) for t in read_tasks()]
 
-    def score(model: PreTrainedModel | PeftModel) -> tuple[float, ...]:
-        return tuple(exact_match(model, tokenizer, task.examples) for task in tasks)
+    def accuracy(model: LlamaForCausalLM) -> tuple[float, ...]:
+        return tuple(fmean(bool(one.right) for one in score(model, items)) for items in sets)
 
     rows = []
     with step("accuracy of the base"):
-        rows.append(Row("base", score(load(base_folder))))
+        rows.append(Row("base", accuracy(load(base_folder))))
     for name in ADAPTERS:
         with step(f"accuracy of the adapter {name}"):
-            adapted = PeftModel.from_pretrained(load(base_folder), work_folder / "adapters" / name)
-            rows.append(Row(f"adapter {name}", score(adapted)))
+            model = load(base_folder)
+            # peft puts the adapter's layers into the model itself.
+            PeftModel.from_pretrained(model, work_folder / "adapters" / name)
+            rows.append(Row(f"adapter {name}", accuracy(model)))
     for method in METHODS:
         recipe = recipe_folder() / f"{method}.yml"
         out = work_folder / "merged" / method
         with step(f"mergekit-yaml {recipe.name}"):
             seconds = run_recipe(recipe, out, work_folder)
         with step(f"accuracy of {method}"):
-            rows.append(Row(method, score(load(out)), seconds))
+            rows.append(Row(method, accuracy(load(out)), seconds))
     return rows
 
 

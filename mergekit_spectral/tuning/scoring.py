@@ -255,14 +255,16 @@ def _score_rows(model: torch.nn.Module, rows: Sequence[Row]) -> Iterator[tuple[f
     width = max(len(row.tokens) for row in rows)
     first = min(row.start for row in rows)
     # Attention is causal, so padding on the right needs no mask.
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    ids = torch.zeros(len(rows), width - 1, dtype=torch.long)
     for i, row in enumerate(rows):
-        ids[i, : len(row.tokens)] = torch.tensor(row.tokens)
+        ids[i, : len(row.tokens) - 1] = torch.tensor(row.tokens[:-1])
+    # Choices of one token after the same prompt share a row, because the last token is not read.
+    distinct, places = torch.unique(ids, dim=0, return_inverse=True)
     device = next(model.parameters()).device
-    logits = _logits(model, ids[:, :-1].to(device), width - first)
-    for i, row in enumerate(rows):
-        wanted = ids[i, row.start : len(row.tokens)].to(device)
-        own = logits[i, row.start - first : len(row.tokens) - first].float()
+    logits = _logits(model, distinct.to(device), width - first)
+    for place, row in zip(places.tolist(), rows, strict=True):
+        wanted = torch.tensor(row.tokens[row.start :], device=device)
+        own = logits[place, row.start - first : len(row.tokens) - first].float()
         picked = own.gather(1, wanted[:, None])[:, 0]
         total = float((picked - own.logsumexp(1)).sum())
         if total != total:

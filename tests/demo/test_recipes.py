@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mergekit_spectral.demo.base_model import MODEL_NAME
 from mergekit_spectral.demo.recipes import ADAPTERS, METHODS, read_tasks, recipe_folder
+from mergekit_spectral.tuning.examples import Question
 
 FOLDER = recipe_folder()
 
@@ -43,8 +44,11 @@ def test_recipe_opens_with_its_own_command(method):
 
 def test_there_are_examples_for_each_adapter():
     for name, task in zip(ADAPTERS, read_tasks(), strict=True):
-        assert task.name == name
-        assert all(e.prompt.endswith(" is") and e.answer.startswith(" ") for e in task.examples)
+        assert task.data.name == name
+        for example in task.data.examples:
+            assert isinstance(example, Question)
+            assert re.fullmatch(r"The .+ is", example.prompt)
+            assert re.fullmatch(r" .+\.", example.answer)
 
 
 def test_adapters_are_small():

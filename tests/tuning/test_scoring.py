@@ -107,6 +107,24 @@ def test_choices(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
     assert found.right == (int(totals.argmax()) == 1)
 
 
+def test_choices_of_one_token_are_read_once(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+):
+    questions = [Question(prompt, "b", ("a", "b", "c", "dd")) for prompt in ("vw", "wv")]
+    read: list[int] = []
+    hook = model.model.register_forward_pre_hook(
+        lambda _, __, kwargs: read.extend(map(len, kwargs["input_ids"])), with_kwargs=True
+    )
+    try:
+        found = score(model, prepared(tokenizer, *questions))
+    finally:
+        hook.remove()
+    assert len(read) == 2 * 2  # the three choices of one token, and the other
+    for item, one in zip(prepared(tokenizer, *questions), found, strict=True):
+        totals = [log_probabilities(model, r.tokens, r.start)[0].sum() for r in item.rows]
+        assert one.right == (int(torch.stack(totals).argmax()) == 1)
+
+
 def test_text_is_scored_in_windows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
     text = letters(random.Random(1), 30, 30)
     items = prepared(tokenizer, Document(text), longest=8)

@@ -11,11 +11,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from mergekit_spectral.demo.scoring import Example
-
 TEST_EXAMPLES = 100
 VALIDATION_SHARE = 0.08
 VALIDATION_EXAMPLES = 60
+# Greedy decoding is read up to the end of the sentence.
+END_OF_ANSWER = "."
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and its answer, without the full stop."""
+
+    prompt: str
+    answer: str
 
 
 @dataclass(frozen=True)

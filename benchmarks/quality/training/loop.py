@@ -10,9 +10,11 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, get_cosine_schedule_with_warmup
 
-from benchmarks.quality.scoring import Model
+from benchmarks.quality.scoring import Model, encode
+from benchmarks.quality.tasks.task import END_OF_ANSWER, Example
+from benchmarks.quality.training.batches import Batch, answer_logits
 from benchmarks.quality.training.settings import Settings
-from mergekit_spectral.demo.scoring import Batch, Example, answer_logits, encode
+from mergekit_spectral.tuning.scoring import Row
 
 REPORTED_STEPS = 10
 GRADIENT_NORM = 1.0
@@ -70,13 +72,14 @@ def shuffled_batches(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], size: int, seed: int
 ) -> Iterator[Batch]:
     """Yield full batches without end, each example at most once in every pass over them."""
-    loader: DataLoader[Example] = DataLoader(
-        examples,  # type: ignore[arg-type]
+    rows = [encode(tokenizer, each.prompt, each.answer + END_OF_ANSWER) for each in examples]
+    loader: DataLoader[Row] = DataLoader(
+        rows,  # type: ignore[arg-type]
         batch_size=size,
         shuffle=True,
         drop_last=True,
         generator=torch.Generator().manual_seed(seed),
-        collate_fn=lambda part: encode(tokenizer, part),
+        collate_fn=Batch.of,
     )
     while True:
         yield from loader

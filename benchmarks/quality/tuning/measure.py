@@ -22,7 +22,13 @@ from transformers import AutoTokenizer
 from benchmarks.quality.checkpoints import Checkpoints
 from benchmarks.quality.merging.merges import Merge
 from benchmarks.quality.tasks import TASKS
-from benchmarks.quality.tasks.task import KeyedExample, Task, split, validation_examples
+from benchmarks.quality.tasks.task import (
+    END_OF_ANSWER,
+    KeyedExample,
+    Task,
+    split,
+    validation_examples,
+)
 from mergekit_spectral.checking.checks import plan_inspection
 from mergekit_spectral.tuning.candidates import TunedRecipe
 from mergekit_spectral.tuning.examples import DataSet, Question
@@ -184,7 +190,7 @@ def question(task: Task, example: KeyedExample) -> Question:
     """Return an example as `tune` reads it: with the choices, or with its full stop."""
     if task.choices:
         return Question(example.prompt, example.answer, task.choices)
-    return Question(example.prompt, example.answer + ".")
+    return Question(example.prompt, example.answer + END_OF_ANSWER)
 
 
 def measure(

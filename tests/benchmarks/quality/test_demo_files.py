@@ -18,7 +18,7 @@ from mergekit_spectral.adapters.adapter_files import find_adapter
 from mergekit_spectral.adapters.lora import LoraAdapter
 from mergekit_spectral.demo.base_model import MODEL_NAME
 from mergekit_spectral.demo.recipes import ADAPTERS, HELD_OUT, Task, read_tasks
-from mergekit_spectral.demo.scoring import Example
+from mergekit_spectral.tuning.examples import Question, read_data_set
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +50,8 @@ def test_adapters_are_the_best_approximations_of_their_rank(cache: Path, tmp_pat
         assert record["kept"] == pytest.approx(kept / total, rel=1e-5)
         assert record["trained"]["settings"]["task"] == name
         assert f"{name}: {record['kept']:.1%} of the update" in result.output
-    held_out = json.loads((tmp_path / HELD_OUT).read_text())
-    for name in ADAPTERS:
-        task = TASKS[name]
-        assert held_out[name]["title"] == task.title
-        examples = [Example(*pair) for pair in held_out[name]["examples"].items()]
-        assert examples == [Example(e.prompt, e.answer) for e in split(task).test]
+        written = read_data_set(tmp_path / HELD_OUT / f"{name}.jsonl").examples
+        assert set(written) == {Question(e.prompt, e.answer + ".") for e in split(TASKS[name]).test}
 
 
 def test_a_missing_fine_tune_is_reported_before_anything_is_written(tmp_path: Path):
@@ -66,12 +62,14 @@ def test_a_missing_fine_tune_is_reported_before_anything_is_written(tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("task", read_tasks(), ids=lambda task: task.name)
+@pytest.mark.parametrize("task", read_tasks(), ids=lambda task: task.data.name)
 def test_the_demo_asks_nothing_that_its_adapters_were_trained_on(task: Task):
-    assert len(task.examples) == TEST_EXAMPLES
-    key_of = {example.prompt: example.key for example in TASKS[task.name].generate()}
-    trained = {example.key for example in split(TASKS[task.name]).train}
+    assert len(task.data.examples) == TEST_EXAMPLES
+    source = TASKS[task.data.name]
+    assert task.title == source.title
+    key_of = {example.prompt: example.key for example in source.generate()}
+    trained = {example.key for example in split(source).train}
     # Other versions of the word lists may lack a few of the words.
-    keys = [key_of[example.prompt] for example in task.examples if example.prompt in key_of]
+    keys = [key_of[each.prompt] for each in task.data.examples if each.prompt in key_of]
     assert len(keys) > 0.9 * TEST_EXAMPLES
     assert trained.isdisjoint(keys)

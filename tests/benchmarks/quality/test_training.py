@@ -10,10 +10,10 @@ from transformers import LlamaForCausalLM
 
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.checkpoints import Checkpoints, read_record
+from benchmarks.quality.tasks.task import Example
 from benchmarks.quality.training import fine_tunes
 from benchmarks.quality.training.loop import shuffled_batches, train
 from benchmarks.quality.training.settings import Settings
-from mergekit_spectral.demo.scoring import Example
 
 EXAMPLES = [Example(f"{a}{b} is", f" {b}{a}") for a in "abcdefg" for b in "hijkl"]
 SETTINGS = replace(
