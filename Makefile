@@ -1,4 +1,4 @@
-# make demo   merge real adapters into a real model, seven ways, and compare them
+# make demo   merge real adapters into a real model, seven ways, tune a merge, and compare them
 # make test   run all tests
 # make lint   run ruff and mypy
 #

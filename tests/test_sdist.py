@@ -48,6 +48,6 @@ def test_wheel_has_what_the_demo_reads(tmp_path: Path):
         names = set(wheel.namelist())
     source = ROOT / "recipes" / "smollm2"
     wanted = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    assert "held_out.json" in wanted
+    assert {"held_out/numbers.jsonl", "examples/numbers.jsonl"} <= wanted
     assert {f"mergekit_spectral/demo/smollm2/{name}" for name in wanted} <= names
     assert not {name for name in names if name.startswith(("tests/", "benchmarks/"))}

@@ -337,7 +337,7 @@ def _check_matplotlib(plots: Path | None) -> None:
 )
 @cache_option
 def demo_files(out: Path, cache: Path) -> None:
-    """Write the demo's adapters, at a smaller rank and in bfloat16, and its held-out examples."""
+    """Write the demo's adapters, at a smaller rank and in bfloat16, and its examples."""
     from benchmarks.quality.demo_files import export
 
     export(cache, out)

@@ -1,4 +1,4 @@
-"""The command `demo-files`: small copies of the suite's adapters and held-out examples."""
+"""The command `demo-files`: small copies of the suite's adapters, and examples of their tasks."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from mergekit_spectral.adapters.adapter_files import find_adapter
 from mergekit_spectral.adapters.lora import LoraAdapter
 from mergekit_spectral.adapters.writing import NewLayer, write_adapter
 from mergekit_spectral.demo.base_model import MODEL_NAME
-from mergekit_spectral.demo.recipes import ADAPTERS, HELD_OUT
+from mergekit_spectral.demo.recipes import ADAPTERS, HELD_OUT, TO_TUNE
 from mergekit_spectral.spectral import compress
 
 RANK = 4
+TUNING_EXAMPLES = 40
 CARD = """\
 # {task}
 
@@ -33,11 +34,13 @@ An adapter for {base}, trained at rank {full_rank} by
 
 
 def export(folder: Path, out: Path) -> None:
-    """Write the adapters of the demo's tasks at a smaller rank, and the tasks' test examples.
+    """Write the adapters of the demo's tasks at a smaller rank, and the tasks' examples.
+
+    The validation examples are for tuning, and results are reported on the test examples.
 
     Args:
         folder: folder of the checkpoints.
-        out: folder for `adapters/` and `held_out/`.
+        out: folder for `adapters/`, `examples/` and `held_out/`.
 
     Raises:
         click.ClickException: an adapter has not been trained.
@@ -63,6 +66,8 @@ def export(folder: Path, out: Path) -> None:
         (adapter / "training.json").write_text(json.dumps(record, indent=1) + "\n")
         click.echo(f"{task.name}: {kept:.1%} of the update, {score.exact:.0%} of the examples")
         write_examples(out / HELD_OUT / f"{task.name}.jsonl", split(task).test)
+        tuning = split(task).validation[:TUNING_EXAMPLES]
+        write_examples(out / TO_TUNE / f"{task.name}.jsonl", tuning)
 
 
 def write_examples(path: Path, examples: Sequence[Example]) -> None:

@@ -19,7 +19,7 @@ from mergekit_spectral.command_line.command import Command, progress_console
     "Without it they go into a temporary folder and are deleted.",
 )
 def demo(work_dir: Path | None) -> None:
-    """Merge three LoRA adapters into SmolLM2-135M-Instruct, seven ways, and compare them.
+    """Merge three LoRA adapters into SmolLM2-135M-Instruct, seven ways, tune, and compare.
 
     \b
     Example:

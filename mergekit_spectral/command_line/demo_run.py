@@ -75,6 +75,7 @@ def print_rows(rows: Sequence[Row], tasks: Sequence[Task], seconds: float) -> No
         notes=(
             f"{len(tasks[0].data.examples)} examples a task, none of them trained on. The time of "
             "ties includes the merged copies that mergekit makes for its own methods.",
+            "The tuned merge is chosen by other examples, and its time includes the tuning.",
             f"Everything took {seconds:.0f} s on {torch.get_num_threads()} threads.",
         ),
     )

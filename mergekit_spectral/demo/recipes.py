@@ -1,4 +1,4 @@
-"""The demo's recipes, adapters and held-out examples, and how a recipe is run."""
+"""The demo's recipes, adapters and examples, and how a recipe is run and tuned."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ TITLES = {"numbers": "Spanish numbers", "plurals": "plurals", "sentiment": "sent
 ADAPTERS = tuple(TITLES)
 METHODS = ("ties", "knots_ties", "drm", "star", "iso", "tsvm", "actmat")
 MERGEKIT_YAML = "mergekit.scripts.run_yaml"
-HELD_OUT = "held_out"
+MERGEKIT_SPECTRAL = "mergekit_spectral.command_line.main"
+HELD_OUT, TO_TUNE = "held_out", "examples"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def read_tasks() -> list[Task]:
 
 
 def recipe_folder() -> Path:
-    """Return the folder with the recipes, the held-out examples and, in ``adapters/``, the inputs.
+    """Return the folder with the recipes, the adapters, and the examples of two kinds.
 
     A clone has it at its root; a wheel has a copy inside the package.
     """
@@ -68,16 +69,48 @@ def run_recipe(
     Raises:
         MergeError: mergekit failed; the message ends with the last lines of its output.
     """
-    command = [sys.executable, "-m", MERGEKIT_YAML, str(recipe), str(out)]
+    command = [MERGEKIT_YAML, str(recipe), str(out)]
     # mergekit's own ties first merges each adapter into a copy of the base. In the base's bfloat16
     # rounding would remove the small change. The spectral methods make no copies.
     command += ["--lora-merge-cache", str(copies), "--lora-merge-dtype", "float32", *options]
     command += ["--no-write-model-card"]  # the card would ask the hub about each model
-    log = work_folder / f"{recipe.stem}.log"
+    return _run("mergekit-yaml", command, recipe, work_folder, f"{recipe.stem}.log")
+
+
+def tune_recipe(
+    recipe: Path,
+    methods: Sequence[str],
+    out: Path,
+    merged: Path,
+    work_folder: Path,
+    copies: Path = Path("copies"),
+) -> float:
+    """Run ``mergekit-spectral tune`` on `recipe` in `work_folder` and return the seconds it took.
+
+    Args:
+        recipe: path of the recipe.
+        methods: that are compared, besides the recipe's own.
+        out: folder for the tuned recipe and the report.
+        merged: folder for the model, merged by the tuned recipe.
+        work_folder: as for `run_recipe`.
+        copies: as for `run_recipe`.
+
+    Raises:
+        MergeError: it failed; the message ends with the last lines of its output.
+    """
+    command = [MERGEKIT_SPECTRAL, "tune", str(recipe), "--methods", ",".join(methods)]
+    for name in ADAPTERS:
+        command += ["--data", str(recipe_folder() / TO_TUNE / f"{name}.jsonl")]
+    command += ["--out", str(out), "--merge", str(merged), "--lora-merge-cache", str(copies)]
+    return _run("mergekit-spectral tune", command, recipe, work_folder, "tune.log")
+
+
+def _run(name: str, command: Sequence[str], recipe: Path, work_folder: Path, log: str) -> float:
+    path = work_folder / log
     start = time.perf_counter()
-    with log.open("w") as output:
+    with path.open("w") as output:
         result = subprocess.run(
-            command,
+            [sys.executable, "-m", *command],
             cwd=work_folder,
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
             stdout=output,
@@ -86,6 +119,6 @@ def run_recipe(
         )
     seconds = time.perf_counter() - start
     if result.returncode != 0:
-        end = "".join(log.read_text().splitlines(keepends=True)[-12:])
-        raise MergeError(f"mergekit-yaml failed on {recipe.name}:\n{end}")
+        end = "".join(path.read_text().splitlines(keepends=True)[-12:])
+        raise MergeError(f"{name} failed on {recipe.name}:\n{end}")
     return seconds

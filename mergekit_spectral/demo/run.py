@@ -1,7 +1,8 @@
-"""The demo from end to end: make the model, score it and its adapters, merge, score the merges."""
+"""The demo from end to end: make the model, score it and its adapters, merge, tune, score."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,12 +21,18 @@ from mergekit_spectral.demo.recipes import (
     read_tasks,
     recipe_folder,
     run_recipe,
+    tune_recipe,
 )
 from mergekit_spectral.tuning.scoring import prepare, score
+from mergekit_spectral.tuning.tune import REPORT
 
 LONGEST = 64
 """Tokens of an example, more than any has."""
-STEPS = 2 + len(ADAPTERS) + 2 * len(METHODS)
+TUNED = "ties"
+"""The recipe that is tuned."""
+TUNED_METHODS = ("iso", "tsvm", "drm")
+"""Methods that the tuning compares, besides the recipe's own."""
+STEPS = 2 + len(ADAPTERS) + 2 * len(METHODS) + 2
 
 Step = Callable[[str], AbstractContextManager[None]]
 """Given a step's title, returns a context in which the step runs."""
@@ -38,7 +45,8 @@ class Row:
     Attributes:
         model: name for a table.
         accuracy: share of exact answers for each task, in the order of `read_tasks`.
-        seconds: time that the merge took; None if nothing was merged.
+        seconds: time that the merge took, with its tuning if it was tuned; None if nothing was
+            merged.
     """
 
     model: str
@@ -54,10 +62,10 @@ def run_demo(work_folder: Path, step: Step) -> list[Row]:
         step: is entered once for each of the `STEPS` steps.
 
     Returns:
-        The base, the adapters and the merges, in this order.
+        The base, the adapters, the merges and the tuned merge, in this order.
 
     Raises:
-        MergeError: the model cannot be downloaded, or a merge failed.
+        MergeError: the model cannot be downloaded, or a merge or the tuning failed.
     """
     base_folder = work_folder / MODEL_NAME
     shutil.copytree(recipe_folder() / "adapters", work_folder / "adapters")
@@ -86,6 +94,12 @@ def run_demo(work_folder: Path, step: Step) -> list[Row]:
             seconds = run_recipe(recipe, out, work_folder)
         with step(f"accuracy of {method}"):
             rows.append(Row(method, accuracy(load(out)), seconds))
+    recipe, out = recipe_folder() / f"{TUNED}.yml", work_folder / "merged" / "tuned"
+    with step(f"mergekit-spectral tune {recipe.name}"):
+        seconds = tune_recipe(recipe, TUNED_METHODS, work_folder / "tuned", out, work_folder)
+    with step("accuracy of the tuned merge"):
+        chosen = json.loads((work_folder / "tuned" / REPORT).read_text())["chosen"]
+        rows.append(Row(f"tuned ({chosen})", accuracy(load(out)), seconds))
     return rows
 
 

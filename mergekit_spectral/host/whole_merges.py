@@ -14,6 +14,7 @@ from mergekit.options import MergeOptions
 from torch import Tensor
 
 from mergekit_spectral.host.loaders import lend_loaders
+from mergekit_spectral.host.run_merge import local_folders_are_no_hub_ids
 from mergekit_spectral.whole_files import errors_as_sentences
 
 SHARD_BYTES = 10**9
@@ -25,6 +26,8 @@ def merge_into(
 ) -> None:
     """Have mergekit merge a recipe, as ``mergekit-yaml`` does, and close the files that it opens.
 
+    Names of local folders are not looked up on the hub, whatever the method.
+
     Args:
         folder: for the merged model.
         config: the recipe.
@@ -34,7 +37,8 @@ def merge_into(
     Raises:
         MergeError: the folder cannot be written to, or one of our methods refuses the recipe.
     """
-    with errors_as_sentences(folder), lend_loaders(options):
+    no_lookups = local_folders_are_no_hub_ids()
+    with errors_as_sentences(folder), lend_loaders(options), no_lookups:
         run_merge(config, str(folder), options, config_source=source)
 
 

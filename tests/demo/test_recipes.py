@@ -8,8 +8,9 @@ from peft import LoraConfig, PeftModel, load_peft_weights
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mergekit_spectral.demo.base_model import MODEL_NAME
-from mergekit_spectral.demo.recipes import ADAPTERS, METHODS, read_tasks, recipe_folder
-from mergekit_spectral.tuning.examples import Question
+from mergekit_spectral.demo.recipes import ADAPTERS, METHODS, TO_TUNE, read_tasks, recipe_folder
+from mergekit_spectral.demo.run import TUNED, TUNED_METHODS
+from mergekit_spectral.tuning.examples import Question, read_data_set
 
 FOLDER = recipe_folder()
 
@@ -45,10 +46,22 @@ def test_recipe_opens_with_its_own_command(method):
 def test_there_are_examples_for_each_adapter():
     for name, task in zip(ADAPTERS, read_tasks(), strict=True):
         assert task.data.name == name
-        for example in task.data.examples:
+        to_tune = read_data_set(FOLDER / TO_TUNE / f"{name}.jsonl")
+        assert len(task.data.examples) == 100
+        assert len(to_tune.examples) == 40
+        for example in (*task.data.examples, *to_tune.examples):
             assert isinstance(example, Question)
             assert re.fullmatch(r"The .+ is", example.prompt)
             assert re.fullmatch(r" .+\.", example.answer)
+        assert set(task.data.examples).isdisjoint(to_tune.examples)
+
+
+def test_recipe_to_tune_has_a_command_that_names_the_examples():
+    comment = re.match(r"(#.*\n)+", read_recipe(TUNED)).group().replace("\n#", " ")
+    words = " ".join(comment.replace("\\", " ").split())
+    data = " ".join(f"--data {TO_TUNE}/{name}.jsonl" for name in ADAPTERS)
+    methods = ",".join(TUNED_METHODS)
+    assert f"mergekit-spectral tune {TUNED}.yml --methods {methods} {data}" in words
 
 
 def test_adapters_are_small():

@@ -12,12 +12,20 @@ from click.testing import CliRunner
 
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.analysing.updates import adapter_update
+from benchmarks.quality.demo_files import TUNING_EXAMPLES
 from benchmarks.quality.tasks import TASKS
 from benchmarks.quality.tasks.task import TEST_EXAMPLES, split
 from mergekit_spectral.adapters.adapter_files import find_adapter
 from mergekit_spectral.adapters.lora import LoraAdapter
 from mergekit_spectral.demo.base_model import MODEL_NAME
-from mergekit_spectral.demo.recipes import ADAPTERS, HELD_OUT, Task, read_tasks
+from mergekit_spectral.demo.recipes import (
+    ADAPTERS,
+    HELD_OUT,
+    TO_TUNE,
+    Task,
+    read_tasks,
+    recipe_folder,
+)
 from mergekit_spectral.tuning.examples import Question, read_data_set
 
 
@@ -50,8 +58,10 @@ def test_adapters_are_the_best_approximations_of_their_rank(cache: Path, tmp_pat
         assert record["kept"] == pytest.approx(kept / total, rel=1e-5)
         assert record["trained"]["settings"]["task"] == name
         assert f"{name}: {record['kept']:.1%} of the update" in result.output
-        written = read_data_set(tmp_path / HELD_OUT / f"{name}.jsonl").examples
-        assert set(written) == {Question(e.prompt, e.answer + ".") for e in split(TASKS[name]).test}
+        sides = split(TASKS[name])
+        for part, side in ((HELD_OUT, sides.test), (TO_TUNE, sides.validation[:TUNING_EXAMPLES])):
+            written = read_data_set(tmp_path / part / f"{name}.jsonl").examples
+            assert set(written) == {Question(e.prompt, e.answer + ".") for e in side}
 
 
 def test_a_missing_fine_tune_is_reported_before_anything_is_written(tmp_path: Path):
@@ -63,13 +73,19 @@ def test_a_missing_fine_tune_is_reported_before_anything_is_written(tmp_path: Pa
 
 
 @pytest.mark.parametrize("task", read_tasks(), ids=lambda task: task.data.name)
-def test_the_demo_asks_nothing_that_its_adapters_were_trained_on(task: Task):
+def test_the_demo_asks_nothing_that_its_adapters_were_trained_or_tuned_on(task: Task):
     assert len(task.data.examples) == TEST_EXAMPLES
     source = TASKS[task.data.name]
     assert task.title == source.title
     key_of = {example.prompt: example.key for example in source.generate()}
     trained = {example.key for example in split(source).train}
-    # Other versions of the word lists may lack a few of the words.
-    keys = [key_of[each.prompt] for each in task.data.examples if each.prompt in key_of]
-    assert len(keys) > 0.9 * TEST_EXAMPLES
-    assert trained.isdisjoint(keys)
+    to_tune = read_data_set(recipe_folder() / TO_TUNE / f"{source.name}.jsonl")
+    held_out, others = (
+        # Other versions of the word lists may lack a few of the words.
+        [key_of[each.prompt] for each in data.examples if each.prompt in key_of]
+        for data in (task.data, to_tune)
+    )
+    assert len(held_out) > 0.9 * TEST_EXAMPLES
+    assert len(others) > 0.9 * TUNING_EXAMPLES
+    assert trained.isdisjoint((*held_out, *others))
+    assert set(held_out).isdisjoint(others)
