@@ -71,6 +71,10 @@ class Objective:
         parts = [replace(part, size=min(count, part.size)) for part in self._parts]
         return Objective(parts, self._kind, self._seed)
 
+    def of_kind(self, kind: Kind) -> Objective:
+        """Return the objective that combines the same sets in another way."""
+        return Objective(self._parts, kind, self._seed)
+
     def value(self, scores: Sequence[Values]) -> float:
         """Return the value of a setting from its scores, one array [examples] for each set."""
         return float(self._combined(self.of_sets([each.mean() for each in scores])))

@@ -22,6 +22,7 @@ from mergekit_spectral.tuning.summary import (
     table,
     titles,
     unit,
+    value_names,
     with_error,
 )
 
@@ -69,6 +70,7 @@ def tuning_page(tuning: Tuning, recipe: str) -> str:
     """
     headline, *reasons = in_words(tuning)
     _, results = table(tuning)
+    names = value_names(tuning)
     settings = [*tuning.compared_to, *tuning.searched]
     return fill_template(
         "tuning",
@@ -80,8 +82,8 @@ def tuning_page(tuning: Tuning, recipe: str) -> str:
             (name, SHOWN.get(metric, metric.removesuffix(",none")))
             for name, metric in zip(tuning.sets, tuning.metrics, strict=True)
         ],
-        results=[(name, value, *sets) for name, *sets, value in results],
-        unit=unit(tuning),
+        results=[(row[0], *row[-len(names) :], *row[1 : -len(names)]) for row in results],
+        value_names=names,
         scale_name=_scale_name(tuning),
         how_to_read=_how_to_read(tuning),
         plots=[embedded(plot) for plot in draw_tuning(tuning)],

@@ -12,6 +12,14 @@ from mergekit_spectral.tuning.sets import is_task
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A value and its standard error."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True)
 class SetResult:
     """A setting on one data set.
 
@@ -38,6 +46,8 @@ class Result:
         examples: number of examples of each set, if not all.
         value: of the objective.
         error: its standard error.
+        mean: the weighted mean of the data sets.
+        worst: the worst of the data sets.
         sets: by data set.
     """
 
@@ -47,6 +57,8 @@ class Result:
     examples: int | None
     value: float
     error: float
+    mean: Estimate
+    worst: Estimate
     sets: tuple[SetResult, ...]
 
 
@@ -129,12 +141,18 @@ def result(
     accuracies: Sequence[float | None] | None = None,
 ) -> Result:
     """Return a setting's result from its scores, one array [items] for each set."""
+    mean, worst = (
+        Estimate(each.value(scores), each.error(scores))
+        for each in (objective.of_kind("mean"), objective.of_kind("worst"))
+    )
     return Result(
         name=setting.name,
         candidate=setting.candidate,
         scale=setting.scale if setting.candidate else None,
         value=objective.value(scores),
         error=objective.error(scores),
+        mean=mean,
+        worst=worst,
         examples=examples,
         sets=tuple(
             SetResult(value=value, error=error, accuracy=accuracy)

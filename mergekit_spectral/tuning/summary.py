@@ -8,7 +8,7 @@ from html import escape
 from mergekit_spectral.reporting.names import short_names
 from mergekit_spectral.tuning.candidates import Candidate
 from mergekit_spectral.tuning.choice import Difference
-from mergekit_spectral.tuning.results import Result, SetResult, Tuning
+from mergekit_spectral.tuning.results import Estimate, Result, SetResult, Tuning
 from mergekit_spectral.tuning.scorer import BASE
 from mergekit_spectral.tuning.sets import PERPLEXITY, is_task
 
@@ -52,10 +52,23 @@ def table(tuning: Tuning) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         for name, metric in zip(tuning.sets, tuning.metrics, strict=True)
     ]
     rows = [
-        (title, *map(_cell, one.sets, tuning.metrics), with_error(one))
+        (title, *map(_cell, one.sets, tuning.metrics), *values(tuning, one))
         for title, one in zip(titles(tuning), tuning.results, strict=True)
     ]
-    return ("model", *sets, unit(tuning)), rows
+    return ("model", *sets, *value_names(tuning)), rows
+
+
+def value_names(tuning: Tuning) -> list[str]:
+    """Return what a table calls the values of a setting on all sets: the objective first."""
+    if len(tuning.sets) == 1:
+        return [unit(tuning)]
+    return [unit(tuning), "mean" if tuning.objective == "worst" else "worst set"]
+
+
+def values(tuning: Tuning, one: Result) -> list[str]:
+    """Return the cells of `value_names`."""
+    other = one.mean if tuning.objective == "worst" else one.worst
+    return [with_error(one), with_error(other)][: len(value_names(tuning))]
 
 
 def as_html(tuning: Tuning) -> str:
@@ -102,7 +115,7 @@ def most_examples(tuning: Tuning) -> int:
     return max(one.examples or 0 for one in tuning.searched)
 
 
-def with_error(one: Result | SetResult) -> str:
+def with_error(one: Result | SetResult | Estimate) -> str:
     """Return a value and its standard error."""
     return f"{one.value:.3f} ± {one.error:.3f}"
 

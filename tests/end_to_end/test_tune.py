@@ -110,6 +110,8 @@ def test_normalized_scores_are_shares_of_the_best_inputs(
         for number in range(2)
     ]
     assert merged["value"] == pytest.approx(sum(shares) / 2)
+    assert merged["mean"] == {"value": merged["value"], "error": merged["error"]}
+    assert merged["worst"]["value"] == pytest.approx(min(shares))
     assert base["value"] < 1
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mergekit_spectral.tuning.candidates import Candidate
 from mergekit_spectral.tuning.choice import Difference
-from mergekit_spectral.tuning.results import Result, SetResult, Tuning
+from mergekit_spectral.tuning.results import Estimate, Result, SetResult, Tuning
 from mergekit_spectral.tuning.scorer import BASE, Setting, at
 from mergekit_spectral.tuning.sets import LIKELIHOOD, PERPLEXITY
 
@@ -61,8 +61,10 @@ def tuning(
             candidate=setting.candidate,
             scale=setting.scale if setting.candidate else None,
             examples=count,
-            value=float(np.mean([part.value for part in parts])),
+            value=(mean := float(np.mean([part.value for part in parts]))),
             error=0.03,
+            mean=Estimate(mean, 0.03),
+            worst=Estimate(min(part.value for part in parts), 0.05),
             sets=parts,
         )
 

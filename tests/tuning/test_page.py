@@ -67,7 +67,7 @@ def test_one_data_set_is_the_objective():
 def test_results():
     found = tuning(texts=1)
     header, *results = rows(page(found), "Results on examples")
-    assert header == ["model", "mean likelihood", "math accuracy", "chat perplexity"]
+    assert header == ["model", "mean likelihood", "worst set", "math accuracy", "chat perplexity"]
     assert [row[0] for row in results] == [
         "base",
         "math-adapter",
@@ -77,7 +77,9 @@ def test_results():
     ]
     math, chat = found.results[-1].sets
     assert math.accuracy is not None
-    assert results[-1][2:] == [f"{math.accuracy:.0%}", f"{1 / chat.value:.2f}"]
+    worst = found.results[-1].worst
+    assert results[-1][2] == f"{worst.value:.3f} ± {worst.error:.3f}"
+    assert results[-1][3:] == [f"{math.accuracy:.0%}", f"{1 / chat.value:.2f}"]
 
 
 def test_candidates():

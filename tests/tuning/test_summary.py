@@ -28,7 +28,7 @@ def test_nothing_is_better_than_the_recipe():
 
 def test_benchmarks_are_used_up():
     found = replace(tuning(), metrics=(LIKELIHOOD, "acc_norm,none"))
-    assert table(found)[0] == ("model", "math", "chat, acc_norm", "mean score")
+    assert table(found)[0] == ("model", "math", "chat, acc_norm", "mean score", "worst set")
     about_task, about_examples = in_words(found)[-2:]
     assert about_task.startswith("Do not compare other models to this one on chat:")
     assert about_examples.startswith("If the examples are a benchmark's test set")
