@@ -25,13 +25,10 @@ disk that is.
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,21 +41,11 @@ from rich.console import Console
 from benchmarks.disk import DiskSpeed, disk_speed, drop_from_cache, files_in, median_speed, size_of
 from benchmarks.llama import build
 from benchmarks.machine import machine_line, write_json
+from benchmarks.processes import run_command
 from mergekit_spectral.command_line.tables import print_table
 
 # mergekit-yaml, as the package installs it.
 COMMAND = [sys.executable, "-m", "mergekit.scripts.run_yaml"]
-# Linux counts to a process what the one that starts it has in memory, so a small one starts it.
-LAUNCHER = [
-    sys.executable,
-    "-c",
-    "import json, resource, subprocess, sys\n"
-    "silent = subprocess.DEVNULL\n"
-    "status = subprocess.run(sys.argv[1:], stdout=silent, stderr=silent).returncode\n"
-    "usage = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
-    "print(json.dumps([status, usage.ru_maxrss, usage.ru_inblock, usage.ru_oublock]))",
-]
-LINUX = sys.platform == "linux"
 HEADER = (
     "method",
     "wall s",
@@ -150,20 +137,13 @@ def run(case: Case, models: Sequence[Path], out: Path, device: str) -> Run:
     before = size_of(copies)
     cold = drop_from_cache([*models, *copies])
     command = [*COMMAND, str(case.recipe), str(out), *options]
-    start = time.perf_counter()
-    result = subprocess.run([*LAUNCHER, *command], capture_output=True, text=True, check=True)
-    seconds = time.perf_counter() - start
-    status, largest, read, written = json.loads(result.stdout)
-    if status:
-        raise click.ClickException(f"{case.label} failed: {' '.join(command)}")
+    taken = run_command(case.label, command)
     left = size_of(files_in(out)) + (size_of(files_in(case.cache)) - before if case.cache else 0)
     return Run(
-        seconds,
-        # In kilobytes under Linux, in bytes under macOS.
-        largest * (1024 if LINUX else 1),
-        # Linux counts in units of 512 bytes, whatever the disk's own.
-        read * 512 if LINUX and cold else None,
-        written * 512 if LINUX else None,
+        taken.seconds,
+        taken.peak_bytes,
+        taken.read_bytes if cold else None,
+        taken.written_bytes,
         left,
     )
 

@@ -13,23 +13,23 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 import yaml
 
-from benchmarks.end_to_end import COMMAND, LAUNCHER, LINUX
+from benchmarks.end_to_end import COMMAND
 from benchmarks.machine import machine_line, write_json
+from benchmarks.processes import Taken, run_command
 from benchmarks.quality.checkpoints import Checkpoints, default_folder
 from benchmarks.quality.merging.merges import Merge
 from benchmarks.quality.tasks import TASKS
 from benchmarks.quality.tasks.task import validation_examples
+from benchmarks.quality.tuning.measure import question
 from mergekit_spectral.command_line.option_types import Listed
 from mergekit_spectral.command_line.tables import print_table
 
@@ -51,40 +51,13 @@ for file in files:
 """
 
 
-@dataclass(frozen=True)
-class Taken:
-    """What one process took."""
-
-    seconds: float
-    peak_bytes: int
-
-
-def run(command: Sequence[str]) -> Taken:
-    """Run a command in a process of its own.
-
-    Raises:
-        click.ClickException: it failed.
-    """
-    start = time.perf_counter()
-    result = subprocess.run([*LAUNCHER, *command], capture_output=True, text=True, check=True)
-    seconds = time.perf_counter() - start
-    status, largest, _, _ = json.loads(result.stdout)
-    if status:
-        raise click.ClickException(f"failed: {' '.join(command)}")
-    return Taken(seconds, largest * (1024 if LINUX else 1))
-
-
 def write_data(folder: Path, tasks: Sequence[str], count: int) -> list[Path]:
     """Write validation examples of each task."""
     files = []
     for name in tasks:
         task, path = TASKS[name], folder / f"{name}.jsonl"
-        lines = [
-            {"prompt": one.prompt, "choices": task.choices, "answer": one.answer}
-            if task.choices
-            else {"prompt": one.prompt, "answer": one.answer + "."}
-            for one in validation_examples(task, count)
-        ]
+        questions = [question(task, one) for one in validation_examples(task, count)]
+        lines = [{k: v for k, v in asdict(each).items() if v} for each in questions]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
         files.append(path)
     return files
@@ -140,7 +113,7 @@ def main(
                 ],
             }
             for name, command in commands.items():
-                taken.setdefault(name, []).append(run(command))
+                taken.setdefault(name, []).append(run_command(name, command))
             searched = json.loads((out / "report.json").read_text())["searched"]
             scales = len({one["scale"] for one in searched})
     rows = []
@@ -168,7 +141,7 @@ def main(
         ],
     )
     if json_path:
-        figures = {name: [vars(one) for one in each] for name, each in taken.items()}
+        figures = {name: [asdict(one) for one in each] for name, each in taken.items()}
         write_json(json_path, kind=kind, method=method, tasks=tasks, scales=scales, runs=figures)
 
 

@@ -26,7 +26,7 @@ def tune_all(
     samples: int,
     json_path: Path,
 ) -> None:
-    """Measure merges of all tasks that have no result yet, and write the results.
+    """Measure merges of all tasks, and write the results.
 
     Args:
         folder: the checkpoints'.
@@ -35,7 +35,8 @@ def tune_all(
         tasks: whose fine-tunes are merged.
         counts: numbers of examples of each task to tune on.
         samples: how many samples of each number.
-        json_path: file of the results. Those of other merges in it are kept.
+        json_path: file of the results. Those of other merges in it are kept, and those of the
+            same are replaced.
 
     Raises:
         click.ClickException: a fine-tune is missing.
@@ -52,9 +53,8 @@ def tune_all(
             work = checkpoints.folder / "tuning" / kind / merge.name
             measurement = Measurement(merge, checkpoints, work, click.echo)
             result = measure(measurement, counts, samples, click.echo)
-            is_same = [[one[k] for k in ("kind", "method", "tasks")] for one in found]
-            own = [kind, method, list(tasks)]
-            found = [one for one, same in zip(found, is_same, strict=True) if same != own]
+            own = kind, method, list(tasks)
+            found = [one for one in found if (one["kind"], one["method"], one["tasks"]) != own]
             found.append({**result, "machine": machine(), "versions": versions()})
             json_path.write_text(json.dumps({"merges": found}, indent=1) + "\n")
     print_results(found)

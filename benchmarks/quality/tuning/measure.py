@@ -109,7 +109,7 @@ class Measurement:
             ),
         )
         plan = plan_inspection(path, options.merge, folder)
-        self.recipe, self.options, self._say = TunedRecipe(plan.recipe), options, say
+        self.recipe, self.options = TunedRecipe(plan.recipe), options
         self.scorer = Scorer(
             self.recipe, plan, options, folder, ScoreRecord(folder, merge.name), say
         )
@@ -150,9 +150,8 @@ class Measurement:
         for model, items in zip(self.recipe.inputs, self.tasks, strict=True):
             choosing, reporting = halves(items.sample(count, number))
             sets.append(AnswerSet(items.data.name, model, choosing, reporting))
-        evaluated: list[str] = []
         tuner = Tuner(
-            self.recipe, [self.recipe.own], sets, self.scorer, self.options, evaluated.append
+            self.recipe, [self.recipe.own], sets, self.scorer, self.options, lambda _: None
         )
         tuning, changes = tuner.run(0.0)
         scale = next((v for k, v in changes.items() if k[-1] == "lambda"), self.recipe.own_scale)
