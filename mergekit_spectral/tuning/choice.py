@@ -8,6 +8,7 @@ each set (bootstrap).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -73,7 +74,9 @@ class Objective:
 
     def of_kind(self, kind: Kind) -> Objective:
         """Return the objective that combines the same sets in another way."""
-        return Objective(self._parts, kind, self._seed)
+        other = copy(self)  # with the same draws
+        other._kind = kind
+        return other
 
     def value(self, scores: Sequence[Values]) -> float:
         """Return the value of a setting from its scores, one array [examples] for each set."""

@@ -11,7 +11,7 @@ from mergekit_spectral.reporting.plots import MARKERS, line_style
 from mergekit_spectral.tuning.candidates import Candidate, find_parameter, has_scale
 from mergekit_spectral.tuning.plots import draw_tuning
 from mergekit_spectral.tuning.results import Result, Tuning
-from mergekit_spectral.tuning.sets import LIKELIHOOD, PERPLEXITY
+from mergekit_spectral.tuning.sets import LIKELIHOOD, PERPLEXITY, metric_name
 from mergekit_spectral.tuning.summary import (
     by_candidate,
     find_result,
@@ -79,7 +79,7 @@ def tuning_page(tuning: Tuning, recipe: str) -> str:
         reasons=reasons,
         recipe=recipe,
         columns=[
-            (name, SHOWN.get(metric, metric.removesuffix(",none")))
+            (name, SHOWN.get(metric, metric_name(metric)))
             for name, metric in zip(tuning.sets, tuning.metrics, strict=True)
         ],
         results=[(row[0], *row[-len(names) :], *row[1 : -len(names)]) for row in results],
@@ -98,9 +98,9 @@ def tuning_page(tuning: Tuning, recipe: str) -> str:
         split_header=("data set", "examples that choose", "that report", "counts as 1"),
         split=_split_rows(tuning),
         how_split=HOW_SPLIT,
-        values_header=("model", *_value_names(tuning)),
+        values_header=("model", *_value_columns(tuning)),
         reported=_value_rows(titles(tuning), tuning.results),
-        scored_header=("setting", *_value_names(tuning), "examples of each set"),
+        scored_header=("setting", *_value_columns(tuning), "examples of each set"),
         scored=[
             (*row, _examples(one, tuning))
             for row, one in zip(
@@ -198,10 +198,10 @@ def _reference(tuning: Tuning, number: int) -> str:
     return "the base" if tuning.metrics[number] == PERPLEXITY else NOTHING
 
 
-def _value_names(tuning: Tuning) -> list[str]:
+def _value_columns(tuning: Tuning) -> list[str]:
     """Return the names of the columns of `_value_rows`."""
     columns = zip(tuning.sets, tuning.metrics, strict=True)
-    return [unit(tuning), *(f"{name}, {metric.removesuffix(',none')}" for name, metric in columns)]
+    return [unit(tuning), *(f"{name}, {metric_name(metric)}" for name, metric in columns)]
 
 
 def _value_rows(names: Sequence[str], results: Sequence[Result]) -> list[tuple[str, ...]]:

@@ -18,7 +18,7 @@ from mergekit_spectral.reporting.plots import (
     wrapped,
 )
 from mergekit_spectral.tuning.results import Result, SetResult, Tuning
-from mergekit_spectral.tuning.sets import PERPLEXITY
+from mergekit_spectral.tuning.sets import PERPLEXITY, metric_name
 from mergekit_spectral.tuning.summary import by_candidate, find_result, most_examples, unit
 
 HEIGHT = 2.6
@@ -71,7 +71,7 @@ def _draw(tuning: Tuning, name: str, title: str, text: str, metric: str, measure
     _draw_unmerged(panel, tuning, measure)
     _draw_recipe_and_chosen(panel, tuning, measure)
     _label_scales(panel)
-    panel.set_ylabel(metric.removesuffix(",none"))
+    panel.set_ylabel(metric_name(metric))
     if metric == PERPLEXITY:
         # Perplexity itself is huge at a λ that is much too large.
         panel.yaxis.set_major_formatter(FuncFormatter(_as_perplexity))

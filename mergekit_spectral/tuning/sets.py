@@ -97,6 +97,11 @@ class TextSet(AnswerSet):
         return np.exp(mean)
 
 
+def metric_name(metric: str) -> str:
+    """Return what readers call a metric: without lm-eval's name for having no filter."""
+    return metric.removesuffix(",none")
+
+
 def is_task(metric: str) -> bool:
     """Return whether a metric is one of a task, and not of answers or texts."""
     return metric not in (LIKELIHOOD, PERPLEXITY)

@@ -10,7 +10,7 @@ from mergekit_spectral.tuning.candidates import Candidate
 from mergekit_spectral.tuning.choice import Difference
 from mergekit_spectral.tuning.results import Estimate, Result, SetResult, Tuning
 from mergekit_spectral.tuning.scorer import BASE
-from mergekit_spectral.tuning.sets import PERPLEXITY, is_task
+from mergekit_spectral.tuning.sets import PERPLEXITY, is_task, metric_name
 
 
 def in_words(tuning: Tuning) -> list[str]:
@@ -48,7 +48,7 @@ def table(tuning: Tuning) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     A cell has the accuracy, the perplexity of text, or a task's metric.
     """
     sets = [
-        f"{name}, {metric.removesuffix(',none')}" if is_task(metric) else name
+        f"{name}, {metric_name(metric)}" if is_task(metric) else name
         for name, metric in zip(tuning.sets, tuning.metrics, strict=True)
     ]
     rows = [

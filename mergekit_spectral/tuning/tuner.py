@@ -205,8 +205,9 @@ class Tuner:
             objective=self.options.objective,
             scales_lambda=self.recipe.scales_lambda,
             searched=tuple(
-                result(at(one.candidate, scale), choosing.of_first(one.count), scores, one.count)
+                result(at(one.candidate, scale), part, scores, one.count)
                 for one in found
+                for part in [choosing.of_first(one.count)]
                 for scale, scores in sorted(one.scales.items())
             ),
             compared_to=tuple(
