@@ -5,13 +5,15 @@
 Tunes λ for fine-tunes of the quality suite, on validation examples of their own tasks, with each
 command a process of its own. Time: the whole tuning, which also scores the base, the inputs and
 the recipe, and reports; and what one more λ takes, from a tuning of one λ and one of all. Beside
-them, `mergekit-yaml` for one λ. Memory: the largest resident set of the tuning, of
-`mergekit-yaml`, and of a process that loads the base and scores the same examples.
+them, `mergekit-yaml` for one λ. Memory: the largest that the tuning, `mergekit-yaml`, and
+a process that loads the base and scores the same examples had for themselves, and their largest
+resident sets, which include pages of mapped files.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -121,7 +123,8 @@ def main(
         seconds = [one.seconds for one in each]
         peak = statistics.median(one.peak_bytes for one in each) / 1e6
         spread = f"{min(seconds):.1f}-{max(seconds):.1f}"
-        rows.append([name, f"{statistics.median(seconds):.1f}", spread, f"{peak:.0f}"])
+        own = statistics.median(one.own_bytes or math.nan for one in each) / 1e6
+        rows.append([name, f"{statistics.median(seconds):.1f}", spread, f"{own:.0f}", f"{peak:.0f}"])
     whole, one, anew = (
         statistics.median(each.seconds for each in taken[name])
         for name in ("tune", "tune, one λ", "mergekit-yaml")
@@ -129,7 +132,7 @@ def main(
     more = (whole - one) / (scales - 1)
     print_table(
         f"{method} of {len(tasks)} {kind} fine-tunes, {examples} examples each",
-        ("command", "wall s", "range", "peak MB"),
+        ("command", "wall s", "range", "own MB", "resident MB"),
         rows,
         words=("command",),
         notes=[

@@ -17,8 +17,8 @@ from mergekit_spectral.host.loaders import lend_loaders
 from mergekit_spectral.host.run_merge import local_folders_are_no_hub_ids
 from mergekit_spectral.whole_files import errors_as_sentences
 
-SHARD_BYTES = 10**9
-"""Tensors are written when they add up to this, so that few are in memory."""
+SHARD_BYTES = 250 * 10**6
+"""Tensors that are kept for a while are written when they add up to this: few are in memory."""
 
 
 def merge_into(

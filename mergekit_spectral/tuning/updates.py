@@ -25,7 +25,7 @@ from mergekit_spectral.host.adapter_merge import AdapterMerge, plan_adapter_merg
 from mergekit_spectral.host.models import lend_opened_files
 from mergekit_spectral.host.plan import PlannedMerge
 from mergekit_spectral.host.recipe_check import find_method
-from mergekit_spectral.host.whole_merges import StoredTensors, merge_into
+from mergekit_spectral.host.whole_merges import SHARD_BYTES, StoredTensors, merge_into
 from mergekit_spectral.methods import SpectralMethod
 
 
@@ -117,7 +117,7 @@ def make_difference(
         merge_into(
             merged,
             config.model_copy(update={"dtype": "float32", "out_dtype": None}, deep=True),
-            options,
+            options.model_copy(update={"out_shard_size": SHARD_BYTES}),
         )
         StoredTensors.write(difference, _differences(StoredTensors(merged), plan, base, dtype))
         for file in merged.glob("*.json"):
