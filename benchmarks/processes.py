@@ -66,7 +66,9 @@ def run_command(label: str, command: Sequence[str]) -> Taken:
         click.ClickException: it failed.
     """
     start = time.perf_counter()
-    result = subprocess.run([sys.executable, "-c", _LAUNCHER, *command], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", _LAUNCHER, *command], capture_output=True, text=True, check=True
+    )
     seconds = time.perf_counter() - start
     status, largest, own, read, written = json.loads(result.stdout)
     if status:

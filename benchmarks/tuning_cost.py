@@ -124,7 +124,9 @@ def main(
         peak = statistics.median(one.peak_bytes for one in each) / 1e6
         spread = f"{min(seconds):.1f}-{max(seconds):.1f}"
         own = statistics.median(one.own_bytes or math.nan for one in each) / 1e6
-        rows.append([name, f"{statistics.median(seconds):.1f}", spread, f"{own:.0f}", f"{peak:.0f}"])
+        rows.append(
+            [name, f"{statistics.median(seconds):.1f}", spread, f"{own:.0f}", f"{peak:.0f}"]
+        )
     whole, one, anew = (
         statistics.median(each.seconds for each in taken[name])
         for name in ("tune", "tune, one λ", "mergekit-yaml")
