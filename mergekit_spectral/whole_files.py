@@ -79,7 +79,7 @@ def unfinished(folder: Path) -> Iterator[Path]:
 def move_up(unfinished: Path, names: Collection[str]) -> None:
     """Move files from the folder that `unfinished` gave to the one around it, in this order."""
     for name in names:
-        _flush(unfinished / name)
+        flush(unfinished / name)
     for name in names:
         os.replace(unfinished / name, unfinished.parent / name)
 
@@ -179,7 +179,7 @@ def replacement(folder: Path, names: Collection[str]) -> Iterator[Path]:
         yield new
         for name in names:
             if (new / name).exists():
-                _flush(new / name)
+                flush(new / name)
         _exchange(folder, new)
 
 
@@ -213,7 +213,7 @@ def _exchange(folder: Path, new: Path) -> None:
         raise
 
 
-def _flush(file: Path) -> None:
+def flush(file: Path) -> None:
     """Have a file's data on the disk: some file systems notice only then that they are full."""
     with file.open("rb+") as opened:
         os.fsync(opened.fileno())

@@ -158,10 +158,33 @@ def plan_inspection(path: Path, options: MergeOptions, out: Path) -> PlannedMerg
     Raises:
         MergeError: the recipe has an error, or a model is not on this machine.
     """
+    plan, _ = _plan(OF_INSPECTION, path, options, out)
+    return plan
+
+
+def plan_whole_merge(
+    path: Path, options: MergeOptions, out: Path
+) -> tuple[PlannedMerge, list[Finding]]:
+    """Return mergekit's plan of a merge, and the findings that are no errors.
+
+    Args:
+        path: the recipe's file.
+        options: mergekit's.
+        out: where the merged model goes.
+
+    Raises:
+        MergeError: the recipe has an error, or a model is not on this machine.
+    """
+    return _plan(OF_MERGE, path, options, out)
+
+
+def _plan(
+    stages: Stages, path: Path, options: MergeOptions, out: Path
+) -> tuple[PlannedMerge, list[Finding]]:
     reading = read_recipe(path)
     findings, plan = list(reading.findings), None
     if reading.recipe is not None:
-        result = run_stages(OF_INSPECTION, _subject(reading.recipe, options, out))
+        result = run_stages(stages, _subject(reading.recipe, options, out))
         findings = locate([*findings, *result.findings], reading.recipe.text)
         plan = result.subject.plan
     findings = list(sort_by_line(findings))
@@ -171,7 +194,7 @@ def plan_inspection(path: Path, options: MergeOptions, out: Path) -> PlannedMerg
         raise MergeError(
             f"{reasons[0].place(path)}: {reasons[0].message} See `mergekit-spectral check {path}`."
         )
-    return plan
+    return plan, findings
 
 
 def _subject(

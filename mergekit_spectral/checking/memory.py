@@ -69,7 +69,7 @@ def find_memory_peak(merge: PlannedMerge, process: int) -> MemoryPeak:
     costs = costs_of(merge.method)
     shard, peak = 0, MemoryPeak(process, 0, 0, "")
     for tensor in merge.tensors:
-        taken = _of_tensor(merge, costs, tensor)
+        taken = memory_of(merge, costs, tensor)
         for file, size in taken.mapped.items():
             # mergekit closes the shard before.
             mapped = {other: of for other, of in mapped.items() if _stays_mapped(other, file)}
@@ -119,7 +119,8 @@ def describe_inputs(
     )
 
 
-def _of_tensor(merge: PlannedMerge, costs: MethodCosts, tensor: PlannedTensor) -> TensorMemory:
+def memory_of(merge: PlannedMerge, costs: MethodCosts, tensor: PlannedTensor) -> TensorMemory:
+    """Return what a tensor of a plan takes while it is merged."""
     inputs = describe_inputs(merge, costs, tensor)
     if inputs is None:
         return TensorMemory(0, 0, 0, 0, {})

@@ -89,7 +89,7 @@ def _print(recipe: Path, report: Report) -> None:
 def _costs(method: str | None, costs: Costs) -> Iterator[str]:
     yield (
         f"{method}, {costs.parameters / 1e6:,.1f} million parameters in {costs.tensors} tensors, "
-        f"{costs.decompositions} decompositions; about {_duration(costs.seconds)} on this machine "
+        f"{costs.decompositions} decompositions; about {duration(costs.seconds)} on this machine "
         "when it is idle."
     )
     yield (
@@ -113,7 +113,8 @@ def _downloads(downloads: dict[str, int]) -> str:
     return f"downloads {gigabytes(sum(downloads.values()))}: {each}."
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in words."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -77,6 +77,11 @@ def is_quiet() -> bool:
     return bool(click.get_current_context().meta.get(_QUIET))
 
 
+def is_verbose() -> bool:
+    """Return whether the command was called with ``--verbose``."""
+    return bool(click.get_current_context().meta.get(_VERBOSE))
+
+
 def progress_console() -> Console:
     """Return the console for progress and remarks, silent under ``--quiet``."""
     from rich.console import Console

@@ -10,6 +10,7 @@ from mergekit_spectral.command_line.check import check
 from mergekit_spectral.command_line.demo import demo
 from mergekit_spectral.command_line.inspect import inspect
 from mergekit_spectral.command_line.methods import methods
+from mergekit_spectral.command_line.run import run
 from mergekit_spectral.command_line.tune import tune
 
 
@@ -24,7 +25,7 @@ def main() -> None:
     """  # noqa: D301, click's mark is the character
 
 
-for command in (adapter, check, demo, inspect, methods, tune):
+for command in (adapter, check, demo, inspect, methods, run, tune):
     main.add_command(command)
 
 

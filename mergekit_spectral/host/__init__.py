@@ -33,6 +33,7 @@ What is done with a recipe for one of our methods:
 - `run_merge`: what happens around mergekit's `run_merge`.
 - `evolution`: from `mergekit-evolve`'s genomes to values that a recipe can have.
 - `adapter_merge`: merge adapters into one adapter, without the base's weights.
+- `parts`: merges of some tensors at a time, and a model put together from them.
 - `whole_merges`: merges by mergekit into a folder, and tensors on disk in its format.
 
 This subpackage imports `spectral`, `adapters`, `methods` and `recipe`. `checking`, `inspecting`,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from huggingface_hub import snapshot_download
 from mergekit.architecture import ModelArchitecture, arch_info_for_config
 from mergekit.common import ModelPath, ModelReference
 from mergekit.config import MergeConfiguration
@@ -42,6 +44,8 @@ from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.recipe.findings import Finding, absent, error, note, warning
 from mergekit_spectral.recipe.reading import Recipe
 from mergekit_spectral.recipe.text import Key
+
+_HEADER_BYTES, _SAMPLES, _SAMPLE_BYTES = 1 << 20, 64, 1 << 12
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,45 @@ def open_models(
         except MergeError as problem:
             findings.append(describe_refusal(problem, key))
     return models, findings
+
+
+def download_models(recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Download the models of a recipe that are not on this machine, as a merge would.
+
+    Args:
+        recipe: the recipe.
+        say: is called with a sentence before each.
+
+    Raises:
+        MergeError: one cannot be downloaded.
+    """
+    for path, download in list(_absent_models(recipe)):
+        say(f"downloading {path}")
+        try:
+            download()
+        except Exception as error:  # the Hub's client raises many
+            raise MergeError(
+                f"{path} is not on this machine, and cannot be downloaded ({first_line(error)})."
+            ) from error
+
+
+def _absent_models(recipe: Recipe) -> Iterator[tuple[ModelPath, Callable[[], object]]]:
+    """Yield what is not on this machine, and what downloads it."""
+    folder = recipe.path.parent
+    for path in {reference.model: None for reference in recipe.references}:
+        try:
+            open_checkpoint(path, folder, converted=True)
+        except NotDownloadedError:
+            yield path, ModelReference(model=path).local_path
+        except MergeError:
+            pass  # the checks say what is wrong
+    for lora in {reference.lora: None for reference in recipe.references if reference.lora}:
+        try:
+            find_adapter_folder(lora, folder)
+        except NotDownloadedError:
+            yield lora, partial(snapshot_download, lora.path, revision=lora.revision)
+        except MergeError:
+            pass
 
 
 def describe_refusal(problem: MergeError, key: Key) -> Finding:
@@ -222,6 +265,29 @@ def fingerprint_files(models: Iterable[OpenedModel]) -> str:
         for file in (*model.files, *configs):
             state = file.stat()
             digest.update(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def fingerprint_contents(models: Iterable[OpenedModel]) -> str:
+    """Return a digest that differs if what a model's files hold has changed, wherever they are.
+
+    Of files with weights, the size, the beginning with the header, and samples are compared.
+    """
+    digest = hashlib.sha256()
+    for model in models:
+        configs = [model.checkpoint.folder / "config.json"]
+        if model.adapter_files:
+            configs.append(model.adapter_files.weights.parent / CONFIG_NAME)
+        for config in configs:
+            digest.update(config.read_bytes())
+        for file in model.files:
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}".encode())
+            with file.open("rb") as opened:
+                digest.update(opened.read(_HEADER_BYTES))
+                for number in range(_SAMPLES):
+                    opened.seek(size * number // _SAMPLES)
+                    digest.update(opened.read(_SAMPLE_BYTES))
     return digest.hexdigest()
 
 

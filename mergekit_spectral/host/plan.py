@@ -142,19 +142,27 @@ def plan_tensors(
     Raises:
         MergeError: mergekit refuses the recipe.
     """
-    config = config.model_copy(deep=True)  # the planner changes it
     try:
         with lend_loaders(options, loaders):
-            out_config = _model_out_config(config, architecture, options.trust_remote_code)
-            planner = MergePlanner(config, architecture, options, out_config)
-            # Planned only: nothing is written until tasks are executed.
-            saved = [task for task in planner.plan_to_disk("") if isinstance(task, SaveTensor)]
-            tasks = [task.tensor_task for task in saved]
+            tasks = [task.tensor_task for task in plan_saves(config, architecture, options)]
             return [_read_task(task) for task in tasks if isinstance(task, ExecuteMergeMethodTask)]
     except MergeError:
         raise
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise MergeError(f"mergekit cannot plan this merge: {first_line(error)}.") from error
+
+
+def plan_saves(
+    config: MergeConfiguration, architecture: ModelArchitecture, options: MergeOptions
+) -> list[SaveTensor]:
+    """Have mergekit plan a merge, from what its table of loaders has; return how tensors are saved.
+
+    Nothing is written until a task is executed.
+    """
+    config = config.model_copy(deep=True)  # the planner changes it
+    out_config = _model_out_config(config, architecture, options.trust_remote_code)
+    planned = MergePlanner(config, architecture, options, out_config).plan_to_disk("")
+    return [task for task in planned if isinstance(task, SaveTensor)]
 
 
 def _read_task(task: ExecuteMergeMethodTask) -> PlannedTensor:

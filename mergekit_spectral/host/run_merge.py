@@ -34,7 +34,7 @@ Save = Callable[[Any, Any, Tensor | None], None]
 
 @contextmanager
 def spectral_merge(
-    method: SpectralMethod, config: MergeConfiguration, options: MergeOptions
+    method: SpectralMethod, config: MergeConfiguration, options: MergeOptions, whole: bool = True
 ) -> Iterator[None]:
     """Check a recipe, then have mergekit run it in this context with our loaders for its inputs.
 
@@ -42,6 +42,7 @@ def spectral_merge(
         method: the recipe's merge method.
         config: the recipe.
         options: the options of the merge.
+        whole: whether all tensors are merged, so that those that are not read are missing.
 
     Raises:
         MergeError: if the recipe or an input is wrong.
@@ -49,7 +50,7 @@ def spectral_merge(
     require_valid_recipe(config, method)
     check_range_of_saved_tensors()
     try:
-        with local_folders_are_no_hub_ids(), lend_merge_loaders(config, options):
+        with local_folders_are_no_hub_ids(), lend_merge_loaders(config, options, whole):
             yield
     except ValueError as error:
         if message := _name_models_of_shapes(str(error), config):
@@ -58,12 +59,14 @@ def spectral_merge(
 
 
 @contextmanager
-def lend_merge_loaders(config: MergeConfiguration, options: MergeOptions) -> Iterator[None]:
+def lend_merge_loaders(
+    config: MergeConfiguration, options: MergeOptions, whole: bool = True
+) -> Iterator[None]:
     """Have mergekit read a recipe's models through our loaders within this context.
 
     They refuse tensors that are not weights, read adapters in factors and, if the merge runs on a
-    GPU, leave dense inputs in main memory. At the end, a warning is logged if the merge has not
-    read all weights of the base.
+    GPU, leave dense inputs in main memory. At the end of a whole merge, a warning is logged if it
+    has not read all weights of the base.
 
     Raises:
         MergeError: an input is wrong.
@@ -76,7 +79,7 @@ def lend_merge_loaders(config: MergeConfiguration, options: MergeOptions) -> Ite
         base = config.base_model
         some_layers, some_modules = bool(config.slices), bool(config.modules)
         yield
-        if base is not None and base in weights and not some_modules:
+        if whole and base is not None and base in weights and not some_modules:
             warn_of_unread_weights(base, weights[base], some_layers, options.trust_remote_code)
 
 

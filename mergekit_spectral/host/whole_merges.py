@@ -14,6 +14,7 @@ from mergekit.options import MergeOptions
 from torch import Tensor
 
 from mergekit_spectral.host.loaders import lend_loaders
+from mergekit_spectral.host.plan import PlannedMerge
 from mergekit_spectral.host.run_merge import local_folders_are_no_hub_ids
 from mergekit_spectral.whole_files import errors_as_sentences
 
@@ -40,6 +41,16 @@ def merge_into(
     no_lookups = local_folders_are_no_hub_ids()
     with errors_as_sentences(folder), lend_loaders(options), no_lookups:
         run_merge(config, str(folder), options, config_source=source)
+
+
+def make_copies(merge: PlannedMerge) -> None:
+    """Have mergekit merge LoRA inputs into copies of their bases, where the merge reads those.
+
+    The copies go to the options' ``lora_merge_cache``. Those that are there are kept.
+    """
+    with lend_loaders(merge.options) as table:
+        for model in merge.copied:
+            table.open(model)
 
 
 class StoredTensors:

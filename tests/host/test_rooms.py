@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 import mergekit_spectral
-from mergekit_spectral import adapters, host, reporting
+from mergekit_spectral import adapters, host, reporting, scaling
 
 PACKAGE = Path(mergekit_spectral.__file__).parent
 FILES = {
@@ -34,6 +34,7 @@ ORDER = (
     "reporting",
     "inspecting",
     "tuning",
+    "scaling",
     "demo",
     "command_line",
 )
@@ -54,6 +55,7 @@ MERGEKIT = {
     "checking": ABOVE_HOST,
     "inspecting": ABOVE_HOST,
     "tuning": ABOVE_HOST,
+    "scaling": ABOVE_HOST,
     "command_line": ABOVE_HOST,
 }
 """Which of mergekit's modules, with all below them, a room may import. No other room may any."""
@@ -151,7 +153,7 @@ def test_what_every_import_of_torch_loads_imports_the_standard_library_only():
             assert top in sys.stdlib_module_names or known, f"{module} imports {other}"
 
 
-@pytest.mark.parametrize("room", [adapters, host, reporting])
+@pytest.mark.parametrize("room", [adapters, host, reporting, scaling])
 def test_rooms_say_what_each_file_holds_in_the_order_of_their_imports(room: ModuleType):
     own = room.__name__.split(".")[1]
     listed = re.findall(r"^- `(\w+)`:", room.__doc__ or "", re.MULTILINE)

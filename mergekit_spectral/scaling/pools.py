@@ -1,0 +1,192 @@
+"""Have workers merge parts: in this process, in processes of this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from importlib.util import find_spec
+from multiprocessing.connection import wait as wait_for
+from typing import Any
+
+from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.scaling.parts import Part
+from mergekit_spectral.scaling.worker import Done, Job, Worker, merge_part, on_device
+
+LOSSES = 3
+"""How often a part's worker may be lost before the merge ends."""
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_IMPORTED = ["mergekit_spectral.scaling.worker"]
+
+
+def merge_here(job: Job, parts: Iterable[Part]) -> Iterator[Done]:
+    """Merge parts in this process, one after the other."""
+    with Worker(job) as worker:
+        for part in parts:
+            yield worker.merge(part)
+
+
+def merge_in_processes(job: Job, parts: Sequence[Part], workers: int) -> Iterator[Done]:
+    """Merge parts in processes of this machine.
+
+    A worker that is lost, because the system has no memory left for instance, is replaced, and its
+    part is merged again.
+
+    Args:
+        job: what the parts have in common.
+        parts: in the order in which they are begun.
+        workers: number of processes.
+
+    Raises:
+        MergeError: a worker fails, or is lost several times with the same part.
+    """
+    left, lost = deque(parts), Counter[int]()
+    while left:
+        running: dict[Future[Done], Part] = {}
+        with _processes(job, workers) as pool:
+            try:
+                while left or running:
+                    while left and len(running) < workers:
+                        running[pool.submit(_merge, left[0])] = left[0]
+                        left.popleft()
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        done = future.result()
+                        del running[future]
+                        yield done
+            except BrokenProcessPool:
+                left.extendleft(running.values())
+                lost.update(part.number for part in running.values())
+                if lost and max(lost.values()) >= LOSSES:
+                    raise MergeError(_is_lost(parts, lost)) from None
+
+
+def _is_lost(parts: Sequence[Part], lost: Counter[int]) -> str:
+    number, _ = lost.most_common(1)[0]
+    part = next(each for each in parts if each.number == number)
+    return (
+        f"Workers were killed {LOSSES} times while tensor {part.names[0]} or others were merged; "
+        f"the machine may have too little memory for as many workers, so use fewer --workers. "
+        "What is merged is kept."
+    )
+
+
+@contextmanager
+def _processes(job: Job, workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Give a pool whose processes end with this context, whatever they are doing."""
+    server = "forkserver" if _can_share_imports(job) else "spawn"
+    context = multiprocessing.get_context(server)
+    if server == "forkserver":  # PyTorch and mergekit are imported once, and their memory is shared
+        context.set_forkserver_preload(_IMPORTED)
+    numbers = context.Value("i", 0)
+    with _threads(job.threads):
+        pool = ProcessPoolExecutor(workers, context, _begin, (job, numbers))
+        try:
+            yield pool
+            pool.shutdown()
+        finally:
+            for process in multiprocessing.active_children():
+                process.kill()
+            pool.shutdown(cancel_futures=True)
+
+
+def _can_share_imports(job: Job) -> bool:
+    """A process that has used a GPU, or only counted them, must not be forked."""
+    return "forkserver" in multiprocessing.get_all_start_methods() and job.options.device == "cpu"
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Have new processes begin with a number of threads, for libraries that read it only then."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    if count is not None:
+        os.environ.update(dict.fromkeys(_THREADS, str(count)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+_job: Job
+
+
+def _begin(job: Job, numbers: Any) -> None:
+    global _job
+    with numbers.get_lock():
+        number, numbers.value = numbers.value, numbers.value + 1
+    _job = on_device(job, number)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    """End this process when the one that started it has ended, even if it was killed."""
+    wait_for([sentinel])
+    os._exit(1)
+
+
+def _merge(part: Part) -> Done:
+    return merge_part(_job, part)
+
+
+def merge_on_ray(job: Job, parts: Sequence[Part], address: str | None) -> Iterator[Done]:
+    """Merge parts as tasks on a Ray cluster; tasks of workers that are lost are run again by Ray.
+
+    Args:
+        job: what the parts have in common. All nodes must see its folders and the models' files.
+        parts: in the order in which they are submitted.
+        address: of the cluster; None to start one on this machine.
+
+    Raises:
+        MergeError: Ray is not installed or cannot be reached, or a task fails.
+    """
+    if find_spec("ray") is None:
+        raise MergeError("run --ray needs its extra: pip install 'mergekit-spectral[ray]'")
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        try:
+            ray.init(address=address, log_to_driver=False, include_dashboard=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise MergeError(
+                f"--ray {address}: no cluster can be reached there ({first_line(error)}); start "
+                "one with `ray start --head`, or leave the address out."
+            ) from error
+    gpus = int(job.options.device != "cpu")
+    task = ray.remote(merge_part)
+    try:
+        waiting = {
+            task.options(
+                num_cpus=job.threads or 1,
+                num_gpus=gpus,
+                memory=part.memory,
+                max_retries=LOSSES,
+                scheduling_strategy="SPREAD",
+            ).remote(job, part)
+            for part in parts
+        }
+        while waiting:
+            (done,), left = ray.wait(list(waiting))
+            waiting = set(left)
+            try:
+                yield ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except ray.exceptions.RayError as error:
+                raise MergeError(
+                    f"Ray lost a part {LOSSES + 1} times ({first_line(error)}); what is merged is "
+                    "kept, so run the same command again."
+                ) from error
+    finally:
+        if started:
+            ray.shutdown()

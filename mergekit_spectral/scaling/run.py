@@ -1,0 +1,246 @@
+"""Merge a recipe as mergekit would, in parts that workers merge at the same time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import torch
+from mergekit.options import MergeOptions
+
+from mergekit_spectral import __version__
+from mergekit_spectral.checking.checks import plan_whole_merge
+from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.models import (
+    download_models,
+    fingerprint_contents,
+    header_loaders,
+)
+from mergekit_spectral.host.parts import assemble, tensors_in
+from mergekit_spectral.host.plan import PlannedMerge
+from mergekit_spectral.host.whole_merges import make_copies
+from mergekit_spectral.recipe.reading import read_recipe
+from mergekit_spectral.scaling.parts import Part, cut
+from mergekit_spectral.scaling.pools import merge_here, merge_in_processes, merge_on_ray
+from mergekit_spectral.scaling.staging import Staging, State
+from mergekit_spectral.scaling.worker import Done, Job, peak_bytes
+from mergekit_spectral.whole_files import errors_as_sentences
+
+PROCESS_BYTES = 700 * 10**6
+"""Main memory that Python, PyTorch and mergekit take in each worker."""
+FREE_SHARE = 0.8
+"""Share of the free memory that workers may take."""
+_WITHOUT_EFFECT = {"quiet", "verbosity", "num_threads", "lora_merge_cache", "transformers_cache"}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a merge has come.
+
+    Attributes:
+        weights: that are merged.
+        of: all weights.
+        share: of the work that is done, by cost.
+        seconds_left: estimated from the time that was taken; None before the first part.
+        done: the part that was merged last; None for those of an earlier run.
+    """
+
+    weights: int
+    of: int
+    share: float
+    seconds_left: float | None
+    done: Done | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a merge took.
+
+    Attributes:
+        weights: number of weights of the merged model.
+        continued: how many of them an earlier run had merged.
+        workers: how many worked at a time at most; None on a Ray cluster, which decides itself.
+        seconds: wall time.
+        peak_bytes: the largest resident set of this process.
+        worker_bytes: that of the largest worker.
+        read_bytes: of the inputs' tensors that were read.
+        written_bytes: of the merged model.
+    """
+
+    weights: int
+    continued: int
+    workers: int | None
+    seconds: float
+    peak_bytes: int
+    worker_bytes: int
+    read_bytes: int
+    written_bytes: int
+
+
+def run(
+    recipe: str | Path,
+    out: str | Path,
+    options: MergeOptions | None = None,
+    *,
+    workers: int | None = None,
+    ray: bool | str = False,
+    restart: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+    say: Say = lambda _: None,
+) -> Summary:
+    """Merge a recipe of any method into a folder, with the files that ``mergekit-yaml`` writes.
+
+    A merge that was stopped continues, if it is run again with the same recipe, options and inputs.
+    The folder looks like a model only when it is one.
+
+    Args:
+        recipe: the recipe's file.
+        out: the folder for the merged model.
+        options: mergekit's.
+        workers: processes that merge at a time; by default as many as cores and memory allow.
+        ray: whether to merge on a Ray cluster; or its address.
+        restart: whether to start over if there is an unfinished merge.
+        progress: is called after each part.
+        say: is called with remarks.
+
+    Raises:
+        MergeError: the recipe or an input is wrong, an unfinished merge in the folder is another
+            one, or the folder cannot be written to.
+    """
+    start = time.monotonic()
+    path, staging = Path(recipe), Staging(Path(out))
+    options = options or MergeOptions()
+    if ray and workers is not None:
+        raise MergeError("--workers is for this machine; the cluster decides itself with --ray.")
+    with staging.locked():
+        cache = options.lora_merge_cache or str(staging.copies)
+        options = options.model_copy(update={"lora_merge_cache": cache})
+        if (reading := read_recipe(path).recipe) is not None:
+            download_models(reading, say)
+        merge, findings = plan_whole_merge(path, options, Path(out))
+        for finding in findings:
+            say(f"{finding.place(path)}: {finding.severity}: {finding.message}")
+        parts = cut(merge)
+        if restart:
+            staging.restart()
+        count = 1 if ray else workers or default_workers(parts, options)
+        threads = options.num_threads or _threads(count, bool(ray))
+        state = staging.continue_or_begin(
+            State(_fingerprint(merge), threads, len(parts)), options.num_threads is not None
+        )
+        job = Job(
+            recipe=path.read_text(encoding="utf-8"),
+            options=options,
+            seed=options.random_seed or 0,
+            threads=state.threads,
+            here=Path.cwd(),
+            folder=staging.parts.resolve(),
+        )
+        missing = [] if staging.is_moving else _missing(parts, staging)
+        if missing:
+            staging.remove_unfinished_copies()
+            make_copies(merge)
+            staging.copies_are_whole()
+        results = list(_watch(parts, missing, _merge(job, missing, count, ray), progress))
+        if not staging.is_moving:
+            with errors_as_sentences(staging.out):
+                assemble(
+                    staging.model,
+                    merge.recipe.config,
+                    options,
+                    job.recipe,
+                    header_loaders(merge.models),
+                    staging.files(),
+                    staging.release,
+                )
+        written = sum(file.stat().st_size for file in staging.model.glob("*.safetensors"))
+        staging.move_up()
+    return Summary(
+        weights=sum(len(part.names) for part in parts),
+        continued=sum(len(part.names) for part in parts if part not in missing),
+        workers=None if ray else count,
+        seconds=time.monotonic() - start,
+        peak_bytes=peak_bytes(),
+        worker_bytes=max((done.peak_bytes for done in results), default=0),
+        read_bytes=sum(part.read_bytes for part in missing),
+        written_bytes=written,
+    )
+
+
+def default_workers(parts: list[Part], options: MergeOptions) -> int:
+    """Return how many workers cores, memory and parts are enough for; with GPUs, one for each."""
+    if torch.device(options.device or "cpu").type == "cuda":
+        return max(1, torch.cuda.device_count())
+    largest = PROCESS_BYTES + max((part.memory for part in parts), default=0)
+    free = psutil.virtual_memory().available * FREE_SHARE
+    return max(1, min(_cores(), len(parts), int(free // largest)))
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _threads(workers: int, ray: bool) -> int | None:
+    """Return each worker's threads: the cores' share, or mergekit's own choice for one worker."""
+    if ray:
+        return 1
+    return None if workers == 1 else max(1, _cores() // workers)
+
+
+def _fingerprint(merge: PlannedMerge) -> str:
+    options = merge.options.model_dump(exclude=_WITHOUT_EFFECT)
+    told = (__version__, version("mergekit"), merge.recipe.config.model_dump_json(), options)
+    models = sorted(merge.models.values(), key=lambda model: str(model.reference))
+    return hashlib.sha256(f"{told} {fingerprint_contents(models)}".encode()).hexdigest()
+
+
+def _missing(parts: list[Part], staging: Staging) -> list[Part]:
+    """Return the parts whose tensors are neither in their file nor in shards of the model."""
+    shards = staging.model.glob("*.safetensors")
+    in_shards = frozenset[str]().union(*map(tensors_in, shards))
+    return [
+        part
+        for part in parts
+        if not (staging.parts / part.file).exists() and not in_shards.issuperset(part.names)
+    ]
+
+
+def _merge(job: Job, parts: list[Part], workers: int, ray: bool | str) -> Iterator[Done]:
+    # Long parts first, so that no worker is left with one at the end.
+    ordered = sorted(parts, key=lambda part: (-part.cost, part.number))
+    if not parts:
+        return iter(())
+    if ray:
+        return merge_on_ray(job, ordered, ray if isinstance(ray, str) else None)
+    if workers == 1:
+        return merge_here(job, parts)
+    return merge_in_processes(job, ordered, workers)
+
+
+def _watch(
+    parts: list[Part],
+    missing: list[Part],
+    results: Iterator[Done],
+    progress: Callable[[Progress], None],
+) -> Iterator[Done]:
+    start, total = time.monotonic(), sum(part.cost for part in parts) or 1.0
+    of = sum(len(part.names) for part in parts)
+    weights = of - sum(len(part.names) for part in missing)
+    cost = before = total - sum(part.cost for part in missing)
+    progress(Progress(weights, of, cost / total, None, None))
+    for done in results:
+        weights, cost = weights + len(done.part.names), cost + done.part.cost
+        speed = (cost - before) / max(time.monotonic() - start, 1e-6)
+        left = (total - cost) / speed if speed else None
+        progress(Progress(weights, of, cost / total, left, done))
+        yield done

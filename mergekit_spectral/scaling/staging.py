@@ -1,0 +1,176 @@
+"""The folder in which a merge is kept until it is whole, and taken up again if it was stopped.
+
+It is inside of the merged model's folder. The parts' files are in it, then the model that is put
+together from them. A part is removed as soon as its tensors are in a shard, so that the disk needs
+room for the model and one shard more. At the end the model's files are moved up, and what says that
+there is a model is moved last: the configuration and the index.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mergekit_spectral.errors import MergeError
+from mergekit_spectral.whole_files import errors_as_sentences, flush, move_up, unfinished
+
+FOLDER = ".unfinished-merge"
+_STATE, _COPIED, _MOVING = "merge.json", "copied", "moving"
+_LAST = ("model.safetensors.index.json", "config.json")
+
+
+@dataclass(frozen=True)
+class State:
+    """What a merge that continues must have in common with the one that was stopped.
+
+    Attributes:
+        fingerprint: of the recipe, the options and the inputs.
+        threads: of each worker, which may change the last digits; None for PyTorch's own choice.
+        parts: number of parts.
+    """
+
+    fingerprint: str
+    threads: int | None
+    parts: int
+
+
+class Staging:
+    """The folder of an unfinished merge.
+
+    Args:
+        out: the merged model's folder.
+    """
+
+    def __init__(self, out: Path):
+        self.out, self.folder = out, out / FOLDER
+        self.parts, self.copies = self.folder / "parts", self.folder / "copies"
+        # The model card has the name of the folder.
+        self.model = self.folder / "model" / out.resolve().name
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other merges out of the folder within this context.
+
+        Raises:
+            MergeError: another one is running, or the folder cannot be written to.
+        """
+        with errors_as_sentences(self.out):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / "lock", timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise MergeError(
+                    f"Another merge is writing to {self.out}; wait for it, or name another folder."
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def restart(self) -> None:
+        """Remove all that an unfinished merge has left."""
+        for name in (_STATE, _COPIED, _MOVING):
+            (self.folder / name).unlink(missing_ok=True)
+        for folder in (self.parts, self.copies, self.folder / "model"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def continue_or_begin(self, state: State, threads_matter: bool) -> State:
+        """Take up an unfinished merge, or begin one.
+
+        Args:
+            state: of the merge that is wanted.
+            threads_matter: whether the number of threads was asked for.
+
+        Returns:
+            The state with the threads that the merge was begun with.
+
+        Raises:
+            MergeError: the unfinished merge is of another recipe or other inputs.
+        """
+        found = self._read()
+        if found is None:
+            self.restart()
+            with errors_as_sentences(self.out), unfinished(self.folder) as new:
+                (new / _STATE).write_text(json.dumps(asdict(state)))
+                move_up(new, [_STATE])
+                self.parts.mkdir(exist_ok=True)
+            return state
+        for left in self.parts.glob(".unfinished-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        if (found.fingerprint, found.parts) != (state.fingerprint, state.parts):
+            raise MergeError(
+                f"{self.out} has an unfinished merge of another recipe, other options or other "
+                "inputs; run that recipe again to end it, or start over with --restart."
+            )
+        if threads_matter and found.threads != state.threads:
+            raise MergeError(
+                f"The unfinished merge in {self.out} was begun with {found.threads or 'all'} "
+                f"threads a worker, and {state.threads} may round differently; leave out "
+                "--num-threads, or start over with --restart."
+            )
+        return found
+
+    def remove_unfinished_copies(self) -> None:
+        """Remove copies of LoRA inputs that mergekit may have been writing when it was stopped.
+
+        mergekit takes over any folder that is there.
+        """
+        if not (self.folder / _COPIED).exists():
+            shutil.rmtree(self.copies, ignore_errors=True)
+
+    def copies_are_whole(self) -> None:
+        """Remember that mergekit has made all copies of LoRA inputs."""
+        (self.folder / _COPIED).write_text("")
+
+    def _read(self) -> State | None:
+        with suppress(OSError, ValueError, TypeError):
+            return State(**json.loads((self.folder / _STATE).read_text()))
+        return None
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether the model is whole, and its files were being moved up."""
+        return (self.folder / _MOVING).exists()
+
+    def files(self) -> list[Path]:
+        """Return the files that hold merged tensors, shards of the model last."""
+        return [
+            *sorted(self.parts.glob("*.safetensors")),
+            *sorted(self.model.glob("*.safetensors")),
+        ]
+
+    def release(self, file: Path) -> None:
+        """Remove the file of a part."""
+        if file.parent == self.parts:
+            file.unlink(missing_ok=True)
+
+    def move_up(self) -> None:
+        """Move the model, which is whole, to its place, and remove the folder.
+
+        Of a model that is in that place already, the configuration and the index are removed first.
+        """
+        with errors_as_sentences(self.out):
+            if not self.is_moving:
+                for path in self.model.rglob("*"):
+                    if path.is_file():
+                        flush(path)
+                (self.folder / _MOVING).write_text("")
+                for name in _LAST:
+                    (self.out / name).unlink(missing_ok=True)
+            for path in sorted(self.model.iterdir(), key=_place):
+                target = self.out / path.name
+                if target.is_dir():
+                    shutil.rmtree(target)
+                path.replace(target)
+            shutil.rmtree(self.folder)
+
+
+def _place(path: Path) -> tuple[int, str]:
+    return (_LAST.index(path.name) if path.name in _LAST else -1), path.name
