@@ -37,6 +37,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "ModelReference.model",
         "dtype_from_name",
         "get_auto_cls",
+        "parse_kmb",
     ),
     "mergekit.config": (
         "ConditionalParameter",
@@ -54,6 +55,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "ModelGenomeDefinition.base_model",
         "ModelGenomeDefinition.merge_method",
     ),
+    "mergekit.graph": ("Executor.run", "Task"),
     "mergekit.io.lazy_tensor_loader": (
         "LazyTensorLoader.flush",
         "LazyTensorLoader.get_tensor",
@@ -62,6 +64,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "ShardedTensorIndex.tensor_paths",
     ),
     "mergekit.io.tasks": (
+        "FinalizeModel",
         "GatherTensors.arguments",
         "GatherTensors.weight_info",
         "LoadTensor.device",
@@ -74,12 +77,16 @@ NAMES: dict[str, tuple[str, ...]] = {
         "SaveTensor.execute",
         "SaveTensor.tensor_name",
         "SaveTensor.tensor_task",
+        "SaveTensor.writer_task",
+        "TensorWriterTask.max_shard_size",
+        "TensorWriterTask.out_path",
     ),
     "mergekit.io.tensor_writer": (
+        "TensorWriter._write_shard_task",
         "TensorWriter.finalize",
         "TensorWriter.save_tensor",
     ),
-    "mergekit.merge": ("_model_out_config", "run_merge"),
+    "mergekit.merge": ("Executor", "_model_out_config", "run_merge"),
     "mergekit.merge_methods": ("get", "registered_methods"),
     "mergekit.merge_methods.base": (
         "BasePolicy",
@@ -112,6 +119,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
     "mergekit.options": (
         "MergeOptions.device",
+        "MergeOptions.low_cpu_memory",
         "MergeOptions.lora_merge_cache",
         "MergeOptions.multi_gpu",
         "MergeOptions.transformers_cache",

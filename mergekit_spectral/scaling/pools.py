@@ -52,7 +52,7 @@ def merge_in_processes(job: Job, parts: Sequence[Part], workers: int) -> Iterato
             try:
                 while left or running:
                     while left and len(running) < workers:
-                        running[pool.submit(_merge, left[0])] = left[0]
+                        running[pool.submit(merge_in_worker, left[0])] = left[0]
                         left.popleft()
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         done = future.result()
@@ -134,7 +134,8 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def _merge(part: Part) -> Done:
+def merge_in_worker(part: Part) -> Done:
+    """Merge a part in a process of the pool."""
     return merge_part(_job, part)
 
 

@@ -122,7 +122,8 @@ def run(
         raise MergeError("--workers is for this machine; the cluster decides itself with --ray.")
     with staging.locked():
         cache = options.lora_merge_cache or str(staging.copies)
-        options = options.model_copy(update={"lora_merge_cache": cache})
+        seed = options.random_seed or 0
+        options = options.model_copy(update={"lora_merge_cache": cache, "random_seed": seed})
         if (reading := read_recipe(path).recipe) is not None:
             download_models(reading, say)
         merge, findings = plan_whole_merge(path, options, Path(out))
@@ -139,7 +140,7 @@ def run(
         job = Job(
             recipe=path.read_text(encoding="utf-8"),
             options=options,
-            seed=options.random_seed or 0,
+            seed=seed,
             threads=state.threads,
             here=Path.cwd(),
             folder=staging.parts.resolve(),
@@ -161,8 +162,7 @@ def run(
                     staging.files(),
                     staging.release,
                 )
-        written = sum(file.stat().st_size for file in staging.model.glob("*.safetensors"))
-        staging.move_up()
+        written = staging.move_up()
     return Summary(
         weights=sum(len(part.names) for part in parts),
         continued=sum(len(part.names) for part in parts if part not in missing),

@@ -9,6 +9,7 @@ there is a model is moved last: the configuration and the index.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -151,25 +152,42 @@ class Staging:
         if file.parent == self.parts:
             file.unlink(missing_ok=True)
 
-    def move_up(self) -> None:
+    def move_up(self) -> int:
         """Move the model, which is whole, to its place, and remove the folder.
 
-        Of a model that is in that place already, the configuration and the index are removed first.
+        Another model in that place is removed: first the configuration and the index, so that it
+        never looks whole, and then the shards that are not replaced, which would be loaded.
+
+        Returns:
+            The bytes of the model's weights.
         """
         with errors_as_sentences(self.out):
-            if not self.is_moving:
-                for path in self.model.rglob("*"):
-                    if path.is_file():
-                        flush(path)
-                (self.folder / _MOVING).write_text("")
+            moving = self.folder / _MOVING
+            if not moving.exists():
+                files = [path for path in self.model.rglob("*") if path.is_file()]
+                for path in files:
+                    flush(path)
+                weights = {path.name: path.stat().st_size for path in files if _is_shard(path)}
                 for name in _LAST:
                     (self.out / name).unlink(missing_ok=True)
+                for path in self.out.iterdir():
+                    if _is_shard(path) and path.name not in weights:
+                        path.unlink()
+                with unfinished(self.folder) as new:
+                    (new / _MOVING).write_text(json.dumps(sum(weights.values())))
+                    move_up(new, [_MOVING])
+            size = int(json.loads(moving.read_text()))
             for path in sorted(self.model.iterdir(), key=_place):
                 target = self.out / path.name
                 if target.is_dir():
                     shutil.rmtree(target)
                 path.replace(target)
             shutil.rmtree(self.folder)
+        return size
+
+
+def _is_shard(path: Path) -> bool:
+    return re.fullmatch(r"model(-\d{5}-of-\d{5})?\.safetensors", path.name) is not None
 
 
 def _place(path: Path) -> tuple[int, str]:
