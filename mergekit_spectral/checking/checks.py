@@ -89,6 +89,7 @@ class Report:
         costs: what the merge takes; None if that is not known.
         unchecked: what the later stages wait for, if they were not run; else None.
         downloads: by model, the bytes that the merge would download; None if the Hub was not asked.
+        plan: mergekit's, if the costs are known.
     """
 
     findings: tuple[Finding, ...]
@@ -96,6 +97,7 @@ class Report:
     costs: Costs | None = None
     unchecked: str | None = None
     downloads: dict[str, int] | None = None
+    plan: PlannedMerge | None = None
 
     @property
     def errors(self) -> list[Finding]:
@@ -144,7 +146,8 @@ def _report(reading: Reading, recipe: Recipe, subject: Subject) -> Report:
         failed = bool(find_errors(findings))
         unchecked = "until the errors are fixed" if failed else "until all models are local"
     located = locate(findings, recipe.text)
-    return Report(sort_by_line(located), recipe.config.merge_method, costs, unchecked)
+    method, plan = recipe.config.merge_method, result.subject.plan
+    return Report(sort_by_line(located), method, costs, unchecked, plan=plan)
 
 
 def plan_inspection(path: Path, options: MergeOptions, out: Path) -> PlannedMerge:

@@ -38,6 +38,7 @@ class Costs:
         memory: memory at its peak.
         decompositions: number of matrices that are decomposed.
         seconds: estimated duration on an idle machine.
+        startup_seconds: the part of it that Python takes to start.
     """
 
     parameters: int
@@ -49,6 +50,7 @@ class Costs:
     memory: MemoryPeak
     decompositions: int
     seconds: float
+    startup_seconds: float
 
 
 def estimate_costs(merge: PlannedMerge, out: Path) -> Costs:
@@ -82,6 +84,7 @@ def estimate_costs(merge: PlannedMerge, out: Path) -> Costs:
         memory=find_memory_peak(merge, resident_bytes()),
         decompositions=int(work.decompositions),
         seconds=round(seconds, 1),
+        startup_seconds=round(startup, 1),
     )
 
 

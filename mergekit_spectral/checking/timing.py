@@ -73,33 +73,42 @@ def estimate_seconds(work: Work, speeds: Speeds, moved: int, copies: int) -> flo
     return compute + moved / DISK_BYTES + copies * COPY_SECONDS
 
 
-def measure_speeds(method: MergeMethod, inputs: int) -> Speeds:
+def measure_speeds(method: MergeMethod, inputs: int, threads: int | None = None) -> Speeds:
     """Measure this machine's speeds, in about a second the first time.
 
     Args:
         method: the method whose speed in merging entries is measured.
         inputs: the number of inputs that it merges, without a base.
+        threads: that the work is done in; None for as many as PyTorch takes.
     """
-    products, cubes, busy = _matrix_speeds()
+    with _in_threads(threads or torch.get_num_threads()):
+        return _measure_speeds(method, inputs)
+
+
+def _measure_speeds(method: MergeMethod, inputs: int) -> Speeds:
+    products, cubes, busy = _matrix_speeds(torch.get_num_threads())
     count = FEW_ENTRIES if busy else ENTRIES
     others = int(method.spec.contract.base in (BasePolicy.REQUIRED, BasePolicy.OPTIONAL))
     vectors = [torch.randn(count) for _ in range(inputs + others)]
     group = TensorGroup.from_tensors(vectors, base_index=0 if others else None)
     parameters = _parameters(method, inputs, others)
-    with _one_thread() if busy else nullcontext():
+    with _in_threads(1) if busy else nullcontext():
         taken = _time(lambda: method((group,), parameters=parameters), times=1)
     gain = _gain("entries") if busy else 1.0
     return Speeds(products, cubes, gain * inputs * count / taken.idle)
 
 
 @cache
-def _matrix_speeds() -> tuple[float, float, bool]:
+def _matrix_speeds(threads: int) -> tuple[float, float, bool]:
     """Measure multiplications in a product, and n³ in an eigendecomposition, per second.
+
+    Args:
+        threads: that PyTorch takes.
 
     Returns:
         The two speeds, and whether the machine is busy.
     """
-    with _one_thread():
+    with _in_threads(1):
         product, eigen = _matrix_times(SMALL_SIDE)
     if product.is_busy or eigen.is_busy:
         products, cubes = SMALL_SIDE**3 / product.idle, SMALL_SIDE**3 / eigen.idle
@@ -115,13 +124,13 @@ def _gain(kind: str) -> float:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _in_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(count)
+        torch.set_num_threads(before)
 
 
 def _matrix_times(side: int) -> tuple[Taken, Taken]:

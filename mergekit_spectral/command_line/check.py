@@ -26,6 +26,12 @@ from mergekit_spectral.command_line.command import Command, mergekit_options
     help="Device of the merge, to estimate its memory. The time is always estimated for this CPU.",
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Also estimate what `run` takes with so many workers: on this machine, or on a cluster of "
+    "machines like it.",
+)
+@click.option(
     "--hub",
     is_flag=True,
     help="Read the headers of models that are not on this machine on the Hugging Face Hub.",
@@ -38,6 +44,7 @@ def check(
     recipe: Path,
     out: Path,
     device: str,
+    workers: int | None,
     hub: bool,
     lora_merge_cache: str | None,
     allow_crimes: bool,
@@ -54,6 +61,7 @@ def check(
     Examples:
       mergekit-spectral check recipe.yml
       mergekit-spectral check recipe.yml --out /models/merged --json
+      mergekit-spectral check recipe.yml --workers 8
       mergekit-spectral check recipe.yml --hub
     """  # noqa: D301, click's mark is the character
     if not hub:
@@ -67,6 +75,7 @@ def check(
         allow_crimes=allow_crimes,
         trust_remote_code=trust_remote_code,
         device=device,
+        workers=workers,
         hub=hub,
         as_json=as_json,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mergekit_spectral.command_line.transformers_output import silence_transform
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.recipe.findings import Severity
 from mergekit_spectral.recipe.text import dotted
+from mergekit_spectral.scaling import RunCosts, estimate_run
 
 COLORS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "blue"}
 
@@ -32,6 +33,7 @@ def check_and_print(
     allow_crimes: bool,
     trust_remote_code: bool,
     device: str,
+    workers: int | None,
     hub: bool,
     as_json: bool,
 ) -> bool:
@@ -50,19 +52,25 @@ def check_and_print(
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else first_line(error)
         raise MergeError(f"The check cannot read {what}.") from error
+    run = None
+    if workers and report.costs and report.plan:
+        run = estimate_run(report.plan, report.costs, workers)
     if as_json:
-        click.echo(json.dumps(_as_json(report), indent=1))
+        click.echo(json.dumps(_as_json(report, run), indent=1))
     else:
-        _print(recipe, report)
+        _print(recipe, report, run)
     return report.failed
 
 
-def _as_json(report: Report) -> dict[str, Any]:
+def _as_json(report: Report, run: RunCosts | None) -> dict[str, Any]:
     findings = [{**asdict(each), "key": dotted(each.key)} for each in report.findings]
-    return {"runs": not report.failed, **asdict(report), "findings": findings}
+    found = asdict(replace(report, plan=None))
+    del found["plan"]
+    of_run = {} if run is None else {"run": asdict(run)}
+    return {"runs": not report.failed, **found, "findings": findings, **of_run}
 
 
-def _print(recipe: Path, report: Report) -> None:
+def _print(recipe: Path, report: Report, run: RunCosts | None) -> None:
     for finding in report.findings:
         if is_quiet() and finding.severity != "error":
             continue
@@ -73,6 +81,8 @@ def _print(recipe: Path, report: Report) -> None:
     if report.costs:
         for line in _costs(report.method, report.costs):
             click.echo(f"{recipe}: {line}")
+    if run is not None:
+        click.echo(f"{recipe}: {_run(run)}")
     if report.downloads is not None:
         click.echo(f"{recipe}: {_downloads(report.downloads)}")
     if report.failed:
@@ -103,6 +113,15 @@ def _costs(method: str | None, costs: Costs) -> Iterator[str]:
     yield (
         f"takes up to {gigabytes(memory.host)} of memory, of which {gigabytes(memory.mapped)} are "
         f"pages of the inputs' files that the system can free when needed{device}."
+    )
+
+
+def _run(run: RunCosts) -> str:
+    of_each = "" if run.workers == 1 else f", {gigabytes(run.worker_bytes)} for each worker"
+    return (
+        f"`run` with {run.workers} worker{'s' * (run.workers > 1)} takes about "
+        f"{duration(run.seconds)}, up to {gigabytes(run.memory_bytes)} of memory{of_each}, without "
+        f"pages of the inputs' files, and up to {gigabytes(run.disk_bytes)} of disk."
     )
 
 

@@ -1,12 +1,14 @@
 """One merge on many processes or machines: cut into parts, which survive whatever stops it.
 
 - `parts`: the weights that are merged together, of about equal cost
+- `resources`: how many workers there is room for, and what a merge takes with them
 - `staging`: the folder in which an unfinished merge is kept
 - `worker`: merges one part
 - `pools`: has workers merge parts: here, in other processes, or on a Ray cluster
 - `run`: all of it
 """
 
+from mergekit_spectral.scaling.resources import RunCosts, estimate_run
 from mergekit_spectral.scaling.run import Progress, Summary, run
 
-__all__ = ["Progress", "Summary", "run"]
+__all__ = ["Progress", "RunCosts", "Summary", "estimate_run", "run"]

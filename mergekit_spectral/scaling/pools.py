@@ -19,7 +19,7 @@ from mergekit_spectral.scaling.parts import Part
 from mergekit_spectral.scaling.worker import Done, Job, Worker, merge_part, on_device
 
 LOSSES = 3
-"""How often a part's worker may be lost before the merge ends."""
+"""How often the worker of a part may be lost before the merge ends."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _IMPORTED = ["mergekit_spectral.scaling.worker"]
 
@@ -34,8 +34,8 @@ def merge_here(job: Job, parts: Iterable[Part]) -> Iterator[Done]:
 def merge_in_processes(job: Job, parts: Sequence[Part], workers: int) -> Iterator[Done]:
     """Merge parts in processes of this machine.
 
-    A worker that is lost, because the system has no memory left for instance, is replaced, and its
-    part is merged again.
+    If a worker is lost, because the system has no memory left for instance, the parts that were
+    being merged are merged again, one at a time.
 
     Args:
         job: what the parts have in common.
@@ -43,36 +43,33 @@ def merge_in_processes(job: Job, parts: Sequence[Part], workers: int) -> Iterato
         workers: number of processes.
 
     Raises:
-        MergeError: a worker fails, or is lost several times with the same part.
+        MergeError: a worker fails, or is lost several times while it is the only one.
     """
-    left, lost = deque(parts), Counter[int]()
-    while left:
+    left, again, losses = deque(parts), deque[Part](), Counter[int]()
+    while left or again:
+        queue, at_a_time = (again, 1) if again else (left, workers)
         running: dict[Future[Done], Part] = {}
-        with _processes(job, workers) as pool:
+        with _processes(job, at_a_time) as pool:
             try:
-                while left or running:
-                    while left and len(running) < workers:
-                        running[pool.submit(merge_in_worker, left[0])] = left[0]
-                        left.popleft()
+                while queue or running:
+                    while queue and len(running) < at_a_time:
+                        future = pool.submit(merge_in_worker, queue[0])
+                        running[future] = queue.popleft()
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         done = future.result()
                         del running[future]
                         yield done
             except BrokenProcessPool:
-                left.extendleft(running.values())
-                lost.update(part.number for part in running.values())
-                if lost and max(lost.values()) >= LOSSES:
-                    raise MergeError(_is_lost(parts, lost)) from None
-
-
-def _is_lost(parts: Sequence[Part], lost: Counter[int]) -> str:
-    number, _ = lost.most_common(1)[0]
-    part = next(each for each in parts if each.number == number)
-    return (
-        f"Workers were killed {LOSSES} times while tensor {part.names[0]} or others were merged; "
-        f"the machine may have too little memory for as many workers, so use fewer --workers. "
-        "What is merged is kept."
-    )
+                again.extendleft(running.values())
+                for part in running.values() if at_a_time == 1 else ():
+                    losses[part.number] += 1
+                    if losses[part.number] == LOSSES:
+                        raise MergeError(
+                            f"A worker was killed {LOSSES} times while it merged tensor "
+                            f"{part.names[0]} or the {len(part.names) - 1} after it, and nothing "
+                            "else was being merged; the machine may have too little memory for "
+                            "it. What is merged is kept, so run the same command again with more."
+                        ) from None
 
 
 @contextmanager

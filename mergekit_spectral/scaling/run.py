@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import psutil
-import torch
 from mergekit.options import MergeOptions
 
 from mergekit_spectral import __version__
@@ -28,14 +25,11 @@ from mergekit_spectral.host.whole_merges import make_copies
 from mergekit_spectral.recipe.reading import read_recipe
 from mergekit_spectral.scaling.parts import Part, cut
 from mergekit_spectral.scaling.pools import merge_here, merge_in_processes, merge_on_ray
+from mergekit_spectral.scaling.resources import default_workers, threads_of
 from mergekit_spectral.scaling.staging import Staging, State
 from mergekit_spectral.scaling.worker import Done, Job, peak_bytes
 from mergekit_spectral.whole_files import errors_as_sentences
 
-PROCESS_BYTES = 700 * 10**6
-"""Main memory that Python, PyTorch and mergekit take in each worker."""
-FREE_SHARE = 0.8
-"""Share of the free memory that workers may take."""
 _WITHOUT_EFFECT = {"quiet", "verbosity", "num_threads", "lora_merge_cache", "transformers_cache"}
 
 Say = Callable[[str], None]
@@ -133,7 +127,7 @@ def run(
         if restart:
             staging.restart()
         count = 1 if ray else workers or default_workers(parts, options)
-        threads = options.num_threads or _threads(count, bool(ray))
+        threads = options.num_threads or (1 if ray else threads_of(count))
         state = staging.continue_or_begin(
             State(_fingerprint(merge), threads, len(parts)), options.num_threads is not None
         )
@@ -175,28 +169,6 @@ def run(
     )
 
 
-def default_workers(parts: list[Part], options: MergeOptions) -> int:
-    """Return how many workers cores, memory and parts are enough for; with GPUs, one for each."""
-    if torch.device(options.device or "cpu").type == "cuda":
-        return max(1, torch.cuda.device_count())
-    largest = PROCESS_BYTES + max((part.memory for part in parts), default=0)
-    free = psutil.virtual_memory().available * FREE_SHARE
-    return max(1, min(_cores(), len(parts), int(free // largest)))
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _threads(workers: int, ray: bool) -> int | None:
-    """Return each worker's threads: the cores' share, or mergekit's own choice for one worker."""
-    if ray:
-        return 1
-    return None if workers == 1 else max(1, _cores() // workers)
-
-
 def _fingerprint(merge: PlannedMerge) -> str:
     options = merge.options.model_dump(exclude=_WITHOUT_EFFECT)
     told = (__version__, version("mergekit"), merge.recipe.config.model_dump_json(), options)
@@ -217,7 +189,7 @@ def _missing(parts: list[Part], staging: Staging) -> list[Part]:
 
 def _merge(job: Job, parts: list[Part], workers: int, ray: bool | str) -> Iterator[Done]:
     # Long parts first, so that no worker is left with one at the end.
-    ordered = sorted(parts, key=lambda part: (-part.cost, part.number))
+    ordered = sorted(parts, key=lambda part: (-part.seconds(), part.number))
     if not parts:
         return iter(())
     if ray:
@@ -233,14 +205,13 @@ def _watch(
     results: Iterator[Done],
     progress: Callable[[Progress], None],
 ) -> Iterator[Done]:
-    start, total = time.monotonic(), sum(part.cost for part in parts) or 1.0
+    start, total = time.monotonic(), sum(part.seconds() for part in parts) or 1.0
     of = sum(len(part.names) for part in parts)
     weights = of - sum(len(part.names) for part in missing)
-    cost = before = total - sum(part.cost for part in missing)
+    cost = before = total - sum(part.seconds() for part in missing)
     progress(Progress(weights, of, cost / total, None, None))
     for done in results:
-        weights, cost = weights + len(done.part.names), cost + done.part.cost
-        speed = (cost - before) / max(time.monotonic() - start, 1e-6)
-        left = (total - cost) / speed if speed else None
+        weights, cost = weights + len(done.part.names), cost + done.part.seconds()
+        left = (total - cost) * (time.monotonic() - start) / max(cost - before, 1e-9)
         progress(Progress(weights, of, cost / total, left, done))
         yield done

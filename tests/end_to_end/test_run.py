@@ -338,7 +338,7 @@ def test_a_part_whose_workers_are_always_killed(
     drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(pools, "merge_in_worker", lost_workers.killed_always)
-    with pytest.raises(MergeError, match=r"killed 3 times while tensor .*fewer --workers"):
+    with pytest.raises(MergeError, match=r"killed 3 times while it merged tensor"):
         merge_in_parts(drm, tmp_path / "out", workers=2)
     assert not looks_like_a_model(tmp_path / "out")
 

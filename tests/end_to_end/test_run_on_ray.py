@@ -1,0 +1,64 @@
+"""`mergekit-spectral run --ray` on a real cluster, one node of which is killed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from support.checkpoints import Family
+from support.recipe_builders import recipe
+
+from mergekit_spectral.command_line.main import main
+from mergekit_spectral.scaling import Progress, parts, run
+
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+MEMORY = 100 * 2**20
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster of a head that computes nothing, and of two nodes with a core each."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    node = {"object_store_memory": MEMORY, "include_dashboard": False}
+    started = Cluster(True, head_node_args={"num_cpus": 0, **node})
+    try:
+        started.nodes = [started.add_node(num_cpus=1, **node) for _ in range(2)]
+        yield started
+    finally:
+        started.shutdown()
+
+
+def test_a_node_that_is_killed(
+    cluster: Any, llama: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(parts, "SHORTEST", 1e-9)
+    path = tmp_path / "recipe.yml"
+    path.write_text(yaml.safe_dump(recipe("drm", llama, density=0.5)))
+    seen: list[Progress] = []
+
+    def kill_a_node(progress: Progress) -> None:
+        seen.append(progress)
+        if len(seen) == 4:
+            cluster.remove_node(cluster.nodes[0], allow_graceful=False)
+
+    summary = run(path, tmp_path / "ray" / "model", ray=cluster.address, progress=kill_a_node)
+    assert len(seen) > 10
+    assert len({progress.done.worker for progress in seen if progress.done}) > 1
+    assert summary.workers is None
+    result = CliRunner().invoke(
+        main, ["run", str(path), str(tmp_path / "here" / "model"), "--workers=1", "-j", "1"]
+    )
+    assert result.exit_code == 0, result.output
+    ours, its = (
+        {file.name: file.read_bytes() for file in (tmp_path / name / "model").iterdir()}
+        for name in ("here", "ray")
+    )
+    assert ours.keys() == its.keys()
+    assert ours["model.safetensors"] == its["model.safetensors"]
