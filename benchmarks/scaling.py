@@ -51,7 +51,7 @@ def cluster(nodes: int) -> Iterator[str]:
             started.add_node(num_cpus=1, **settings)
         yield str(started.address)
     finally:
-        started.shutdown()
+        started.shutdown()  # type: ignore[no-untyped-call]
 
 
 def measure(
