@@ -94,3 +94,13 @@ def test_disk_errors_are_sentences(
     status, _, printed = run(path, "--out", "x" * 300)
     assert status == 1
     assert "Traceback" not in printed
+
+
+def test_several_workers(written: Path, workshop: Workshop):
+    _, printed, _ = run(written, "--workers=2")
+    (line,) = [line for line in printed.splitlines() if "`run` with 2 workers takes" in line]
+    assert " GB for each worker, " in line
+    _, printed, _ = run(written, "--workers=2", "--json")
+    found = json.loads(printed)["run"]
+    assert found["workers"] == 2
+    assert found["memory_bytes"] > 2 * found["worker_bytes"]
