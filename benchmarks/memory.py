@@ -1,0 +1,173 @@
+"""Print what merges of large models take, by the estimates of `mergekit-spectral check`.
+
+    python -m benchmarks.memory [--methods drm,knots_ties] [--sizes 7B,13B,70B]
+
+Nothing is merged. Base, fine-tunes and adapters are files with true headers and without contents,
+in bfloat16. Main memory is for each worker of `run` that merges on the CPU, and for one whole
+`mergekit-yaml`; both without pages of the inputs' files. GPU memory is that of a merge with --cuda.
+Hours are those of one core of this machine, the fastest that `run` can be being this divided by the
+number of cores.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import click
+import torch
+import transformers
+import yaml
+from mergekit.options import MergeOptions
+
+from benchmarks.llama import LINEAR
+from benchmarks.machine import machine_line
+from mergekit_spectral.checking.checks import plan_whole_merge
+from mergekit_spectral.checking.memory import find_memory_peak
+from mergekit_spectral.checking.timing import measure_speeds
+from mergekit_spectral.command_line.option_types import Listed
+from mergekit_spectral.command_line.tables import print_table
+from mergekit_spectral.host.plan import PlannedMerge
+from mergekit_spectral.scaling.parts import cut
+from mergekit_spectral.scaling.resources import PROCESS_BYTES
+
+SIZES = {  # width, intermediate size, layers, heads, key-value heads
+    "7B": (4096, 11008, 32, 32, 32),
+    "13B": (5120, 13824, 40, 40, 40),
+    "70B": (8192, 28672, 80, 64, 8),
+}
+VOCABULARY = 32000
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def write_headers(file: Path, shapes: Shapes) -> None:
+    """Write a safetensors file of bfloat16 tensors, in which nothing but the header is stored."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 2 * torch.Size(shape).numel()
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with file.open("wb") as opened:
+        opened.write(struct.pack("<Q", len(text)) + text)
+        opened.truncate(8 + len(text) + end)
+
+
+def write_model(folder: Path, size: str) -> Shapes:
+    """Write a model without contents."""
+    width, intermediate, layers, heads, kv_heads = SIZES[size]
+    config = transformers.LlamaConfig(
+        hidden_size=width,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        vocab_size=VOCABULARY,
+        architectures=["LlamaForCausalLM"],
+    )
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    folder.mkdir(parents=True)
+    config.save_pretrained(folder)
+    write_headers(folder / "model.safetensors", shapes)
+    return shapes
+
+
+def write_adapter(folder: Path, shapes: Shapes, rank: int) -> None:
+    """Write an adapter without contents, on all linear layers."""
+    factors = {}
+    for name, shape in shapes.items():
+        module = name.removesuffix(".weight")
+        if module.endswith(LINEAR):
+            factors[f"base_model.model.{module}.lora_A.weight"] = (rank, shape[1])
+            factors[f"base_model.model.{module}.lora_B.weight"] = (shape[0], rank)
+    folder.mkdir()
+    write_headers(folder / "adapter_model.safetensors", factors)
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": list(LINEAR)}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+def plan(folder: Path, method: str, kind: str, count: int, device: str) -> PlannedMerge:
+    """Plan a merge of the models in a folder."""
+    inputs = [folder / f"{kind}-{number}" for number in range(count)]
+    prefix = f"{folder / 'base'}+" if kind == "lora" else ""
+    recipe = folder / "recipe.yml"
+    recipe.write_text(
+        yaml.safe_dump(
+            {
+                "merge_method": method,
+                "base_model": str(folder / "base"),
+                "models": [{"model": f"{prefix}{each}"} for each in inputs],
+                "parameters": {"weight": 1.0, "density": 0.5, "direction": "auto"},
+                "dtype": "bfloat16",
+            }
+        )
+    )
+    options = MergeOptions(device=device, lora_merge_cache=str(folder / "copies"))
+    merge, _ = plan_whole_merge(recipe, options, folder / "out")
+    return merge
+
+
+def rows(size: str, methods: list[str], counts: list[int], rank: int) -> Iterator[list[str]]:
+    """Yield the rows of one size of model."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        shapes = write_model(folder / "base", size)
+        for number in range(max(counts)):
+            (folder / f"full-{number}").symlink_to(folder / "base")
+            write_adapter(folder / f"lora-{number}", shapes, rank)
+        for kind in ("lora", "full"):
+            for method in methods:
+                for count in counts:
+                    merge = plan(folder, method, kind, count, "cpu")
+                    parts = cut(merge)
+                    peak = find_memory_peak(merge, PROCESS_BYTES)
+                    on_gpu = find_memory_peak(plan(folder, method, kind, count, "cuda"), 0).device
+                    speeds = measure_speeds(merge.method, count, threads=1)
+                    hours = sum(part.seconds(speeds) for part in parts) / 3600
+                    worker = PROCESS_BYTES + max(part.memory for part in parts)
+                    written = sum(part.written_bytes for part in parts)
+                    yield [
+                        size,
+                        kind,
+                        method,
+                        str(count),
+                        f"{worker / 1e9:.1f}",
+                        f"{(peak.host - peak.mapped) / 1e9:.1f}",
+                        f"{on_gpu / 1e9:.1f}",
+                        f"{hours:.1f}",
+                        f"{written / 1e9:.0f}",
+                    ]
+
+
+@click.command(help=__doc__)
+@click.option("--sizes", type=Listed(click.Choice(list(SIZES))), default="7B,13B,70B")
+@click.option("--methods", type=Listed(click.STRING), default="drm", show_default=True)
+@click.option("--counts", type=Listed(click.INT), default="2,4,8", show_default=True)
+@click.option("--rank", default=16, show_default=True, help="Of adapters.")
+def main(sizes: list[str], methods: list[str], counts: list[int], rank: int) -> None:
+    """Print the table."""
+    print_table(
+        "What merges take",
+        (
+            "model",
+            "inputs",
+            "method",
+            "T",
+            "GB a worker",
+            "GB mergekit-yaml",
+            "GB of GPU",
+            "core hours",
+            "GB written",
+        ),
+        [row for size in sizes for row in rows(size, methods, counts, rank)],
+        words=("model", "inputs", "method"),
+        notes=[machine_line()],
+    )
+
+
+if __name__ == "__main__":
+    main()
