@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO
 
 import pytest
 import torch
 from click.testing import CliRunner
+from support.interpreters import run_module
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.quality.__main__ import main
+from mergekit_spectral.demo import recipes
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +74,26 @@ def trained(
         return folder
 
     return make
+
+
+@pytest.fixture
+def forked_mergekit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process run mergekit-yaml in forks that need not import PyTorch anew."""
+
+    def run(
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        stdout: IO[str],
+        stderr: int,
+        check: bool,
+    ) -> subprocess.CompletedProcess[bytes]:
+        python, option, module, *arguments = command
+        assert (python, option, stderr, check) == (sys.executable, "-m", subprocess.STDOUT, False)
+        done = run_module(module, *arguments, cwd=cwd, environment=env)
+        stdout.write((done.stdout + done.stderr).decode())
+        return done
+
+    stand_in = SimpleNamespace(run=run, STDOUT=subprocess.STDOUT)
+    monkeypatch.setattr(recipes, "subprocess", stand_in)
