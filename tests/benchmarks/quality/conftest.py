@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import string
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import IO
 
 import pytest
 import torch
 from click.testing import CliRunner
-from support.interpreters import run_module
+from support.demo_recipes import run_recipes_in_forks
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.quality.__main__ import main
-from mergekit_spectral.demo import recipes
 
 
 @pytest.fixture(scope="session")
@@ -79,21 +74,4 @@ def trained(
 @pytest.fixture
 def forked_mergekit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have this process run mergekit-yaml in forks that need not import PyTorch anew."""
-
-    def run(
-        command: Sequence[str],
-        *,
-        cwd: Path,
-        env: Mapping[str, str],
-        stdout: IO[str],
-        stderr: int,
-        check: bool,
-    ) -> subprocess.CompletedProcess[bytes]:
-        python, option, module, *arguments = command
-        assert (python, option, stderr, check) == (sys.executable, "-m", subprocess.STDOUT, False)
-        done = run_module(module, *arguments, cwd=cwd, environment=env)
-        stdout.write((done.stdout + done.stderr).decode())
-        return done
-
-    stand_in = SimpleNamespace(run=run, STDOUT=subprocess.STDOUT)
-    monkeypatch.setattr(recipes, "subprocess", stand_in)
+    run_recipes_in_forks(monkeypatch)
