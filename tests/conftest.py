@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 
+# Two workers on two cores: more threads each only get in one another's way. The libraries read this
+# when they are imported, also in processes that tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import torch
 from hypothesis import settings
 
-# Two workers on two cores: more threads each only get in one another's way.
 if "OMP_NUM_THREADS" not in os.environ:
-    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+    torch.set_num_threads(2)
 
 # Examples are drawn the same in every run, so a red run is red again; deadlines depend on the
 # machine, not on the code.

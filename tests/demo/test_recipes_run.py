@@ -11,6 +11,7 @@ from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 from peft import LoraConfig, get_peft_model
 from support.checkpoints import VOCABULARY, write_tokenizer
+from support.demo_recipes import run_recipes_in_forks
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mergekit_spectral.demo.base_model import MODEL_NAME
@@ -55,7 +56,8 @@ def test_recipe_merges(method: str, work_folder: Path, monkeypatch: pytest.Monke
     assert changed == {name for name in base if name.endswith("_proj.weight")}
 
 
-def test_tuning_reads_the_examples_and_merges(work_folder: Path):
+def test_tuning_reads_the_examples_and_merges(work_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    run_recipes_in_forks(monkeypatch)
     out, merged = work_folder / "tuned", work_folder / "merged" / "tuned"
     tune_recipe(recipe_folder() / f"{TUNED}.yml", ("iso",), out, merged, work_folder)
     found = json.loads((out / "report.json").read_text())

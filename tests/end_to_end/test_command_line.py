@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import yaml
 from support.checkpoints import Family
 from support.expected import assert_merged
+from support.interpreters import run_module
 from support.recipe_builders import recipe
 
 
@@ -36,9 +38,10 @@ def test_mergekit_multi(llama: Family, tmp_path: Path, out: Path):
 def test_a_refusal_is_one_sentence(llama: Family, tmp_path: Path, out: Path):
     written = tmp_path / "recipe.yml"
     written.write_text(yaml.safe_dump(recipe("star", llama, eta=0)))
-    result = run("mergekit-yaml", written, out)
+    module = "mergekit.scripts.run_yaml"
+    result = run_module(module, str(written), str(out), cwd=tmp_path, environment=os.environ)
     assert result.returncode == 1
     refusal = "Error: star: parameter `eta` must be above 0 and at most 100, got 0."
-    assert result.stderr.strip().splitlines()[-1] == refusal
-    assert "Traceback" not in result.stderr
+    assert result.stderr.decode().strip().splitlines()[-1] == refusal
+    assert b"Traceback" not in result.stderr
     assert not out.exists()

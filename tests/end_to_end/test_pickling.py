@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from mergekit.architecture import get_architecture_info
@@ -17,6 +14,7 @@ from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
 from support.checkpoints import Family
 from support.expected import assert_merged
+from support.interpreters import run
 from support.matrices import gaussian
 from support.recipe_builders import recipe
 
@@ -48,7 +46,7 @@ def test_a_planned_merge(llama: Family, out: Path):
     architecture = get_architecture_info(config, options)
     assert config.base_model is not None
     planner = MergePlanner(config, architecture, options, config.base_model.config())
-    _elsewhere(EXECUTE, planner.plan_to_disk(str(out)))
+    run(EXECUTE, stdin=pickle.dumps(planner.plan_to_disk(str(out))))
     (out / "config.json").write_bytes((llama.base / "config.json").read_bytes())
     assert_merged(out, llama, "drm")
 
@@ -57,19 +55,9 @@ def test_methods():
     ours = [method for method in registered_methods() if isinstance(method, SpectralMethod)]
     tensors = [tensor.float() for tensor in gaussian((6, 8), 4)]
     group = TensorGroup.from_tensors(tensors, ids=list("0123"), base_index=0, name="x.weight")
-    merged = pickle.loads(_elsewhere(CALL, (ours, group)))
+    merged = pickle.loads(run(CALL, stdin=pickle.dumps((ours, group))).stdout)
     assert merged.keys() == {method.spec.name for method in ours}
     for method in ours:
         torch.manual_seed(0)
         (here,) = method((group,), parameters={})
         torch.testing.assert_close(merged[method.spec.name], here)
-
-
-def _elsewhere(code: str, content: Any) -> bytes:
-    """Run code in a process that has imported nothing; return what it prints."""
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        input=pickle.dumps(content),
-        stdout=subprocess.PIPE,
-        check=True,
-    ).stdout

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -25,6 +23,7 @@ from mergekit.merge_methods.base import ParameterScope, TensorGroup
 from mergekit.options import MergeOptions
 from pydantic import Field, ValidationError
 from support import checkpoints
+from support.interpreters import output_of
 
 from mergekit_spectral.checking.checks import check
 from mergekit_spectral.errors import MergeError
@@ -248,13 +247,8 @@ def test_a_worker_merges_as_this_process_does(models: Path, tmp_path: Path):
     own = genome(models, "star", models=adapters, layer_granularity=1)
     vector = np.linspace(-1, 2, own.initial_genotype().numel())
     options = MergeOptions(copy_tokenizer=False, quiet=True)
-    done = subprocess.run(
-        [sys.executable, "-c", WORKER],
-        input=pickle.dumps((own, vector, options, str(tmp_path / "there"))),
-        capture_output=True,
-        check=True,
-    )
-    assert done.stdout.split() == [b"0"]
+    content = pickle.dumps((own, vector, options, str(tmp_path / "there")))
+    assert output_of(WORKER, stdin=content) == "0"
     run_merge(own.genotype_merge_config(vector), str(tmp_path / "here"), options)
     here, there = (checkpoints.tensors(tmp_path / name) for name in ("here", "there"))
     base = checkpoints.tensors(models / "base")
@@ -268,12 +262,10 @@ def test_import_orders(first: str):
     code = f"import {first}, sys\nfrom mergekit.evo.genome import METHOD_PARAM_MAPS, ModelGenome\n"
     code += "print('mergekit_spectral.methods' in sys.modules, 'drm' in METHOD_PARAM_MAPS)\n"
     code += "print(hasattr(ModelGenome.genotype_merge_config, '__wrapped__'))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True", "True"]
+    assert output_of(code).split() == ["False", "True", "True"]
 
 
 def test_nobody_imports_genomes_who_does_not_evolve():
     code = "import mergekit.merge, sys; from mergekit.merge_methods import get; get('drm')\n"
     code += "print([name for name in sys.modules if name.startswith('mergekit.evo')])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert output_of(code) == "[]"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import reference
 import torch
 from reference import relative_error
 from safetensors.torch import load_file, save_file
+from support.interpreters import run
 from support.matrices import gaussian
 from support.merging import settings_of
 from torch import Tensor
@@ -72,7 +70,9 @@ def install(folder: Path, name: str, code: str, entries: dict[str, str]) -> None
 
 
 MERGE = """
-import sys
+import os, sys
+os.chdir(sys.argv[1])
+sys.path.insert(0, sys.argv[1])
 from mergekit.merge_methods import merge_tensors, registered_methods
 from safetensors.torch import load_file, save_file
 tensors = load_file("tensors.safetensors")
@@ -91,17 +91,10 @@ def test_method_in_another_package(tmp_path: Path):
     base, *deltas = gaussian((12, 20), 3)
     inputs = {"base": base, "first": base + deltas[0], "second": base + deltas[1]}
     save_file(inputs, tmp_path / "tensors.safetensors")
-    done = subprocess.run(
-        [sys.executable, "-c", MERGE],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert {"joint_mean", "drm", "knots_ties"} <= set(done.stdout.split())
-    assert "The merge method other of broken cannot be loaded" in done.stderr
-    assert "ImportError: it lacks a part." in done.stderr
+    done = run(MERGE, str(tmp_path))
+    assert {"joint_mean", "drm", "knots_ties"} <= set(done.stdout.decode().split())
+    assert "The merge method other of broken cannot be loaded" in done.stderr.decode()
+    assert "ImportError: it lacks a part." in done.stderr.decode()
     merged = load_file(tmp_path / "merged.safetensors")["merged"]
     expected = base + definition([inputs[name] - base for name in ("first", "second")], max_rank=3)
     assert torch.dist(merged, expected) < 1e-12 * expected.norm()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from support.demo_recipes import run_recipes_in_forks
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -68,3 +69,9 @@ def trained(
         return folder
 
     return make
+
+
+@pytest.fixture
+def forked_mergekit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process run mergekit-yaml in forks that need not import PyTorch anew."""
+    run_recipes_in_forks(monkeypatch)

@@ -72,6 +72,7 @@ def test_matrices_without_merges(cache: Path, tmp_path: Path):
     assert output.startswith(again)
 
 
+@pytest.mark.usefixtures("forked_mergekit")
 def test_variants_are_merged_once_and_compared(cache: Path, tmp_path: Path):
     shares = dict.fromkeys(TASKS, 0.25)
     for method in COMPARED:  # all but one, as each takes seconds

@@ -1,4 +1,7 @@
-"""The command `run`, on a tiny model, through the real mergekit-yaml."""
+"""The command `run`, on a tiny model, through the real mergekit-yaml.
+
+Its processes are forks, except those that `test_several_workers_give_the_same_scores` starts.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,8 @@ from benchmarks.quality.merging.plan import plan, subsets
 from benchmarks.quality.merging.scaling import ScaledMerge
 from benchmarks.quality.scoring import TaskScore
 from mergekit_spectral.demo.recipes import run_recipe
+
+pytestmark = pytest.mark.usefixtures("forked_mergekit")
 
 # Choices, so that even a model that knows nothing is right now and then.
 TASKS = ("parts_of_speech", "sentiment")
