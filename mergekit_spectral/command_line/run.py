@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mergekit_spectral.command_line.command import (
     progress_console,
 )
 
+WORKER = "mergekit_spectral.scaling.worker"
 _AS_MERGEKIT = "The same as for mergekit-yaml."
 
 
@@ -66,6 +68,17 @@ def run(recipe: Path, out: Path, transformers_cache: str | None, **options: Any)
     """  # noqa: D301, click's mark is the character
     if transformers_cache:
         os.environ["HF_HUB_CACHE"] = transformers_cache  # before huggingface_hub reads it
+    if options["workers"] != 1 and options["ray"] is None and not options["cuda"]:
+        import_for_workers()
     from mergekit_spectral.command_line.run_run import run_and_print
 
     run_and_print(recipe, out, **options, console=progress_console(), verbose=is_verbose())
+
+
+def import_for_workers() -> None:
+    """Begin to import what workers need, in the process that they are forked from."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        multiprocessing.get_context("forkserver").set_forkserver_preload([WORKER])
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()

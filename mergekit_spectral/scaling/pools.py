@@ -20,8 +20,7 @@ from mergekit_spectral.scaling.worker import Done, Job, Worker, merge_part, on_d
 
 LOSSES = 3
 """How often the worker of a part may be lost before the merge ends."""
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_IMPORTED = ["mergekit_spectral.scaling.worker"]
+IMPORTED = ["mergekit_spectral.scaling.worker"]
 
 
 def merge_here(job: Job, parts: Iterable[Part]) -> Iterator[Done]:
@@ -68,7 +67,7 @@ def merge_in_processes(job: Job, parts: Sequence[Part], workers: int) -> Iterato
                             f"A worker was killed {LOSSES} times while it merged tensor "
                             f"{part.names[0]} or the {len(part.names) - 1} after it, and nothing "
                             "else was being merged; the machine may have too little memory for "
-                            "it. What is merged is kept, so run the same command again with more."
+                            "it. What is merged is kept for the next run."
                         ) from None
 
 
@@ -78,38 +77,22 @@ def _processes(job: Job, workers: int) -> Iterator[ProcessPoolExecutor]:
     server = "forkserver" if _can_share_imports(job) else "spawn"
     context = multiprocessing.get_context(server)
     if server == "forkserver":  # PyTorch and mergekit are imported once, and their memory is shared
-        context.set_forkserver_preload(_IMPORTED)
-    numbers = context.Value("i", 0)
-    with _threads(job.threads):
-        pool = ProcessPoolExecutor(workers, context, _begin, (job, numbers))
-        try:
-            yield pool
-            pool.shutdown()
-        finally:
-            for process in multiprocessing.active_children():
+        context.set_forkserver_preload(IMPORTED)
+    others, numbers = multiprocessing.active_children(), context.Value("i", 0)
+    pool = ProcessPoolExecutor(workers, context, _begin, (job, numbers))
+    try:
+        yield pool
+        pool.shutdown()
+    finally:
+        for process in multiprocessing.active_children():
+            if process not in others:
                 process.kill()
-            pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def _can_share_imports(job: Job) -> bool:
-    """A process that has used a GPU, or only counted them, must not be forked."""
+    """Return whether workers may be forked: not if a GPU may have been used, or only counted."""
     return "forkserver" in multiprocessing.get_all_start_methods() and job.options.device == "cpu"
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Have new processes begin with a number of threads, for libraries that read it only then."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    if count is not None:
-        os.environ.update(dict.fromkeys(_THREADS, str(count)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 _job: Job

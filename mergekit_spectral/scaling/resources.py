@@ -44,8 +44,10 @@ class RunCosts:
 
 def default_workers(parts: Sequence[Part], options: MergeOptions) -> int:
     """Return how many workers cores, memory and parts are enough for; with GPUs, one for each."""
-    if torch.device(options.device or "cpu").type == "cuda":
-        return max(1, torch.cuda.device_count())
+    device = torch.device(options.device or "cpu")
+    if device.type != "cpu":
+        all_gpus = device.type == "cuda" and device.index is None
+        return max(1, torch.cuda.device_count()) if all_gpus else 1
     free = psutil.virtual_memory().available * FREE_SHARE
     return max(1, min(_cores(), len(parts), int(free // _worker_bytes(parts))))
 

@@ -19,7 +19,7 @@ from mergekit_spectral.host.models import (
     fingerprint_contents,
     header_loaders,
 )
-from mergekit_spectral.host.parts import assemble, tensors_in
+from mergekit_spectral.host.parts import assemble
 from mergekit_spectral.host.plan import PlannedMerge
 from mergekit_spectral.host.whole_merges import make_copies
 from mergekit_spectral.recipe.reading import read_recipe
@@ -139,7 +139,7 @@ def run(
             here=Path.cwd(),
             folder=staging.parts.resolve(),
         )
-        missing = [] if staging.is_moving else _missing(parts, staging)
+        missing = staging.missing(parts)
         if missing:
             staging.remove_unfinished_copies()
             make_copies(merge)
@@ -153,7 +153,7 @@ def run(
                     options,
                     job.recipe,
                     header_loaders(merge.models),
-                    staging.files(),
+                    staging.files(parts),
                     staging.release,
                 )
         written = staging.move_up()
@@ -174,17 +174,6 @@ def _fingerprint(merge: PlannedMerge) -> str:
     told = (__version__, version("mergekit"), merge.recipe.config.model_dump_json(), options)
     models = sorted(merge.models.values(), key=lambda model: str(model.reference))
     return hashlib.sha256(f"{told} {fingerprint_contents(models)}".encode()).hexdigest()
-
-
-def _missing(parts: list[Part], staging: Staging) -> list[Part]:
-    """Return the parts whose tensors are neither in their file nor in shards of the model."""
-    shards = staging.model.glob("*.safetensors")
-    in_shards = frozenset[str]().union(*map(tensors_in, shards))
-    return [
-        part
-        for part in parts
-        if not (staging.parts / part.file).exists() and not in_shards.issuperset(part.names)
-    ]
 
 
 def _merge(job: Job, parts: list[Part], workers: int, ray: bool | str) -> Iterator[Done]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +20,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.parts import tensors_in
+from mergekit_spectral.scaling.parts import Part
 from mergekit_spectral.whole_files import errors_as_sentences, flush, move_up, unfinished
 
 FOLDER = ".unfinished-merge"
+VISIBLE_AFTER = 90.0
+"""Seconds after which a file that one machine has written is seen by others on a shared disk."""
 _STATE, _COPIED, _MOVING = "merge.json", "copied", "moving"
 _LAST = ("model.safetensors.index.json", "config.json")
 
@@ -61,6 +66,7 @@ class Staging:
         Raises:
             MergeError: another one is running, or the folder cannot be written to.
         """
+        is_new = not self.out.exists()
         with errors_as_sentences(self.out):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / "lock", timeout=0)
@@ -74,6 +80,11 @@ class Staging:
             yield
         finally:
             lock.release()
+            if self._read() is None:  # nothing was begun, or all is done
+                shutil.rmtree(self.folder, ignore_errors=True)
+            if is_new:
+                with suppress(OSError):  # it is not empty
+                    self.out.rmdir()
 
     def restart(self) -> None:
         """Remove all that an unfinished merge has left."""
@@ -140,8 +151,32 @@ class Staging:
         """Whether the model is whole, and its files were being moved up."""
         return (self.folder / _MOVING).exists()
 
-    def files(self) -> list[Path]:
-        """Return the files that hold merged tensors, shards of the model last."""
+    def missing(self, parts: Sequence[Part]) -> list[Part]:
+        """Return the parts whose tensors are neither in their file nor in shards of the model."""
+        if self.is_moving:
+            return []
+        there = {path.name for path in self.parts.glob("*.safetensors")}
+        in_shards = frozenset[str]().union(*map(tensors_in, self.model.glob("*.safetensors")))
+        return [
+            part
+            for part in parts
+            if part.file not in there and not in_shards.issuperset(part.names)
+        ]
+
+    def files(self, parts: Sequence[Part]) -> list[Path]:
+        """Return the files that hold merged tensors, shards of the model last.
+
+        Raises:
+            MergeError: the file of a part that another machine has merged does not appear here.
+        """
+        end = time.monotonic() + VISIBLE_AFTER
+        while missing := self.missing(parts):
+            if time.monotonic() > end:
+                raise MergeError(
+                    f"{self.parts / missing[0].file} was written on another machine and is not "
+                    f"visible here; {self.out} must be in a folder that all machines share."
+                )
+            time.sleep(1)
         return [
             *sorted(self.parts.glob("*.safetensors")),
             *sorted(self.model.glob("*.safetensors")),

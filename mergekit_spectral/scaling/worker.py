@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 import yaml
 from mergekit.config import MergeConfiguration
 from mergekit.options import MergeOptions
+from threadpoolctl import threadpool_limits
 
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.parts import PartMerger, tensors_in
@@ -67,17 +69,22 @@ class Worker:
 
     def __init__(self, job: Job):
         self.job = job
+        self._opened = ExitStack()
         self._merger: PartMerger | None = None
 
     def __enter__(self) -> Worker:
-        """Return the worker; models are opened for the first part."""
+        """Set the number of threads; models are opened for the first part."""
+        if self.job.threads is not None:
+            self._opened.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(self.job.threads)
+            # Of the libraries that NumPy and SciPy use.
+            self._opened.enter_context(threadpool_limits(self.job.threads))
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close the models."""
-        if self._merger is not None:
-            self._merger.__exit__(*error)
-            self._merger = None
+        """Close the models, and set the number of threads as it was before."""
+        self._opened.close()
+        self._merger = None
 
     def merge(self, part: Part) -> Done:
         """Merge a part into its file, which is whole when it appears.
@@ -87,10 +94,16 @@ class Worker:
         """
         start = time.monotonic()
         job = self.job
+        if not job.folder.is_dir():
+            raise MergeError(
+                f"{socket.gethostname()} does not see {job.folder}; the merged model's folder must "
+                "be one that all machines share."
+            )
         with errors_as_sentences(job.folder):
             if self._merger is None:
                 config = MergeConfiguration.model_validate(yaml.safe_load(job.recipe))
-                self._merger = PartMerger(config, job.options, job.seed).__enter__()
+                merger = PartMerger(config, job.options, job.seed)
+                self._merger = self._opened.enter_context(merger)
             with unfinished(job.folder) as new:
                 merged = self._merger.merge(part.names, new)
                 if more := tensors_in(merged) - set(part.names):
@@ -110,16 +123,16 @@ def merge_part(job: Job, part: Part) -> Done:
     if _worker is None or _worker.job != job:
         if _worker is not None:
             _worker.__exit__()
-        os.chdir(job.here)
-        if job.threads is not None:
-            torch.set_num_threads(job.threads)
-        _worker = Worker(job)
+        if job.here.is_dir():  # paths may also be absolute
+            os.chdir(job.here)
+        _worker = Worker(job).__enter__()
     return _worker.merge(part)
 
 
 def on_device(job: Job, number: int) -> Job:
-    """Return a job for the worker of a number: on a GPU of its own, if the job is for GPUs."""
-    if torch.device(job.options.device or "cpu").type != "cuda":
+    """Return a job for the worker of a number: on a GPU of its own, if the job is for all GPUs."""
+    asked = torch.device(job.options.device or "cpu")
+    if asked.type != "cuda" or asked.index is not None:
         return job
     device = f"cuda:{number % torch.cuda.device_count()}"
     return replace(job, options=job.options.model_copy(update={"device": device}))

@@ -16,7 +16,7 @@ from filelock import FileLock
 from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
-from support import checkpoints, lost_workers
+from support import checkpoints, interpreters, lost_workers
 from support.checkpoints import Family
 from support.interrupted import command_on_a_full_disk, killed_at
 from support.recipe_builders import recipe
@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM
 
 from mergekit_spectral.command_line.main import main
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.scaling import Progress, parts, pools
+from mergekit_spectral.scaling import Progress, parts, pools, staging
 from mergekit_spectral.scaling.run import run as merge_in_parts
 from mergekit_spectral.scaling.staging import FOLDER
 
@@ -37,6 +37,12 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a part for each weight, or for a few."""
     monkeypatch.setattr(parts, "SHORTEST", 1e-9)
     monkeypatch.setattr(parts, "PARTS", 12)
+
+
+@pytest.fixture(autouse=True)
+def fork_server() -> None:
+    """Have workers forked by the server of other tests, into which mergekit is not imported."""
+    interpreters.start()
 
 
 @pytest.fixture
@@ -375,6 +381,20 @@ def test_an_error_in_the_recipe(llama: Family, tmp_path: Path):
     result = command(path, tmp_path / "out")
     assert result.exit_code == 1
     assert "`density` must be" in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_other_machines_write_must_be_seen(
+    drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(staging, "VISIBLE_AFTER", 0.0)
+
+    def hide(progress: Progress) -> None:
+        if progress.done is not None:
+            (tmp_path / "out" / FOLDER / "parts" / progress.done.part.file).unlink()
+
+    with pytest.raises(MergeError, match=r"00000.safetensors .* is not visible here"):
+        merge_in_parts(drm, tmp_path / "out", workers=1, progress=hide)
 
 
 def test_the_state_can_be_read_by_people(drm: Path, tmp_path: Path):

@@ -16,6 +16,7 @@ import runpy
 import sys
 from collections.abc import Mapping
 from importlib.machinery import ModuleSpec
+from multiprocessing import forkserver
 from pathlib import Path
 from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
@@ -27,6 +28,12 @@ _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["torch", "transformers", "peft"])
 # Of the server. huggingface_hub reads the second when it is imported, for all forks.
 _SETTINGS = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "HF_HUB_OFFLINE": "1"}
+
+
+def start() -> None:
+    """Start the server, of which a process has one, before anything else does."""
+    with mock.patch.dict(os.environ, _SETTINGS):
+        forkserver.ensure_running()
 
 
 def output_of(code: str, *arguments: str, stdin: bytes = b"", **variables: str) -> str:
@@ -64,8 +71,8 @@ def _run(
         streams = [Path(folder) / name for name in ("stdin", "stdout", "stderr")]
         streams[0].write_bytes(stdin)
         process = _server.Process(target=_fork, args=(argv, code, streams, cwd, environment))
-        with mock.patch.dict(os.environ, _SETTINGS):
-            process.start()  # and the server, if this is the first
+        start()
+        process.start()
         process.join()
         assert process.exitcode is not None
         printed = [stream.read_bytes() if stream.exists() else b"" for stream in streams]
