@@ -95,7 +95,10 @@ def tuning_page(tuning: Tuning, recipe: str) -> str:
             unit(tuning),
             "examples of each set",
         ),
-        split_header=("data set", "examples that choose", "that report", "counts as 1"),
+        split_header=(
+            *("data set", "examples that choose", "that report", "counts as 1"),
+            *["weight"] * _has_weights(tuning),
+        ),
         split=_split_rows(tuning),
         how_split=HOW_SPLIT,
         values_header=("model", *_value_columns(tuning)),
@@ -178,9 +181,17 @@ def _how_to_read(tuning: Tuning) -> str:
     )
 
 
-def _split_rows(tuning: Tuning) -> list[tuple[str, str, str, str]]:
+def _has_weights(tuning: Tuning) -> bool:
+    """Return whether some data sets count more than others."""
+    return len(set(tuning.weights)) > 1
+
+
+def _split_rows(tuning: Tuning) -> list[tuple[str, ...]]:
     return [
-        (name, str(choosing), str(reporting), _reference(tuning, number))
+        (
+            *(name, str(choosing), str(reporting), _reference(tuning, number)),
+            *[f"{tuning.weights[number]:g}"] * _has_weights(tuning),
+        )
         for number, (name, (choosing, reporting)) in enumerate(
             zip(tuning.sets, tuning.examples, strict=True)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 
 import pytest
@@ -118,6 +119,12 @@ def test_how_the_examples_were_split():
         ["math", "20", "20", "math-adapter alone"],
         ["chat", "20", "20", "the base"],
     ]
+
+
+def test_weights_of_data_sets():
+    header, *split = rows(page(replace(tuning(), weights=(1.0, 0.5))), "<h2>Examples")
+    assert header[-1] == "weight"
+    assert [row[-1] for row in split] == ["1", "0.5"]
 
 
 def test_scales_are_factors():
