@@ -40,6 +40,7 @@ SIZES = {  # width, intermediate size, layers, heads, key-value heads
     "70B": (8192, 28672, 80, 64, 8),
 }
 VOCABULARY = 32000
+SHARD_BYTES = 5 * 10**9
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -55,9 +56,9 @@ def write_headers(file: Path, shapes: Shapes) -> None:
         opened.truncate(8 + len(text) + end)
 
 
-def write_model(folder: Path, size: str) -> Shapes:
+def write_model(folder: Path, name: str) -> Shapes:
     """Write a model without contents."""
-    width, intermediate, layers, heads, kv_heads = SIZES[size]
+    width, intermediate, layers, heads, kv_heads = SIZES[name]
     config = transformers.LlamaConfig(
         hidden_size=width,
         intermediate_size=intermediate,
@@ -72,7 +73,21 @@ def write_model(folder: Path, size: str) -> Shapes:
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     folder.mkdir(parents=True)
     config.save_pretrained(folder)
-    write_headers(folder / "model.safetensors", shapes)
+    files: list[dict[str, tuple[int, ...]]] = [{}]
+    size = 0
+    for tensor, shape in shapes.items():
+        size += 2 * torch.Size(shape).numel()
+        if size > SHARD_BYTES:
+            files.append({})
+            size = 2 * torch.Size(shape).numel()
+        files[-1][tensor] = shape
+    index: dict[str, str] = {}
+    for number, own in enumerate(files, start=1):
+        file = f"model-{number:05d}-of-{len(files):05d}.safetensors"
+        write_headers(folder / file, own)
+        index |= dict.fromkeys(own, file)
+    text = json.dumps({"metadata": {}, "weight_map": index})
+    (folder / "model.safetensors.index.json").write_text(text)
     return shapes
 
 
@@ -138,7 +153,7 @@ def rows(size: str, methods: list[str], counts: list[int], rank: int) -> Iterato
                         f"{worker / 1e9:.1f}",
                         f"{(peak.host - peak.mapped) / 1e9:.1f}",
                         f"{on_gpu / 1e9:.1f}",
-                        f"{hours:.1f}",
+                        f"{hours:.2f}",
                         f"{written / 1e9:.0f}",
                     ]
 
