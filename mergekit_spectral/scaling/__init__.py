@@ -5,10 +5,10 @@
 - `staging`: the folder in which an unfinished merge is kept
 - `worker`: merges one part
 - `pools`: has workers merge parts: here, in other processes, or on a Ray cluster
-- `run`: all of it
+- `driver`: cuts, has merged and puts together; what `run` does
 """
 
+from mergekit_spectral.scaling.driver import Progress, Summary, run
 from mergekit_spectral.scaling.resources import RunCosts, estimate_run
-from mergekit_spectral.scaling.run import Progress, Summary, run
 
 __all__ = ["Progress", "RunCosts", "Summary", "estimate_run", "run"]

@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM
 from mergekit_spectral.command_line.main import main
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.scaling import Progress, parts, pools, staging
-from mergekit_spectral.scaling.run import run as merge_in_parts
+from mergekit_spectral.scaling.driver import run as merge_in_parts
 from mergekit_spectral.scaling.staging import FOLDER
 
 SHARDS = 20_000
