@@ -129,6 +129,7 @@ def joint_decomposition(
     rank: RankRule,
     resolution: float = GRAM_RESOLUTION,
     few: bool = False,
+    exact: bool = True,
 ) -> JointDecomposition:
     """Decompose the horizontal concatenation of `deltas`, [out, T·in].
 
@@ -138,6 +139,7 @@ def joint_decomposition(
         resolution: the smallest singular value, relative to the largest, that must be right.
             Float64 deltas are always resolved to float64's own precision.
         few: whether to expect that less than half of the directions are kept.
+        exact: whether `exact_basis` is wanted, for entries that are decided in float64.
 
     Returns:
         The kept directions and the whole spectrum; no directions if all deltas are zero.
@@ -152,9 +154,12 @@ def joint_decomposition(
     if len(factors) == len(deltas):
         basis, spectrum = _decompose_factored(factors, rank, resolution)
     else:
-        basis, spectrum = decompose_dense(deltas, rank, resolution, few)
+        # Half of the directions are the most that are expected.
+        small = deltas[0].shape[0] ** 2 // 2 <= _EXACT_AT_MOST
+        finest = torch.float64 if few and exact and small else None
+        basis, spectrum = decompose_dense(deltas, rank, resolution, few, finest)
     device, dtype = deltas[0].device, deltas[0].dtype
-    exact = basis.dtype == torch.float64 != dtype and basis.numel() <= _EXACT_AT_MOST and not few
+    exact &= basis.dtype == torch.float64 != dtype and basis.numel() <= _EXACT_AT_MOST
     return JointDecomposition(
         basis=basis.to(device=device, dtype=dtype),
         spectrum=spectrum.to(device),
@@ -173,6 +178,22 @@ def above_tolerance(rank_tolerance: float) -> RankRule:
     def rank(values: Tensor) -> int:
         noise = torch.finfo(torch.float64).eps * 4 * values.numel()
         return int((values > max((1 + TIE) * rank_tolerance, noise) * values[0]).sum())
+
+    return rank
+
+
+def leading(limit: int, rule: RankRule) -> RankRule:
+    """Keep as many directions as `rule` does, but no more than the `limit` largest.
+
+    Those whose singular values are within `TIE`·s_1 of the last kept one are kept too: which of
+    them come first is arbitrary.
+    """
+
+    def rank(values: Tensor) -> int:
+        kept = values[: rule(values)]
+        if len(kept) <= limit:
+            return len(kept)
+        return int((kept >= kept[limit - 1] - TIE * kept[0]).sum())
 
     return rank
 
