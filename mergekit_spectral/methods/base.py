@@ -460,7 +460,7 @@ def joint_basis(deltas: Sequence[Delta], settings: Any) -> JointDecomposition:
     tolerance, side = settings["rank_tolerance"], deltas[0].shape[0]
     limit = most_directions(settings["rank"], side)
     rule = leading(limit, above_tolerance(tolerance))
-    return joint_decomposition(deltas, rule, resolution=tolerance, few=2 * limit <= side)
+    return joint_decomposition(deltas, rule, resolution=tolerance, few=4 * limit <= side)
 
 
 def shared_side(direction: str, shape: tuple[int, int]) -> str:

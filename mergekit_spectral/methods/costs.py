@@ -170,7 +170,7 @@ def joint_work(
     else:
         # A float64 product runs at half the speed, but a Gram matrix is symmetric.
         gram = side * side * other * count
-        cubes = side**3 * (FEW if 2 * kept <= side else 1.0)
+        cubes = side**3 * (FEW if 4 * kept <= side else 1.0)
         projections = side * other * kept * count
     coordinates = kept * other * count
     result = side * other * min(kept, side)

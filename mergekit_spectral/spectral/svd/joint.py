@@ -138,7 +138,7 @@ def joint_decomposition(
         rank: how many directions to keep; only those are computed.
         resolution: the smallest singular value, relative to the largest, that must be right.
             Float64 deltas are always resolved to float64's own precision.
-        few: whether to expect that less than half of the directions are kept.
+        few: whether to expect that at most a quarter of the directions are kept.
         exact: whether `exact_basis` is wanted, for entries that are decided in float64.
 
     Returns:
@@ -154,8 +154,8 @@ def joint_decomposition(
     if len(factors) == len(deltas):
         basis, spectrum = _decompose_factored(factors, rank, resolution)
     else:
-        # Half of the directions are the most that are expected.
-        small = deltas[0].shape[0] ** 2 // 2 <= _EXACT_AT_MOST
+        # A quarter of the directions are the most that are expected.
+        small = deltas[0].shape[0] ** 2 // 4 <= _EXACT_AT_MOST
         finest = torch.float64 if few and exact and small else None
         basis, spectrum = decompose_dense(deltas, rank, resolution, few, finest)
     device, dtype = deltas[0].device, deltas[0].dtype
@@ -219,7 +219,7 @@ def decompose_dense(
         deltas: T deltas of one shape [out, in], not all zero.
         rank: how many directions to keep; only those are computed.
         resolution: the smallest singular value, relative to the largest, that must be right.
-        few: whether to expect that less than half of the directions are kept.
+        few: whether to expect that at most a quarter of the directions are kept.
         dtype: the least precise dtype that U may have; by default the deltas' working dtype.
 
     Returns:
