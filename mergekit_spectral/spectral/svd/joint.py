@@ -19,8 +19,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import scipy.linalg
 import torch
+from scipy.linalg import blas
 from torch import Tensor
 
 from mergekit_spectral.spectral.deltas import Delta, FactoredDelta
@@ -48,7 +50,7 @@ to about 1e-8 of the largest, with a margin for the matrix's size.
 """
 
 _PANELS = 8
-"""Parts of a Gram matrix that are computed one after the other, without what lies below them."""
+"""Parts of a Gram matrix that a GPU computes one after the other, without what lies below them."""
 
 _EXACT_AT_MOST = 1 << 22
 """Entries of the largest basis that is also kept in float64, for decisions: 32 MiB."""
@@ -307,17 +309,28 @@ def _gram_matrix(deltas: Sequence[Delta]) -> Tensor:
     """
     side = deltas[0].shape[0]
     gram = in_float64(torch.empty(0, device=deltas[0].device)).new_zeros(side, side)
-    panel = -(-side // _PANELS)
     for delta in deltas:
         buffer = gram.new_empty(0)
         for _, block in delta.dense_columns():
             if not buffer.numel():
                 buffer = gram.new_empty(block.numel())
-            exact = buffer[: block.numel()].view(block.shape).copy_(block)
-            for start in range(0, side, panel):
-                rows = slice(start, start + panel)
-                gram[rows, start:].addmm_(exact[rows], exact[start:].T)
+            _add_square(gram, buffer[: block.numel()].view(block.shape).copy_(block))
     return gram
+
+
+def _add_square(gram: Tensor, block: Tensor) -> None:
+    """Add B·Bᵀ to the upper triangle of a matrix [n, n], for a contiguous B [n, width]."""
+    if gram.device.type != "cpu":
+        panel = -(-len(gram) // _PANELS)
+        for start in range(0, len(gram), panel):
+            rows = slice(start, start + panel)
+            gram[rows, start:].addmm_(block[rows], block[start:].T)
+        return
+    # BLAS has a product for this, which takes a seventh less time than panels. It reads columns:
+    # the transpose of the upper triangle is a lower one, without a copy.
+    columns = gram.numpy().T
+    result = blas.dsyrk(1.0, block.numpy().T, beta=1.0, c=columns, trans=1, lower=1, overwrite_c=1)
+    assert np.shares_memory(result[:1], columns[:1])
 
 
 # Deltas in factors
