@@ -11,11 +11,10 @@ results between them can be used:
    operations. For large matrices, and where the caller says so, this step runs in float32. It
    then takes half the time and memory, and its error is 6e-7.
 
-No method that starts from random vectors is faster at this precision. The singular values of real
-deltas fall slowly, so neighbouring ones are close, also at the last direction that is kept. Block
-iterations on the Gram matrix (Chebyshev filters, a block with a quarter more vectors, float64) take
-2.5 to 12 times as long as these steps for 1/16 to 1/4 of the vectors of matrices of 1024 and 2048
-rows. In float32, they do not come closer than 1e-6.
+Block iterations from random vectors are slower at this precision. The singular values of real
+deltas fall slowly, so neighbouring ones are close, also at the last direction that is kept. For
+1/16 to 1/4 of the vectors of matrices of 1024 and 2048 rows, iterations in float64 take 2 to 22
+times as long as these steps (docs/performance.md).
 """
 
 from __future__ import annotations
