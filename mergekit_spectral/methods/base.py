@@ -480,7 +480,7 @@ def shared_side(direction: str, shape: tuple[int, int]) -> str:
 def kept_share(tensor: TensorInputs) -> float:
     """Return the largest share of its joint directions that a tensor with dense inputs keeps."""
     side, _ = shared_lengths(tensor)
-    return min(1.0, most_directions(tensor.settings.get("rank"), side) / side)
+    return min(1.0, most_directions(tensor.settings.get("rank"), side) / max(1, side))
 
 
 def shared_lengths(tensor: TensorInputs) -> tuple[int, int]:

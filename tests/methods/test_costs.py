@@ -60,7 +60,9 @@ def test_vectors_and_embeddings_are_passes_over_entries(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_tensor_without_entries_is_no_work(method: str):
-    assert get(method).count_work(replace(DENSE, shape=torch.Size((0, 256)))) == Work()
+    empty = replace(DENSE, shape=torch.Size((0, 256)))
+    assert get(method).count_work(empty) == Work()
+    assert get(method).peak_memory(empty) >= BLOCK_BYTES
 
 
 def test_the_shared_side_decides():
