@@ -9,7 +9,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Case:
-    """A method and what it merges; if `plain`, the definition instead of the registered method."""
+    """A method and what it merges.
+
+    Attributes:
+        method: by its name in recipes.
+        shape: of the weight, [out, in].
+        inputs: how many are merged.
+        dtype: of all weights.
+        kind: dense or lora.
+        rank: of LoRA inputs.
+        device: where the weights are.
+        direction: of the methods that have one.
+        kept: the method's parameter `rank`; None if it is not set.
+        plain: whether the definition is measured instead of the registered method.
+    """
 
     method: str
     shape: tuple[int, int]
@@ -19,11 +32,13 @@ class Case:
     rank: int = 16
     device: str = "cpu"
     direction: str = "horizontal"
+    kept: float | None = None
     plain: bool = False
 
     @property
     def label(self) -> str:
-        return f"plain {self.method}" if self.plain else self.method
+        method = self.method if self.kept is None else f"{self.method}, rank {self.kept:g}"
+        return f"plain {method}" if self.plain else method
 
     @property
     def size(self) -> str:
@@ -36,7 +51,7 @@ class Case:
     @property
     def ties(self) -> Case:
         """What this case is compared to."""
-        return replace(self, method="ties", plain=False)
+        return replace(self, method="ties", kept=None, plain=False)
 
     def __str__(self) -> str:
         kind = f"{self.dtype} {self.kind_label}"

@@ -18,6 +18,7 @@ from benchmarks.options import (
     DTYPES,
     POSITIVE,
     SETS,
+    Kept,
     Shape,
     direction_option,
     json_option,
@@ -64,6 +65,14 @@ def main() -> None:
     "--device", "devices", type=Listed(DEVICES), default="cpu", show_default=True, help="Where."
 )
 @direction_option
+@click.option(
+    "--kept",
+    "kept_ranks",
+    type=Listed(Kept()),
+    default="all",
+    show_default=True,
+    help="Joint directions that are kept, for the methods that have the parameter `rank`.",
+)
 @runs_option
 @click.option(
     "--plain/--no-plain",
@@ -85,6 +94,7 @@ def run(
     dtypes: list[str],
     devices: list[str],
     direction: str,
+    kept_ranks: list[float | None],
     runs: int,
     plain: bool,
     plain_runs: int | None,
@@ -92,7 +102,7 @@ def run(
     json_path: Path | None,
     plots: Path | None,
 ) -> None:
-    """Measure methods x shapes x T x kind x dtype x device.
+    """Measure methods x shapes x T x kind x dtype x device, also with `rank`.
 
     Every case is a process of its own. The methods of one setting follow one another, so that their
     ratios are of one moment. All weights are 1, density is 0.5 where a method has one, all else is
@@ -109,15 +119,20 @@ def run(
     from benchmarks import weights
     from benchmarks.cases import Case
     from benchmarks.plain import DEFINITIONS
-    from benchmarks.runner import measure_all
+    from benchmarks.runner import has_parameter, measure_all
     from benchmarks.tables import print_results
 
     chosen = list(shapes or [])
     if set_name or not chosen:
         chosen = weights.SETS[set_name or "small"] + chosen
-    labels = [(method, False) for method in methods]
+    ranked = [
+        (method, kept)
+        for method in methods
+        for kept in (kept_ranks if has_parameter(method, "rank") else [None])
+    ]
+    labels = [(method, kept, False) for method, kept in ranked]
     if plain:
-        labels += [(method, True) for method in methods if method in DEFINITIONS]
+        labels += [(method, kept, True) for method, kept in ranked if method in DEFINITIONS]
     settings = product(dict.fromkeys(chosen), inputs, dtypes, kinds, devices)
     groups = [
         [
@@ -130,9 +145,10 @@ def run(
                 rank=rank if kind == "lora" else 0,
                 device=device,
                 direction=direction,
+                kept=kept,
                 plain=plainly,
             )
-            for method, plainly in labels
+            for method, kept, plainly in labels
         ]
         for shape, T, dtype, kind, device in settings
     ]

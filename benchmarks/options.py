@@ -45,6 +45,25 @@ class Method(ParamType):
         return str(value)
 
 
+class Kept(ParamType):
+    """How many joint directions are kept: a number, a share such as 0.25, or `all`."""
+
+    name = "directions"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | None:
+        if value == "all":
+            return None
+        try:
+            number = float(value) if "." in value else int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number, a share such as 0.25, or all", param, ctx)
+        if number <= 0 or (isinstance(number, float) and number > 1):
+            self.fail(f"{value!r} is not at least 1, or a share of at most 1.0", param, ctx)
+        return number
+
+
 POSITIVE = click.IntRange(min=1)
 DTYPES = click.Choice(["float32", "bfloat16", "float16"])
 DEVICES = click.Choice(["cpu", "cuda", "mps"])

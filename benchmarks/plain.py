@@ -14,20 +14,44 @@ from torch import Tensor
 
 from tests import reference
 
-Definition = Callable[[Sequence[Tensor], str, torch.dtype], Tensor]
-"""Merges deltas [out, in] along a direction, computing in a dtype."""
+Definition = Callable[..., Tensor]
+"""Merges deltas [out, in] along a direction, computing in a dtype, perhaps with a rank."""
 
 DENSITY = 0.5
 
 
-def drm(deltas: Sequence[Tensor], direction: str, dtype: torch.dtype) -> Tensor:
+def merge(
+    method: str,
+    deltas: Sequence[Tensor],
+    direction: str,
+    dtype: torch.dtype,
+    rank: float | None = None,
+) -> Tensor:
+    """Merge by a definition.
+
+    Args:
+        method: by its name in recipes.
+        deltas: T deltas [out, in].
+        direction: for the methods that have one.
+        dtype: in which the definition computes.
+        rank: only for the methods that have that parameter.
+    """
+    ranked = {} if rank is None else {"rank": rank}
+    return DEFINITIONS[method](deltas, direction, dtype, **ranked)
+
+
+def drm(
+    deltas: Sequence[Tensor], direction: str, dtype: torch.dtype, rank: float | None = None
+) -> Tensor:
     """Merge with DRM."""
-    return reference.drm(deltas, DENSITY, direction=direction, dtype=dtype)
+    return reference.drm(deltas, DENSITY, direction=direction, rank=rank, dtype=dtype)
 
 
-def knots_ties(deltas: Sequence[Tensor], direction: str, dtype: torch.dtype) -> Tensor:
+def knots_ties(
+    deltas: Sequence[Tensor], direction: str, dtype: torch.dtype, rank: float | None = None
+) -> Tensor:
     """Merge with KnOTS-TIES."""
-    return reference.knots_ties(deltas, DENSITY, direction=direction, dtype=dtype)
+    return reference.knots_ties(deltas, DENSITY, direction=direction, rank=rank, dtype=dtype)
 
 
 def star(deltas: Sequence[Tensor], _direction: str, dtype: torch.dtype) -> Tensor:

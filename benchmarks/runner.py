@@ -42,7 +42,7 @@ def measure_all(
         # What a definition gives is made once for all cases of the group.
         with TemporaryDirectory() as folder:
             for case in group:
-                definition = Path(folder, f"{case.method}.pt") if error else None
+                definition = Path(folder, f"{case.method}-{case.kept}.pt") if error else None
                 result = in_fresh_process(case, plain_runs if case.plain else runs, definition)
                 done += 1
                 outcome = result.failure or f"{result.median:.3g} s"
@@ -105,9 +105,13 @@ def merger(case: Case) -> Callable[[TensorGroup], Tensor]:
         "weight": [1.0] * case.inputs,
         "density": [plain.DENSITY] * case.inputs,
         "direction": case.direction,
+        "rank": case.kept,
     }
-    known = {parameter.name for parameter in method.spec.parameters}
-    parameters = {name: value for name, value in values.items() if name in known}
+    parameters = {
+        name: value
+        for name, value in values.items()
+        if value is not None and has_parameter(case.method, name)
+    }
 
     def merge(group: TensorGroup) -> Tensor:
         (merged,) = method((group,), parameters=parameters)
@@ -116,13 +120,18 @@ def merger(case: Case) -> Callable[[TensorGroup], Tensor]:
     return merge
 
 
+def has_parameter(method: str, name: str) -> bool:
+    """Whether a method has a parameter."""
+    return name in {parameter.name for parameter in mm.get(method).spec.parameters}
+
+
 @exact_matmul()
 def merge_plainly(case: Case, group: TensorGroup) -> Tensor:
     """Merge by the definition in float32."""
     assert group.base is not None
     base = group.base.tensor
     deltas = [entry.tensor.float() - base.float() for entry in group.non_base]
-    merged = plain.DEFINITIONS[case.method](deltas, case.direction, torch.float32)
+    merged = plain.merge(case.method, deltas, case.direction, torch.float32, case.kept)
     return (base + merged).to(base.dtype)
 
 
@@ -138,7 +147,7 @@ def relative_error(
         expected: Tensor = torch.load(definition)
     else:
         deltas = weights.exact_deltas(make_group(case, in_factors=True))
-        expected = plain.DEFINITIONS[case.method](deltas, case.direction, torch.float64).cpu()
+        expected = plain.merge(case.method, deltas, case.direction, torch.float64, case.kept).cpu()
         torch.save(expected, definition)
     group = weights.in_float32(group)
     assert group.base is not None

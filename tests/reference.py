@@ -15,11 +15,14 @@ rounding noise. It is used in three rules:
   by the sum of the weights.
 - A coordinate that is smaller than this share of the norm of its delta's column is zero. It does
   not vote, and in DRM it does not contribute to the length of its row.
+- Singular values that differ from the last of the `rank` largest by less than this share of the
+  largest are kept with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -47,6 +50,7 @@ def drm(
     lam: float = 1.0,
     direction: str = "horizontal",
     rank_tolerance: float = 0.01,
+    rank: float | None = None,
     renormalize: bool = True,
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:
@@ -62,7 +66,7 @@ def drm(
         X = [length * row for length, row in zip(lengths, pruned, strict=True)]
         return elect_and_average(X, weights, normalize)
 
-    return lam * in_joint_basis(deltas, merge, direction, rank_tolerance, dtype)
+    return lam * in_joint_basis(deltas, merge, direction, rank_tolerance, rank, dtype)
 
 
 def knots_ties(
@@ -72,12 +76,13 @@ def knots_ties(
     lam: float = 1.0,
     direction: str = "horizontal",
     rank_tolerance: float = 1e-5,
+    rank: float | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     def merge(C: list[Tensor]) -> Tensor:
         return elect_and_average([trim(c, density) for c in C], weights)
 
-    return lam * in_joint_basis(deltas, merge, direction, rank_tolerance, dtype)
+    return lam * in_joint_basis(deltas, merge, direction, rank_tolerance, rank, dtype)
 
 
 def knots_breadcrumbs(
@@ -87,11 +92,12 @@ def knots_breadcrumbs(
     lam: float = 1.0,
     direction: str = "horizontal",
     rank_tolerance: float = 1e-5,
+    rank: float | None = None,
 ) -> Tensor:
     def merge(C: list[Tensor]) -> Tensor:
         return torch.stack([trim_outliers(c, density, gamma) for c in C]).sum(0)
 
-    return lam * in_joint_basis(deltas, merge, direction, rank_tolerance)
+    return lam * in_joint_basis(deltas, merge, direction, rank_tolerance, rank)
 
 
 def star(
@@ -214,13 +220,14 @@ def in_joint_basis(
     merge: Callable[[list[Tensor]], Tensor],
     direction: str,
     rank_tolerance: float,
+    rank: float | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Merge the inputs' coordinates in their joint basis, and convert the result to weights."""
     if is_horizontal(direction, deltas[0]):
-        U, C = joint_svd([D.to(dtype) for D in deltas], rank_tolerance)
+        U, C = joint_svd([D.to(dtype) for D in deltas], rank_tolerance, rank)
         return U @ merge(C)
-    U, C = joint_svd([D.to(dtype).T for D in deltas], rank_tolerance)
+    U, C = joint_svd([D.to(dtype).T for D in deltas], rank_tolerance, rank)
     return (U @ merge(C)).T
 
 
@@ -229,10 +236,17 @@ def is_horizontal(direction: str, delta: Tensor) -> bool:
     return direction == "horizontal" or (direction == "auto" and out_features <= in_features)
 
 
-def joint_svd(deltas: Deltas, rank_tolerance: float) -> tuple[Tensor, list[Tensor]]:
+def joint_svd(
+    deltas: Deltas, rank_tolerance: float, rank: float | None = None
+) -> tuple[Tensor, list[Tensor]]:
     """Return U [out, k], and T matrices of coordinates diag(s)·V_tᵀ = Uᵀ·D_t, [k, in] each."""
     U, s, _ = torch.linalg.svd(torch.cat(list(deltas), dim=1), full_matrices=False)
-    U = U[:, s > (1 + tie(s.dtype)) * rank_tolerance * s[0]]
+    kept = s > (1 + tie(s.dtype)) * rank_tolerance * s[0]
+    # A float is a share: 1.0 is all directions, 1 is one.
+    k = ceil(rank * len(U) - 1e-9) if isinstance(rank, float) else rank
+    if k is not None and k < len(s):
+        kept &= s >= s[k - 1] - tie(s.dtype) * s[0]
+    U = U[:, kept]
     C = [U.T @ D for D in deltas]
     return U, [
         torch.where(c.abs() <= tie(D.dtype) * D.norm(dim=0), 0, c)

@@ -20,6 +20,7 @@ from benchmarks.options import POSITIVE, F, plot_option
 from benchmarks.quality.checkpoints import ENVIRONMENT_VARIABLE, default_folder
 from benchmarks.quality.merging.methods import METHODS
 from benchmarks.quality.merging.plan import SIZES, SUBSETS
+from benchmarks.quality.merging.variants import VARIANTS
 from benchmarks.quality.training.settings import KINDS, Kind
 from mergekit_spectral.command_line.option_types import Listed
 
@@ -107,10 +108,10 @@ def train(
 @kind_option
 @click.option(
     "--methods",
-    type=Listed(click.Choice(list(METHODS))),
+    type=Listed(click.Choice([*METHODS, *VARIANTS])),
     default=",".join(METHODS),
     show_default=True,
-    help="By their names in recipes.",
+    help="By their names in recipes, or variants such as drm_rank_0.25.",
 )
 @tasks_option
 @click.option(

@@ -96,7 +96,7 @@ class ACTMat(SpectralMethod):
         scale = 1.0 if settings["normalize"] else fmean(magnitudes)
 
         # Few directions pass the default tolerance. Where all do, this takes a tenth more time.
-        joint = joint_decomposition(roots, above_tolerance(tolerance), few=True)
+        joint = joint_decomposition(roots, above_tolerance(tolerance), few=True, exact=False)
         U, s = joint.basis, joint.spectrum[: joint.basis.shape[1]].to(joint.basis)[:, None]
         if not s.isfinite().all():
             raise LinAlgError("the singular values are out of their dtype's range")

@@ -37,6 +37,7 @@ from mergekit_spectral.methods.parameters import (
     Parameter,
     SearchRange,
     for_method,
+    most_directions,
 )
 from mergekit_spectral.methods.task_deltas import (
     TaskDelta,
@@ -49,11 +50,15 @@ from mergekit_spectral.spectral import (
     Delta,
     DeltaEntries,
     Entries,
+    JointDecomposition,
     LinAlgError,
     Output,
+    above_tolerance,
     dtype_name,
     exact_matmul,
     in_blocks_that_fit,
+    joint_decomposition,
+    leading,
 )
 
 LOG = logging.getLogger(__name__)
@@ -358,15 +363,15 @@ class SpectralMethod(GroupMergeMethod):
         By default they are those of a merge in the joint basis.
         """
         side, other = shared_lengths(tensor)
-        return joint_work(side, other, tensor.known_ranks, tensor.count)
+        most = most_directions(tensor.settings.get("rank"), side)
+        return joint_work(side, other, tensor.known_ranks, tensor.count, most=most)
 
     def dense_memory(self, tensor: TensorInputs) -> float:
         """Return the bytes for a tensor with dense inputs, besides blocks, inputs and result.
 
         By default they are those of a joint decomposition.
         """
-        side, _ = shared_lengths(tensor)
-        return gram_memory(tensor, side)
+        return gram_memory(tensor, shared_lengths(tensor)[0], kept_share(tensor))
 
     def count_work(self, tensor: TensorInputs) -> Work:
         """Count the operations of merging a tensor."""
@@ -445,6 +450,19 @@ def along_shared_side(merge_horizontal: MatrixMerge) -> MatrixMerge:
     return merge
 
 
+def joint_basis(deltas: Sequence[Delta], settings: Any) -> JointDecomposition:
+    """Decompose deltas jointly, and keep what the recipe's ``rank_tolerance`` and ``rank`` say.
+
+    Args:
+        deltas: T deltas of one shape [out, in], which share the left basis.
+        settings: the method's parameters.
+    """
+    tolerance, side = settings["rank_tolerance"], deltas[0].shape[0]
+    limit = most_directions(settings["rank"], side)
+    rule = leading(limit, above_tolerance(tolerance))
+    return joint_decomposition(deltas, rule, resolution=tolerance, few=4 * limit <= side)
+
+
 def shared_side(direction: str, shape: tuple[int, int]) -> str:
     """Resolve ``auto``: the direction with the smaller shared side, horizontal if equal.
 
@@ -457,6 +475,12 @@ def shared_side(direction: str, shape: tuple[int, int]) -> str:
         return direction
     out_features, in_features = shape
     return "horizontal" if out_features <= in_features else "vertical"
+
+
+def kept_share(tensor: TensorInputs) -> float:
+    """Return the largest share of its joint directions that a tensor with dense inputs keeps."""
+    side, _ = shared_lengths(tensor)
+    return min(1.0, most_directions(tensor.settings.get("rank"), side) / max(1, side))
 
 
 def shared_lengths(tensor: TensorInputs) -> tuple[int, int]:

@@ -141,7 +141,12 @@ class MethodCosts(Protocol):
 
 
 def joint_work(
-    side: int, other: int, ranks: Sequence[int] | None, count: int, passes: int = PASSES
+    side: int,
+    other: int,
+    ranks: Sequence[int] | None,
+    count: int,
+    passes: int = PASSES,
+    most: int | None = None,
 ) -> Work:
     """Count the operations of a merge in the joint basis of T inputs.
 
@@ -154,20 +159,21 @@ def joint_work(
         ranks: of the inputs' factors, or None if they are dense.
         count: T.
         passes: over each coordinate, where they are pruned and merged one by one.
+        most: how many directions are kept at most; None if all are.
     """
+    directions = side if ranks is None else sum(ranks)
+    kept = directions if most is None else min(directions, most)
     if ranks is not None:
-        directions = sum(ranks)
         # Two Gram matrices, one of each side's factors.
         gram, cubes = (side + other) * directions**2, 2.0 * directions**3
-        projections = side * other * directions
-        coordinates = directions * other * count
+        projections = side * other * kept
     else:
-        directions = side
         # A float64 product runs at half the speed, but a Gram matrix is symmetric.
-        gram, cubes = side * side * other * count, float(side**3)
-        projections = side * other * directions * count
-        coordinates = side * other * count
-    result = side * other * min(directions, side)
+        gram = side * side * other * count
+        cubes = side**3 * (FEW if 4 * kept <= side else 1.0)
+        projections = side * other * kept * count
+    coordinates = kept * other * count
+    result = side * other * min(kept, side)
     return Work(1.0, float(gram + projections + result), cubes, float(passes * coordinates))
 
 
@@ -214,7 +220,7 @@ def triples_work(side: int, other: int, rank: int | None, kept: int) -> Work:
     return Work(1.0, float(gram + vectors), float(eigen))
 
 
-def gram_memory(tensor: TensorInputs, side: int) -> float:
+def gram_memory(tensor: TensorInputs, side: int, kept: float = 1.0) -> float:
     """Return the bytes for decomposing a tensor's dense inputs through Gram matrices.
 
     Blocks, inputs and result are not counted.
@@ -222,9 +228,10 @@ def gram_memory(tensor: TensorInputs, side: int) -> float:
     Args:
         tensor: one or more matrices, merged one after the other.
         side: the order of each Gram matrix.
+        kept: the share of the directions that are kept.
     """
-    gram = side**2 * (GRAM_BYTES + GRAM_INPUT_BYTES * tensor.count)
-    return DENSE_BYTES * tensor.shape.numel() + gram
+    gram = side**2 * (GRAM_BYTES + kept * GRAM_INPUT_BYTES * tensor.count)
+    return kept * DENSE_BYTES * tensor.shape.numel() + gram
 
 
 def triples_memory(tensor: TensorInputs, held: float = 1.0) -> float:

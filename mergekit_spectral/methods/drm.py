@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TypedDict
 
-from mergekit_spectral.methods.base import SpectralMethod, along_shared_side
+from mergekit_spectral.methods.base import SpectralMethod, along_shared_side, joint_basis
 from mergekit_spectral.methods.parameters import (
     DENSITY,
     DIRECTION,
     EMBEDDINGS,
     LAMBDA,
     NORMALIZE,
+    RANK,
     RANK_TOLERANCE,
     RENORMALIZE,
     WEIGHT,
@@ -27,9 +28,7 @@ from mergekit_spectral.spectral import (
     RenormalizedCoordinates,
     TensorOutput,
     UnnormalizedCoordinates,
-    above_tolerance,
     disjoint_mean,
-    joint_decomposition,
     merge_entries,
 )
 
@@ -42,6 +41,7 @@ class DRMSettings(TypedDict):
     normalize: bool
     direction: str
     rank_tolerance: float
+    rank: float | None
     renormalize: bool
 
 
@@ -62,6 +62,7 @@ class DRM(SpectralMethod):
                 NORMALIZE,
                 DIRECTION,
                 RANK_TOLERANCE,
+                RANK,
                 RENORMALIZE,
                 EMBEDDINGS,
             ),
@@ -69,8 +70,7 @@ class DRM(SpectralMethod):
 
     @along_shared_side
     def merge_matrices(self, deltas: Sequence[Delta], settings: DRMSettings) -> Delta:
-        tolerance = settings["rank_tolerance"]
-        joint = joint_decomposition(deltas, above_tolerance(tolerance), resolution=tolerance)
+        joint = joint_basis(deltas, settings)
         kind = RenormalizedCoordinates if settings["renormalize"] else UnnormalizedCoordinates
         rows = kind(joint, deltas)
         merged = joint.basis.new_empty(rows.shape)

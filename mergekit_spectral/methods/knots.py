@@ -18,7 +18,12 @@ from mergekit.sparsify import SparsificationMethod, sparsify
 from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.methods.base import SpectralMethod, along_shared_side
+from mergekit_spectral.methods.base import (
+    SpectralMethod,
+    along_shared_side,
+    joint_basis,
+    kept_share,
+)
 from mergekit_spectral.methods.costs import TensorInputs
 from mergekit_spectral.methods.mergekits_own import averages_all
 from mergekit_spectral.methods.parameters import (
@@ -26,6 +31,7 @@ from mergekit_spectral.methods.parameters import (
     EMBEDDINGS,
     LAMBDA,
     MARGIN,
+    RANK,
     RANK_TOLERANCE,
     WEIGHT,
     SearchRange,
@@ -42,9 +48,7 @@ from mergekit_spectral.spectral import (
     Output,
     SparsifiedEntries,
     TensorOutput,
-    above_tolerance,
     disjoint_mean,
-    joint_decomposition,
     merge_entries,
 )
 
@@ -63,6 +67,7 @@ class KnOTSSettings(TypedDict):
     rescale: bool
     direction: str
     rank_tolerance: float
+    rank: float | None
 
 
 class KnOTS(SpectralMethod):
@@ -88,14 +93,14 @@ class KnOTS(SpectralMethod):
                 *theirs,
                 DIRECTION,
                 replace(RANK_TOLERANCE, default=1e-5),
+                RANK,
                 EMBEDDINGS,
             ),
         )
 
     @along_shared_side
     def merge_matrices(self, deltas: Sequence[Delta], settings: KnOTSSettings) -> Delta:
-        tolerance = settings["rank_tolerance"]
-        joint = joint_decomposition(deltas, above_tolerance(tolerance), resolution=tolerance)
+        joint = joint_basis(deltas, settings)
         coordinates = Coordinates(joint, deltas)
         merged = joint.basis.new_empty(coordinates.shape)
         self.merge_elementwise(coordinates, settings, TensorOutput(merged))
@@ -143,7 +148,7 @@ class KnOTS(SpectralMethod):
         return {"density": SearchRange(lowest, 1 - lowest if epsilons else 1.0)}
 
     def dense_memory(self, tensor: TensorInputs) -> float:
-        sparsified = SPARSIFIED_BYTES * tensor.count * tensor.shape.numel()
+        sparsified = kept_share(tensor) * SPARSIFIED_BYTES * tensor.count * tensor.shape.numel()
         return super().dense_memory(tensor) + sparsified
 
     def _inner(self, settings: KnOTSSettings, **changes: Any) -> MergeFunction:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import inf
+from math import ceil, inf
 from typing import Annotated, Any, Literal
 
 from mergekit.merge_methods.base import ParameterScope, ParameterSpec
-from pydantic import AllowInfNan, Field, TypeAdapter, ValidationError
+from pydantic import AllowInfNan, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.spectral import TIE
 
 MARGIN = 0.001
 """How close to a bound that is not valid itself a search may come, in units of the parameter."""
@@ -81,6 +82,19 @@ Density = Annotated[float, Field(gt=0, le=1)]
 Percentage = Annotated[float, Field(gt=0, le=100)]
 Tolerance = Annotated[float, Field(ge=0, lt=1)]
 
+
+def _refuse_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a truth value, of which Python makes the number 1")
+    return value
+
+
+Rank = Annotated[
+    Annotated[int, Field(ge=1)] | Annotated[float, AllowInfNan(False), Field(gt=0)],
+    BeforeValidator(_refuse_truth_value),
+]
+"""A number of directions, or a share of them. 1 is one direction, and 1.0 is all of them."""
+
 WEIGHT = Parameter(
     "weight", Number, ParameterScope.NON_BASE, 1.0,
     "Weight of an input in the election of signs and in the mean. It is optional in `knots_M` "
@@ -108,6 +122,12 @@ DENSITY = Parameter(
     "Share of the renormalized entries that pruning keeps. If all densities are equal, one "
     "threshold prunes all inputs; otherwise each input has its own.",
     valid="above 0 and at most 1", source='DRM, "Prune"',
+)  # fmt: skip
+RANK = Parameter(
+    "rank", Rank | None, ParameterScope.SHARED, None,
+    "How many of the directions above `rank_tolerance` are kept at most, from the largest on: a "
+    "number (`512`), or a share of the length of the shared side (`0.25`). Fewer take less time.",
+    valid="a whole number of directions, at least 1, or a share of them, above 0 and at most 1.0",
 )  # fmt: skip
 RENORMALIZE = Parameter(
     "renormalize", bool, ParameterScope.SHARED, True,
@@ -179,6 +199,23 @@ _MERGEKIT = {
         "DELLA",
     ),
 }
+
+
+def most_directions(rank: float | None, side: int) -> int:
+    """Return how many directions the parameter `rank` keeps at most.
+
+    A float above 1 is a value between two numbers of a gradient, and is rounded up, as shares are.
+
+    Args:
+        rank: the parameter.
+        side: the length of the side that the inputs share.
+    """
+    if rank is None:
+        return side
+    if isinstance(rank, int):
+        return rank
+    # 0.1 · 30 is a little more than 3 in floating point.
+    return max(1, ceil((rank if rank > 1 else rank * side) * (1 - TIE)))
 
 
 def in_words(value_type: Any) -> str:

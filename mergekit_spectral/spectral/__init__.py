@@ -14,8 +14,8 @@ Deltas: `Delta` and its two kinds, `DenseDelta` and `FactoredDelta`; `linear_com
 
 Decomposition: `joint_decomposition` of several deltas returns a `JointDecomposition`, and
 `singular_triples` of one delta `SingularTriples`. Both take a rule that chooses the rank from the
-singular values, as `above_tolerance` and `at_most` make it. `nearest_orthonormal` makes columns of
-several deltas orthonormal. All raise `LinAlgError` if no algorithm converges.
+singular values, as `above_tolerance`, `leading` and `at_most` make it. `nearest_orthonormal` makes
+columns of several deltas orthonormal. All raise `LinAlgError` if no algorithm converges.
 
 Merging: `merge_entries` merges `Entries` (`DeltaEntries`, `Coordinates` and others) by a
 `MergeFunction` (`disjoint_mean`, `weighted_mean`), keeps a `KeptRange` of them and writes to an
@@ -76,6 +76,7 @@ from mergekit_spectral.spectral.svd.joint import (
     JointDecomposition,
     above_tolerance,
     joint_decomposition,
+    leading,
 )
 from mergekit_spectral.spectral.svd.triples import (
     SingularTriples,
@@ -118,6 +119,7 @@ __all__ = [
     "in_blocks_that_fit",
     "joint_decomposition",
     "kept_rank",
+    "leading",
     "linear_combination",
     "mean_weights",
     "merge_entries",

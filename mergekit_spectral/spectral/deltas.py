@@ -26,6 +26,9 @@ from mergekit_spectral.spectral.numerics import (
 _AT_A_TIME = 1 << 20
 """Entries of a basis laid out in float64 for single entries of a projection: 8 MiB."""
 
+_CROWDED = 8
+"""With a place in every eighth column, to read all columns in order takes less time than those."""
+
 _SMALL_NORM = 1e-15
 """Norms below this one may have lost squares to float32's range."""
 
@@ -211,6 +214,9 @@ class DenseDelta(Delta):
 
     def projected_at(self, basis: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         values = basis.new_empty(len(rows), dtype=torch.float64)
+        if _CROWDED * len(rows) > self.shape[1]:
+            self._project_in_order(basis, rows, columns, out=values)
+            return values
         for part in slices(len(rows), self.shape[0], _AT_A_TIME):
             # On the CPU, which may be where the matrices are, indices may not be elsewhere.
             own_columns = columns[part].to(self.tuned.device)
@@ -224,6 +230,23 @@ class DenseDelta(Delta):
         for columns in slices(self.shape[1], self.shape[0], DELTA_BLOCK):
             squares += (left @ self._exact_columns(columns)).square_().sum(1)
         return squares.sqrt_()
+
+    def _project_in_order(self, basis: Tensor, rows: Tensor, columns: Tensor, out: Tensor) -> None:
+        """Write single entries of basisᵀ·D to `out`, those of neighbouring columns together."""
+        out_features, in_features = self.shape
+        left = basis.T.contiguous()
+        in_order, order = columns.sort()
+        for block in slices(in_features, out_features, _AT_A_TIME):
+            first, last = torch.searchsorted(
+                in_order, in_order.new_tensor([block.start, block.stop])
+            )
+            if first == last:
+                continue
+            right = self._exact_columns(block).T.contiguous()
+            for part in slices(int(last - first), out_features, _AT_A_TIME):
+                own = order[first:last][part]
+                products = right[columns[own] - block.start].mul_(left[rows[own]])
+                out[own] = products.sum(1)
 
     def _exact_columns(self, columns: slice | Tensor) -> Tensor:
         """Return some columns of the difference in float64, where no digit of it is lost."""

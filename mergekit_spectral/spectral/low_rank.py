@@ -47,7 +47,9 @@ def truncate(delta: Delta, eta: float) -> FactoredDelta:
     def above_noise(spectrum: Tensor) -> Tensor:
         return spectrum.masked_fill(spectrum <= noise * spectrum[:1], 0)
 
-    decomposition = joint_decomposition([delta], lambda s: kept_rank(above_noise(s), eta), few=True)
+    decomposition = joint_decomposition(
+        [delta], lambda s: kept_rank(above_noise(s), eta), few=True, exact=False
+    )
     spectrum, r = above_noise(decomposition.spectrum), decomposition.basis.shape[1]
     rescale = float(spectrum.sum() / spectrum[:r].sum()) if r else 1.0
     return FactoredDelta(decomposition.basis, decomposition.coordinates(delta) * rescale)
@@ -92,7 +94,7 @@ def compress(delta: Delta, rank: int | None = None, energy: float = 1.0) -> Comp
         enough = int((squares.cumsum(0) < energy * squares.sum()).sum()) + 1
         return min(enough, present, rank or present)
 
-    decomposition = joint_decomposition([delta], rule, few=True)
+    decomposition = joint_decomposition([delta], rule, few=True, exact=False)
     U, s = decomposition.basis, decomposition.spectrum
     roots = s[: U.shape[1]].sqrt().to(U.dtype)
     compressed = FactoredDelta(U * roots, decomposition.coordinates(delta) / roots[:, None])

@@ -34,6 +34,24 @@ def test_run(tmp_path: Path):
     assert "32x48" in result.stdout
 
 
+def test_run_with_a_rank(tmp_path: Path):
+    figures = tmp_path / "figures.json"
+    command = [
+        *(sys.executable, "-m", "benchmarks.merge_speed", "run", "--shapes", "32x48"),
+        *("--methods", "drm,star", "--inputs", "2", "--runs", "1", "--error", "--no-plain"),
+        *("--kept", "all,0.25,4", "--json", str(figures)),
+    ]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    cases = json.loads(figures.read_text())["cases"]
+    assert [(case["method"], case["kept"]) for case in cases] == [
+        *(("drm", kept) for kept in (None, 0.25, 4)),
+        ("star", None),
+    ]
+    assert all(case["error"] < 1e-4 for case in cases)
+    assert "drm, rank 0.25" in result.stdout
+
+
 @pytest.mark.parametrize("method", plain.DEFINITIONS)
 @pytest.mark.parametrize("direction", ["horizontal", "vertical", "auto"])
 def test_definitions_in_float32_are_those_in_float64(method: str, direction: str):

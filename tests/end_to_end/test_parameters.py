@@ -20,12 +20,15 @@ CASES = {
     "drm lambda": ("drm", {"lambda": 0.5}, {"lam": 0.5}),
     "drm sums": ("drm", {"normalize": False}, {"normalize": False}),
     "drm tolerance": ("drm", {"rank_tolerance": 0.4}, {"rank_tolerance": 0.4}),
+    "drm rank": ("drm", {"rank": 8}, {"rank": 8}),
+    "drm share": ("drm", {"rank": 0.25}, {"rank": 0.25}),
     "drm vertical": ("drm", {"direction": "vertical"}, {"direction": "vertical"}),
     "drm auto": ("drm", {"direction": "auto"}, {"direction": "auto"}),
     "drm embeddings": ("drm", {"embeddings": "spectral"}, {"embeddings": "spectral"}),
     "knots density": ("knots_ties", {"density": 0.4}, {"density": 0.4}),
     "knots lambda": ("knots_ties", {"lambda": 0.6}, {"lam": 0.6}),
     "knots tolerance": ("knots_ties", {"rank_tolerance": 0.4}, {"rank_tolerance": 0.4}),
+    "knots rank": ("knots_ties", {"rank": 8}, {"rank": 8}),
     "knots vertical": ("knots_ties", {"direction": "vertical"}, {"direction": "vertical"}),
     "knots auto": ("knots_ties", {"direction": "auto"}, {"direction": "auto"}),
     "knots embeddings": ("knots_ties", {"embeddings": "spectral"}, {"embeddings": "spectral"}),
@@ -99,7 +102,8 @@ def test_an_eta_for_each_input(llama: Family, out: Path):
 
 
 @pytest.mark.parametrize(
-    ("method", "parameter"), [("drm", "density"), ("knots_ties", "density"), ("star", "eta")]
+    ("method", "parameter"),
+    [("drm", "density"), ("knots_ties", "density"), ("star", "eta"), ("drm", "rank")],
 )
 def test_a_gradient_over_the_layers(method: str, parameter: str, llama: Family, out: Path):
     gradient = [1.0, 0.7, 0.1]

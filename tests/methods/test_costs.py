@@ -60,7 +60,9 @@ def test_vectors_and_embeddings_are_passes_over_entries(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_tensor_without_entries_is_no_work(method: str):
-    assert get(method).count_work(replace(DENSE, shape=torch.Size((0, 256)))) == Work()
+    empty = replace(DENSE, shape=torch.Size((0, 256)))
+    assert get(method).count_work(empty) == Work()
+    assert get(method).peak_memory(empty) >= BLOCK_BYTES
 
 
 def test_the_shared_side_decides():
@@ -68,6 +70,24 @@ def test_the_shared_side_decides():
     assert get("drm").count_work(DENSE).cubes == 64**3
     assert get("drm").count_work(vertical).cubes == 256**3
     assert get("star").count_work(vertical).cubes == 3 * 64**3
+
+
+@pytest.mark.parametrize("method", ["drm", "knots_ties"])
+@pytest.mark.parametrize("tensor", [DENSE, LORA], ids=["dense", "factors"])
+def test_fewer_directions_are_less_work_and_memory(method: str, tensor: TensorInputs):
+    def limited(rank: float | None) -> TensorInputs:
+        return replace(tensor, settings={**SETTINGS, "rank": rank})
+
+    costs = get(method)
+    assert costs.count_work(limited(None)) == costs.count_work(tensor)
+    assert costs.count_work(limited(1.0)) == costs.count_work(tensor)
+    less, more = costs.count_work(limited(4)), costs.count_work(limited(0.25))
+    assert less.products < more.products
+    assert less.entries < more.entries
+    if tensor is DENSE:
+        assert more.cubes < costs.count_work(tensor).cubes
+        memory = [costs.peak_memory(limited(rank)) for rank in (4, 0.25, None)]
+        assert memory == sorted(set(memory))
 
 
 @pytest.mark.parametrize("tensor", [DENSE, LORA], ids=["dense", "factors"])

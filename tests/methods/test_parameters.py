@@ -18,6 +18,8 @@ OUT_OF_RANGE: list[tuple[str, str, Any]] = [
     *[("drm", "density", value) for value in (0, -0.1, 1.0001, float("nan"), "many", None)],
     *[("drm", "rank_tolerance", value) for value in (-1e-9, 1, float("nan"))],
     *[("knots_ties", "rank_tolerance", value) for value in (-1e-9, 1)],
+    *[("drm", "rank", value) for value in (0, -1, 0.0, True, False, "many", float("inf"))],
+    *[("knots_ties", "rank", value) for value in (-0.5, float("nan"), [4, 8])],
     *[("drm", "direction", value) for value in ("diagonal", 1, True)],
     *[("knots", "direction", "Vertical")],
     *[("star", "eta", value) for value in (0, 100.5, float("nan"))],
@@ -50,6 +52,11 @@ def test_value_out_of_range_is_refused(method: str, name: str, value: Any):
         ("drm", "density", 1),
         ("drm", "density", "1e-2"),  # YAML reads 1e-2 as a string
         ("drm", "rank_tolerance", 0),
+        ("drm", "rank", 1),
+        ("drm", "rank", 1e-9),
+        ("drm", "rank", 1.0),
+        ("drm", "rank", "0.25"),
+        ("drm", "rank", 384.5),  # of a gradient from 512 to 256
         ("star", "eta", 100),
         ("star", "weight", -1),
         ("drm", "lambda", 0),
@@ -57,6 +64,11 @@ def test_value_out_of_range_is_refused(method: str, name: str, value: Any):
 )
 def test_limits_of_the_ranges_are_valid(method: str, name: str, value: Any):
     assert parameter(method, name).validate(value) == float(value)
+
+
+def test_rank_1_is_one_direction_and_1_0_all_of_them():
+    values = [parameter("drm", "rank").validate(value) for value in (1, 1.0)]
+    assert list(map(type, values)) == [int, float]
 
 
 def test_commands_print_an_error_without_a_traceback():
@@ -75,6 +87,7 @@ def test_defaults():
         "normalize": True,
         "direction": "horizontal",
         "rank_tolerance": 0.01,
+        "rank": None,
         "renormalize": True,
     }
     assert defaults("star") == shared | {"eta": 40.0, "normalize": True}
@@ -87,6 +100,7 @@ def test_defaults():
     assert defaults("knots_dare_ties") == shared | {
         "direction": "horizontal",
         "rank_tolerance": 1e-5,
+        "rank": None,
         "density": 1.0,
         "normalize": False,
         "rescale": True,

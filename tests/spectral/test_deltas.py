@@ -154,3 +154,23 @@ def test_linear_combination_of_dense_deltas_and_factors():
 def test_norm_if_squares_are_out_of_float32s_range():
     delta = DenseDelta(torch.full((3, 4), 1e30))
     assert delta.norm == pytest.approx(12**0.5 * 1e30)
+
+
+@pytest.mark.parametrize("count", [1, 5, 200])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_single_entries_of_few_and_of_many_columns(
+    count: int, transposed: bool, dtype: torch.dtype
+):
+    """In many columns they are computed in the order of the columns, and must come back in ours."""
+    tuned, base = (matrix.to(dtype) for matrix in gaussian((12, 100), 2))
+    delta = DenseDelta(tuned, base)
+    delta = DenseDelta(tuned.T.contiguous(), base.T.contiguous()).T if transposed else delta
+    basis = gaussian((12, 4), 1, seed=2)[0].float()
+    generator = torch.Generator().manual_seed(count)
+    rows, columns = (torch.randint(n, (count,), generator=generator) for n in (4, 100))
+    expected = (basis.double().T @ (tuned.double() - base.double()))[rows, columns]
+    for divisor in (1, 1 << 17):
+        with smaller_blocks(divisor):
+            actual = delta.projected_at(basis, rows, columns)
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)

@@ -109,7 +109,7 @@ def _of_matrices(method: str, deltas: list[torch.Tensor], **parameters: Any) -> 
 
 
 def _of_entries(method: str, deltas: list[torch.Tensor], **parameters: Any) -> torch.Tensor:
-    for matrices_only in ("direction", "rank_tolerance", "eta", "flatten", "share"):
+    for matrices_only in ("direction", "rank_tolerance", "rank", "eta", "flatten", "share"):
         parameters.pop(matrices_only, None)
     if method == "drm":
         parameters.pop("density", None)

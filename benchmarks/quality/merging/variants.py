@@ -21,6 +21,11 @@ VARIANTS = {
             Method(f"actmat_{direction}", {"direction": direction}, recipe_name="actmat")
             for direction in ("horizontal", "vertical")
         ),
+        *(
+            Method(f"{name}_rank_{share}", {**own, "rank": share}, recipe_name=name)
+            for name, own in (("drm", {"density": 0.2}), ("knots_ties", {"density": 1.0}))
+            for share in (0.5, 0.25, 0.2, 0.125)
+        ),
         Method("ties_density_1", {"density": 1.0}, recipe_name="ties"),
         Method("knots_ties_density_0.2", {"density": 0.2}, recipe_name="knots_ties"),
         *(Method(f"star_eta_{eta}", {"eta": eta}, recipe_name="star") for eta in (20, 60, 80, 100)),

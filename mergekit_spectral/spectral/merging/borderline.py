@@ -206,7 +206,7 @@ class Borderline:
                 may_decide = (m * (1 + off[t]) >= least) & (m * (1 - off[t]) <= most)
                 distance = torch.where(may_decide, (m - limit).abs(), torch.inf)
                 distances[t] = torch.minimum(distances[t], distance)
-        most_rows = max(1, _UNIT_WORK // self.entries.numel)
+        most_rows = max(1, _UNIT_WORK // max(1, self.entries.unit_work))
         for t, distance in enumerate(distances):
             nearest, order = distance.flatten().sort()
             wanted = torch.unique(own_rows[order[nearest.isfinite()][:most_rows]])

@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mergekit_spectral.spectral.deltas import Delta
+from mergekit_spectral.spectral.deltas import Delta, FactoredDelta
 from mergekit_spectral.spectral.numerics import has_float64
 from mergekit_spectral.spectral.svd.joint import (
     JointDecomposition,
@@ -106,11 +106,13 @@ class Entries(ABC):
         errors: how far each input's values may be from exact ones, T rows [1, columns]. None if
             they are exact, or if `exact` is not available.
         work: multiplications for one exact value.
+        unit_work: multiplications for one exact unit. Only for entries whose `Rows` have units.
     """
 
     cheap: bool
     errors: list[Tensor] | None = None
     work: int = 1
+    unit_work: int = 1
 
     def __init__(self, inputs: int, rows: int, columns: int):
         self.inputs = inputs
@@ -184,6 +186,8 @@ class Coordinates(Entries):
         out_features, in_features = deltas[0].shape
         super().__init__(len(deltas), joint.basis.shape[1], in_features)
         self.work = out_features
+        factored = all(isinstance(delta, FactoredDelta) for delta in deltas)
+        self.unit_work = self.numel if factored else out_features * in_features
         self.joint = joint
         self.deltas = deltas
         if joint.basis.dtype != torch.float64 and has_float64(joint.basis.device):

@@ -1,15 +1,20 @@
 """Eigendecomposition of Gram matrices: all eigenvalues, and the leading eigenvectors.
 
-`torch.linalg.eigh` computes all vectors, to float64's precision, and needs 32·n² bytes. Where few
-vectors are wanted, or the matrix is large, the CPU takes LAPACK's three steps one by one, because
-the results between them can be used:
+`torch.linalg.eigh` computes all vectors, and needs 32·n² bytes. Where few vectors are wanted, or
+the matrix is not small, the CPU takes LAPACK's three steps one by one. That is faster, because the
+results between them can be used:
 
 1. The matrix is reduced to a tridiagonal one: 4/3·n³ operations, half of them bound by memory.
 2. All eigenvalues of the tridiagonal matrix cost next to nothing. They decide how many vectors to
    keep, and only those are computed.
 3. The reduction's reflections turn these vectors into those of the original matrix: 2·n²·k
-   operations. This step runs in the working dtype. In float32 it takes half the time and memory,
-   and its error is 6e-7.
+   operations. For large matrices, and where the caller says so, this step runs in float32. It
+   then takes half the time and memory, and its error is 6e-7.
+
+Block iterations from random vectors are slower at this precision. The singular values of real
+deltas fall slowly, so neighbouring ones are close, also at the last direction that is kept. For
+1/16 to 1/4 of the vectors of matrices of 1024 and 2048 rows, iterations in float64 take 2 to 22
+times as long as these steps (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -34,6 +39,10 @@ LOG = logging.getLogger(__name__)
 _SMALL = 64
 """Up to this size, the calls take longer than the work."""
 
+_MEDIUM = 512
+"""Up to this size, one call for all vectors is as fast as the steps. At 2048, it takes 1.7 times as
+long."""
+
 _LARGE = 2048
 """From this size on, time and memory matter more than the last digits of the vectors: these decide
 about a few entries of more than four million."""
@@ -52,7 +61,8 @@ def leading_eigenvectors(
             be empty afterwards, because its memory is needed for the vectors.
         rank: how many vectors to keep; only those are computed.
         dtype: the least precise dtype that the vectors may have, float32 or float64.
-        few: whether to expect that less than half of the vectors are kept.
+        few: whether to expect that at most a quarter of the vectors are kept. More take longer than
+            all do.
 
     Returns:
         The k leading eigenvectors, [n, k] in `dtype` or in float64, and the square roots of all
@@ -63,7 +73,9 @@ def leading_eigenvectors(
     """
     if not gram.diagonal().sum().isfinite():
         raise LinAlgError("the entries' squares are out of float64's range")
-    by_steps = gram.device.type == "cpu" and len(gram) > (_SMALL if few else _LARGE)
+    by_steps = gram.device.type == "cpu" and len(gram) > (_SMALL if few else _MEDIUM)
+    if not few and len(gram) <= _LARGE:
+        dtype = torch.float64
     if not by_steps:
         try:
             return _whole(gram, rank)

@@ -76,7 +76,7 @@ def singular_triples(delta: Delta, rank: RankRule, few: bool = False) -> Singula
     Args:
         delta: [out, in].
         rank: how many triples to keep; only those are computed.
-        few: whether to expect that less than half of them are kept.
+        few: whether to expect that at most a quarter of them are kept.
 
     Raises:
         LinAlgError: if no algorithm converges.

@@ -176,4 +176,4 @@ def test_decisions_use_the_float64_basis():
     for values, delta in zip(exact, deltas, strict=True):
         expected = (joint.exact_basis.T @ delta.to_dense().double())[places]
         torch.testing.assert_close(values[:, 0], expected, rtol=0, atol=1e-12)
-    assert joint_decomposition(deltas, above_tolerance(0.0), few=True).exact_basis is None
+    assert joint_decomposition(deltas, above_tolerance(0.0), exact=False).exact_basis is None

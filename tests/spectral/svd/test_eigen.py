@@ -51,13 +51,25 @@ def test_vectors_and_values(n: int, share: float, few: bool, dtype: torch.dtype)
 
 
 def test_large_matrices_are_decomposed_in_steps(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(eigen, "_MEDIUM", 149)
     monkeypatch.setattr(eigen, "_LARGE", 149)
     monkeypatch.setattr(torch.linalg, "eigh", None)
     check(matrix(150), 150, torch.float32, few=False)
 
 
+def test_matrices_that_are_not_large_keep_the_precision_of_float64(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(eigen, "_MEDIUM", 149)
+    monkeypatch.setattr(torch.linalg, "eigh", None)
+    M = matrix(150)
+    vectors, _ = leading_eigenvectors(M @ M.T, len, torch.float32)
+    assert vectors.dtype == torch.float64
+
+
 def test_vectors_by_relatively_robust_representations(monkeypatch: pytest.MonkeyPatch):
     """This algorithm is used for the largest matrices, and for all with scipy before 1.16."""
+    monkeypatch.setattr(eigen, "_MEDIUM", 0)
     monkeypatch.setattr(eigen, "_LARGE", 0)
     monkeypatch.setattr(eigen, "_DIVIDE_AND_CONQUER", 0)
     check(matrix(150), 150, torch.float32, few=False)
@@ -97,6 +109,7 @@ def test_fallback_if_a_step_does_not_converge(name: str, k: int, monkeypatch: py
     if not hasattr(lapack, name):
         name = "dstemr"
     calls = make_fail(name, monkeypatch)
+    monkeypatch.setattr(eigen, "_MEDIUM", 0)
     monkeypatch.setattr(eigen, "_LARGE", 0)
     check(matrix(100), k, torch.float64, few=k < 100)
     assert calls

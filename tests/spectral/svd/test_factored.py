@@ -64,6 +64,7 @@ def test_merges_agree_with_the_definitions(
         "normalize": True,
         "direction": "horizontal",
         "rank_tolerance": 0.01,
+        "rank": None,
         "renormalize": True,
         "flatten": 0.75,
         "share": [2.0] * 3,
