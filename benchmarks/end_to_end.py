@@ -92,8 +92,26 @@ class Case:
     keep_cache: bool = False
 
 
-def recipe(folder: Path, method: str, inputs: str, count: int, dtype: str, direction: str) -> Path:
-    """Write a recipe: density 0.5 and the direction where the method has them, else defaults."""
+def recipe(
+    folder: Path,
+    method: str,
+    inputs: str,
+    count: int,
+    dtype: str,
+    direction: str,
+    kept: float | None = None,
+) -> Path:
+    """Write a recipe: density 0.5 and the direction where the method has them, else defaults.
+
+    Args:
+        folder: of the models, and for the recipe.
+        method: the merge method.
+        inputs: "full" or "lora".
+        count: number of inputs.
+        dtype: that is merged in.
+        direction: of joint decompositions.
+        kept: the share of directions that are kept; None for all.
+    """
     prefix = f"{folder / 'base'}+" if inputs == "lora" else ""
     models = [{"model": f"{prefix}{folder / f'input-{number}'}"} for number in range(count)]
     path = folder / f"{method}.yml"
@@ -103,7 +121,12 @@ def recipe(folder: Path, method: str, inputs: str, count: int, dtype: str, direc
                 "merge_method": method,
                 "base_model": str(folder / "base"),
                 "models": models,
-                "parameters": {"weight": 1.0, "density": 0.5, "direction": direction},
+                "parameters": {
+                    "weight": 1.0,
+                    "density": 0.5,
+                    "direction": direction,
+                    **({} if kept is None else {"rank": kept}),
+                },
                 "dtype": dtype,
             }
         )

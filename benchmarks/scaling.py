@@ -55,13 +55,18 @@ def cluster(nodes: int) -> Iterator[str]:
 
 
 def measure(
-    folder: Path, inputs: str, methods: Sequence[str], workers: Sequence[int], nodes: Sequence[int]
+    folder: Path,
+    inputs: str,
+    methods: Sequence[str],
+    kept: float | None,
+    workers: Sequence[int],
+    nodes: Sequence[int],
 ) -> Iterator[tuple[str, str, Taken]]:
     """Yield what each command takes, with the kind that it is compared to the first of."""
     count = len(list(folder.glob("input-*")))
     out = folder / "merged"
     for method in methods:
-        path = recipe(folder, method, inputs, count, "bfloat16", "auto")
+        path = recipe(folder, method, inputs, count, "bfloat16", "auto", kept)
         copies = ["--lora-merge-cache", str(folder / "copies")] if inputs == "lora" else []
         command = [*COMMAND, str(path), str(out), *OPTIONS, *copies]
         yield "mergekit-yaml", f"mergekit-yaml, {method}", run_command(method, command)
@@ -80,6 +85,7 @@ def measure(
 @click.option("--method", default="drm", show_default=True)
 @click.option("--workers", type=Listed(click.INT), default="1,2", show_default=True)
 @click.option("--nodes", type=Listed(click.INT), default=[], help="Nodes of Ray clusters.")
+@click.option("--kept", type=float, help="Share of the directions that are kept.")
 @click.option("--layers", default=1, show_default=True)
 @click.option("--width", default=4096, show_default=True)
 @click.option("--count", default=4, show_default=True, help="Inputs.")
@@ -91,6 +97,7 @@ def main(
     method: str,
     workers: list[int],
     nodes: list[int],
+    kept: float | None,
     layers: int,
     width: int,
     count: int,
@@ -104,7 +111,8 @@ def main(
         build(folder, inputs, layers, width, count, rank, torch.bfloat16)
         taken: dict[tuple[str, str], list[Taken]] = {}
         for _ in range(runs):
-            for kind, label, one in measure(folder, inputs, ("ties", method), workers, nodes):
+            both = ("ties", method)
+            for kind, label, one in measure(folder, inputs, both, kept, workers, nodes):
                 taken.setdefault((kind, label), []).append(one)
     seconds = {key: statistics.median(one.seconds for one in each) for key, each in taken.items()}
     by_ties, by_method = list(seconds.values())[:2]
@@ -117,7 +125,8 @@ def main(
         ratios = (f"{time / by_method:.2f}", f"{time / by_ties:.2f}")
         rows.append([label, f"{time:.1f}", *ratios, faster, f"{own:.0f}"])
     print_table(
-        f"{method} of {count} {inputs} inputs, width {width}, {layers} layers, bfloat16",
+        f"{method} of {count} {inputs} inputs, width {width}, {layers} layers, bfloat16"
+        + f", rank {kept}" * (kept is not None),
         ("command", "wall s", "/ mergekit-yaml", "/ ties", "speedup", "own MB"),
         rows,
         words=("command",),
@@ -125,7 +134,7 @@ def main(
     )
     if json_path:
         figures = {label: [asdict(one) for one in each] for (_, label), each in taken.items()}
-        write_json(json_path, inputs=inputs, method=method, width=width, runs=figures)
+        write_json(json_path, inputs=inputs, method=method, width=width, kept=kept, runs=figures)
 
 
 if __name__ == "__main__":
