@@ -268,12 +268,19 @@ def fingerprint_files(models: Iterable[OpenedModel]) -> str:
     return digest.hexdigest()
 
 
-def fingerprint_contents(models: Iterable[OpenedModel]) -> str:
+def fingerprint_contents(config: MergeConfiguration, models: Collection[OpenedModel]) -> str:
     """Return a digest that differs if what a model's files hold has changed, wherever they are.
 
     Of files with weights, the size, the beginning with the header, and samples are compared.
+    Tokenizers are compared if the recipe has mergekit build one, which orders the embeddings.
+
+    Args:
+        config: the recipe.
+        models: the recipe's, in an order of their own.
     """
     digest = hashlib.sha256()
+    for file in _tokenizer_files(config, models):
+        digest.update(file.name.encode() + file.read_bytes())
     for model in models:
         configs = [model.checkpoint.folder / "config.json"]
         if model.adapter_files:
@@ -289,6 +296,18 @@ def fingerprint_contents(models: Iterable[OpenedModel]) -> str:
                     opened.seek(size * number // _SAMPLES)
                     digest.update(opened.read(_SAMPLE_BYTES))
     return digest.hexdigest()
+
+
+def _tokenizer_files(config: MergeConfiguration, models: Collection[OpenedModel]) -> Iterator[Path]:
+    """Yield the files of tokenizers in folders. On the Hub, a commit's files do not change."""
+    sources = (config.tokenizer_source, config.tokenizer and config.tokenizer.source)
+    if not any(sources):
+        return
+    named = [source for source in sources if isinstance(source, ModelReference)]
+    paths = [reference.model.path for reference in (*(m.reference for m in models), *named)]
+    for folder in map(Path, dict.fromkeys(paths)):
+        for kind in ("json", "model", "txt", "jinja", "tiktoken"):
+            yield from sorted(folder.glob(f"*.{kind}"))
 
 
 def _read_headers(

@@ -117,7 +117,10 @@ def run(
     with staging.locked():
         cache = options.lora_merge_cache or str(staging.copies)
         seed = options.random_seed or 0
-        options = options.model_copy(update={"lora_merge_cache": cache, "random_seed": seed})
+        options = options.model_copy(
+            # Workers take the place of mergekit's own distribution over GPUs.
+            update={"lora_merge_cache": cache, "random_seed": seed, "multi_gpu": False}
+        )
         if (reading := read_recipe(path).recipe) is not None:
             download_models(reading, say)
         merge, findings = plan_whole_merge(path, options, Path(out))
@@ -173,7 +176,9 @@ def _fingerprint(merge: PlannedMerge) -> str:
     options = merge.options.model_dump(exclude=_WITHOUT_EFFECT)
     told = (__version__, version("mergekit"), merge.recipe.config.model_dump_json(), options)
     models = sorted(merge.models.values(), key=lambda model: str(model.reference))
-    return hashlib.sha256(f"{told} {fingerprint_contents(models)}".encode()).hexdigest()
+    return hashlib.sha256(
+        f"{told} {fingerprint_contents(merge.recipe.config, models)}".encode()
+    ).hexdigest()
 
 
 def _merge(job: Job, parts: list[Part], workers: int, ray: bool | str) -> Iterator[Done]:

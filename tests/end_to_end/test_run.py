@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,19 @@ from filelock import FileLock
 from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
+from safetensors.torch import save_file
 from support import checkpoints, interpreters, lost_workers
 from support.checkpoints import Family
 from support.interrupted import command_on_a_full_disk, killed_at
 from support.recipe_builders import recipe
 from transformers import AutoModelForCausalLM
 
+from mergekit_spectral.command_line import run_run
 from mergekit_spectral.command_line.main import main
+from mergekit_spectral.command_line.run_run import in_words
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.scaling import Progress, parts, pools, staging
+from mergekit_spectral.host import parts as host_parts
+from mergekit_spectral.scaling import Progress, Summary, parts, pools, staging
 from mergekit_spectral.scaling.run import run as merge_in_parts
 from mergekit_spectral.scaling.staging import FOLDER
 
@@ -216,7 +221,7 @@ def test_keeps_its_number_of_threads(drm: Path, tmp_path: Path):
     out = tmp_path / "out"
     stopped(drm, out, options=MergeOptions(num_threads=1))
     message = command(drm, out, "--workers=1", "-j", 2).output
-    assert "was begun with 1 threads a worker, and 2 may round differently" in message
+    assert "was begun with 1 thread a worker, and 2 may round differently" in message
     merged(drm, out, "--workers=1", "-j", 1)
 
 
@@ -402,3 +407,22 @@ def test_the_state_can_be_read_by_people(drm: Path, tmp_path: Path):
     state = json.loads((tmp_path / "out" / FOLDER / "merge.json").read_text())
     assert state["threads"] == 1
     assert state["parts"] > 3
+
+
+def test_a_changed_tokenizer_is_noticed(tmp_path: Path):
+    (tmp_path / "models").mkdir()
+    path = write(with_tokenizers(tmp_path / "models"), tmp_path)
+    stopped(path, out := tmp_path / "out")
+    checkpoints.write_enlarged(tmp_path / "models" / "one", checkpoints.llama(), "<d>")
+    assert "other inputs" in command(path, out, "--workers=1").output
+
+
+
+
+
+
+def test_options_of_mergekit_for_several_gpus_have_no_effect(drm: Path, tmp_path: Path):
+    options = MergeOptions(multi_gpu=True)
+    merge_in_parts(drm, out := tmp_path / "out", options, workers=1)
+    by_mergekit(drm, tmp_path / "its" / "out")
+    assert contents(out) == contents(tmp_path / "its" / "out")
