@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mergekit_spectral.errors import MergeError
+from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.parts import tensors_in
 from mergekit_spectral.scaling.parts import Part
 from mergekit_spectral.whole_files import errors_as_sentences, flush, move_up, unfinished
@@ -79,9 +79,10 @@ class Staging:
         try:
             yield
         finally:
-            lock.release()
-            if self._read() is None:  # nothing was begun, or all is done
+            if not (self.folder / _STATE).exists():  # nothing was begun, or all is done
+                # While it is locked: afterwards another merge may be in it.
                 shutil.rmtree(self.folder, ignore_errors=True)
+            lock.release()
             if is_new:
                 with suppress(OSError):  # it is not empty
                     self.out.rmdir()
@@ -104,7 +105,8 @@ class Staging:
             The state with the threads that the merge was begun with.
 
         Raises:
-            MergeError: the unfinished merge is of another recipe or other inputs.
+            MergeError: the unfinished merge is of another recipe or other inputs, or its state
+                cannot be read.
         """
         found = self._read()
         if found is None:
@@ -122,10 +124,11 @@ class Staging:
                 "inputs; run that recipe again to end it, or start over with --restart."
             )
         if threads_matter and found.threads != state.threads:
+            threads = "1 thread" if found.threads == 1 else f"{found.threads or 'all'} threads"
             raise MergeError(
-                f"The unfinished merge in {self.out} was begun with {found.threads or 'all'} "
-                f"threads a worker, and {state.threads} may round differently; leave out "
-                "--num-threads, or start over with --restart."
+                f"The unfinished merge in {self.out} was begun with {threads} a worker, and "
+                f"{state.threads} may round differently; leave out --num-threads, or start over "
+                "with --restart."
             )
         return found
 
@@ -142,9 +145,16 @@ class Staging:
         (self.folder / _COPIED).write_text("")
 
     def _read(self) -> State | None:
-        with suppress(OSError, ValueError, TypeError):
-            return State(**json.loads((self.folder / _STATE).read_text()))
-        return None
+        file = self.folder / _STATE
+        try:
+            return State(**json.loads(file.read_text()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:  # not a reason to remove what is merged
+            raise MergeError(
+                f"{file} cannot be read ({first_line(error)}), so the unfinished merge cannot "
+                "continue; make the file readable, or start over with --restart."
+            ) from error
 
     @property
     def is_moving(self) -> bool:
@@ -188,7 +198,7 @@ class Staging:
             file.unlink(missing_ok=True)
 
     def move_up(self) -> int:
-        """Move the model, which is whole, to its place, and remove the folder.
+        """Move the model, which is whole, to its place, and remove all that is left.
 
         Another model in that place is removed: first the configuration and the index, so that it
         never looks whole, and then the shards that are not replaced, which would be loaded.
@@ -217,7 +227,7 @@ class Staging:
                 if target.is_dir():
                     shutil.rmtree(target)
                 path.replace(target)
-            shutil.rmtree(self.folder)
+            self.restart()
         return size
 
 

@@ -417,6 +417,34 @@ def test_a_changed_tokenizer_is_noticed(tmp_path: Path):
     assert "other inputs" in command(path, out, "--workers=1").output
 
 
+def test_stopped_while_it_removes_its_folder(
+    drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    remove, out = staging.shutil.rmtree, tmp_path / "out"
+
+    def remove_some(folder: str | Path, **_: Any) -> None:
+        folder = Path(folder)
+        remove(folder / "model" if folder.name == FOLDER else folder, ignore_errors=True)
+        if (out / "config.json").exists():
+            raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(staging.shutil, "rmtree", remove_some)
+        with pytest.raises(StoppedError):
+            merge_in_parts(drm, out, workers=1)
+    expected = contents(out)
+    merge_in_parts(drm, out, workers=1)
+    assert contents(out) == {name: expected[name] for name in expected if FOLDER not in name}
+
+
+def test_a_state_that_cannot_be_read_is_kept(drm: Path, tmp_path: Path):
+    stopped(drm, out := tmp_path / "out")
+    (out / FOLDER / "merge.json").write_text('{"of": "another version"}')
+    before = contents(out)
+    message = " ".join(command(drm, out, "--workers=1").output.split())
+    assert "merge.json cannot be read" in message
+    assert contents(out) == before
+    assert "before)" not in merged(drm, out, "--workers=1", "--restart")
 
 
 
@@ -426,3 +454,22 @@ def test_options_of_mergekit_for_several_gpus_have_no_effect(drm: Path, tmp_path
     merge_in_parts(drm, out := tmp_path / "out", options, workers=1)
     by_mergekit(drm, tmp_path / "its" / "out")
     assert contents(out) == contents(tmp_path / "its" / "out")
+
+
+
+
+
+def test_is_locked_to_its_end(drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The lock stays while the merge runs, so that no other can begin in between."""
+    locked: list[bool] = []
+    move_up = staging.Staging.move_up
+
+    def and_look(self: staging.Staging) -> int:
+        size = move_up(self)
+        locked.append((self.folder / "lock").exists())
+        return size
+
+    monkeypatch.setattr(staging.Staging, "move_up", and_look)
+    merge_in_parts(drm, tmp_path / "out", workers=1)
+    assert locked == [True]
+    assert not (tmp_path / "out" / FOLDER).exists()
