@@ -447,6 +447,28 @@ def test_a_state_that_cannot_be_read_is_kept(drm: Path, tmp_path: Path):
     assert "before)" not in merged(drm, out, "--workers=1", "--restart")
 
 
+def test_a_tensor_that_is_lost_is_noticed(
+    drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stopped(drm, out := tmp_path / "out", after=3)
+    (part, *_) = sorted((out / FOLDER / "parts").iterdir())
+    save_file({}, part)
+    message = " ".join(command(drm, out, "--workers=1").output.split())
+    assert "is in no file of the unfinished merge; start over" in message
+
+
+def test_shards_are_on_the_disk_before_parts_are_removed(
+    drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    events: list[str] = []
+    release = staging.Staging.release
+    monkeypatch.setattr(host_parts, "flush", lambda file: events.append("flush"))
+    monkeypatch.setattr(
+        staging.Staging, "release", lambda *each: (events.append("remove"), release(*each))
+    )
+    merge_in_parts(drm, tmp_path / "out", workers=1)
+    assert events[0] == "flush"
+    assert "remove" in events
 
 
 def test_options_of_mergekit_for_several_gpus_have_no_effect(drm: Path, tmp_path: Path):
