@@ -63,11 +63,13 @@ def merge_in_processes(job: Job, parts: Sequence[Part], workers: int) -> Iterato
                 for part in running.values() if at_a_time == 1 else ():
                     losses[part.number] += 1
                     if losses[part.number] == LOSSES:
+                        after = len(part.names) - 1
+                        others_of_part = f" or the {after} after it" if after else ""
                         raise MergeError(
                             f"A worker was killed {LOSSES} times while it merged tensor "
-                            f"{part.names[0]} or the {len(part.names) - 1} after it, and nothing "
-                            "else was being merged; the machine may have too little memory for "
-                            "it. What is merged is kept for the next run."
+                            f"{part.names[0]}{others_of_part}, and nothing else was being merged; "
+                            "the machine may have too little memory for it. What is merged is kept "
+                            "for the next run."
                         ) from None
 
 

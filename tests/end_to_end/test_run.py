@@ -478,7 +478,34 @@ def test_options_of_mergekit_for_several_gpus_have_no_effect(drm: Path, tmp_path
     assert contents(out) == contents(tmp_path / "its" / "out")
 
 
+def test_an_interrupt_says_how_to_continue(
+    drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
 
+    monkeypatch.setattr(run_run, "run_merge", interrupted)
+    result = command(drm, tmp_path / "out", "--workers=1")
+    assert result.exit_code == 1
+    assert "Run the same command again to continue." in result.output
+
+
+def test_workers_do_not_print_what_transformers_warns_of(
+    drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)
+    command(drm, tmp_path / "out", "--workers=1")
+    assert os.environ["TRANSFORMERS_VERBOSITY"] == "error"
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")  # as the user wants
+    command(drm, tmp_path / "out", "--workers=1")
+    assert os.environ["TRANSFORMERS_VERBOSITY"] == "info"
+
+
+def test_the_summary_counts_workers_that_there_were():
+    summary = Summary(3, 0, 2, 10.0, 500_000_000, 700_000_000, 10**9, 10**9)
+    assert "0.5 GB of memory here and 0.7 GB in a worker, with" in in_words(summary, Path("out"))
+    for of_none in (replace(summary, worker_bytes=0), replace(summary, workers=1)):
+        assert "0.5 GB of memory here, with" in in_words(of_none, Path("out"))
 
 
 def test_is_locked_to_its_end(drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
