@@ -78,6 +78,8 @@ def check_left_out(subject: Subject) -> Iterator[Finding]:
             name
             for name in lacking.needed
             if reference == base or (base is None and all(name in headers for headers in others))
+            # Of slices of several models, the last one's gives the head, for instance.
+            if not any(name in names for names in merge.read.values())
         ]
         # Recipes that name modules leave out whole modules deliberately.
         if lost and not config.modules:

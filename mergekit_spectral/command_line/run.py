@@ -68,7 +68,10 @@ def run(recipe: Path, out: Path, transformers_cache: str | None, **options: Any)
     """  # noqa: D301, click's mark is the character
     if transformers_cache:
         os.environ["HF_HUB_CACHE"] = transformers_cache  # before huggingface_hub reads it
-    if options["workers"] != 1 and options["ray"] is None and not options["cuda"]:
+    # Workers import transformers themselves.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    on_cpu = not options["cuda"] and options["device"] in (None, "cpu")
+    if options["workers"] != 1 and options["ray"] is None and on_cpu:
         import_for_workers()
     from mergekit_spectral.command_line.run_run import run_and_print
 

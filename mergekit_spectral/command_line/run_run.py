@@ -77,16 +77,20 @@ def run_and_print(
             if not console.is_terminal and not is_quiet():
                 console.print(f"{line} ({progress.share:.0%})", markup=False, soft_wrap=True)
 
-        summary = run_merge(
-            recipe,
-            out,
-            given,
-            workers=workers,
-            ray=False if ray is None else ray or True,
-            restart=restart,
-            progress=show,
-            say=lambda remark: console.print(remark, markup=False, soft_wrap=True),
-        )
+        try:
+            summary = run_merge(
+                recipe,
+                out,
+                given,
+                workers=workers,
+                ray=False if ray is None else ray or True,
+                restart=restart,
+                progress=show,
+                say=lambda remark: console.print(remark, markup=False, soft_wrap=True),
+            )
+        except KeyboardInterrupt:
+            console.print("Stopped. Run the same command again to continue.", markup=False)
+            raise
     if not is_quiet():
         click.echo(in_words(summary, out))
 
@@ -97,9 +101,12 @@ def in_words(summary: Summary, out: Path) -> str:
     workers = "on a Ray cluster" if summary.workers is None else f"with {summary.workers} workers"
     if summary.workers == 1:
         workers = "with one worker"
+    in_worker = ""
+    if summary.workers != 1 and summary.worker_bytes:  # none if all was merged before
+        in_worker = f" and {gigabytes(summary.worker_bytes)} in a worker"
     return (
         f"Merged {summary.weights} weights{kept} into {out} in {duration(summary.seconds)} "
         f"{workers}: read {gigabytes(summary.read_bytes)}, wrote "
         f"{gigabytes(summary.written_bytes)}; at most {gigabytes(summary.peak_bytes)} of memory "
-        f"here and {gigabytes(summary.worker_bytes)} in a worker, with pages of mapped files."
+        f"here{in_worker}, with pages of mapped files."
     )

@@ -125,28 +125,8 @@ def open_models(
     return models, findings
 
 
-def download_models(recipe: Recipe, say: Callable[[str], None]) -> None:
-    """Download the models of a recipe that are not on this machine, as a merge would.
-
-    Args:
-        recipe: the recipe.
-        say: is called with a sentence before each.
-
-    Raises:
-        MergeError: one cannot be downloaded.
-    """
-    for path, download in list(_absent_models(recipe)):
-        say(f"downloading {path}")
-        try:
-            download()
-        except Exception as error:  # the Hub's client raises many
-            raise MergeError(
-                f"{path} is not on this machine, and cannot be downloaded ({first_line(error)})."
-            ) from error
-
-
-def _absent_models(recipe: Recipe) -> Iterator[tuple[ModelPath, Callable[[], object]]]:
-    """Yield what is not on this machine, and what downloads it."""
+def absent_models(recipe: Recipe) -> Iterator[tuple[ModelPath, Callable[[], object]]]:
+    """Yield the models and adapters that are not on this machine, and what downloads each."""
     folder = recipe.path.parent
     for path in {reference.model: None for reference in recipe.references}:
         try:
@@ -268,18 +248,25 @@ def fingerprint_files(models: Iterable[OpenedModel]) -> str:
     return digest.hexdigest()
 
 
-def fingerprint_contents(models: Iterable[OpenedModel]) -> str:
+def fingerprint_contents(config: MergeConfiguration, models: Collection[OpenedModel]) -> str:
     """Return a digest that differs if what a model's files hold has changed, wherever they are.
 
     Of files with weights, the size, the beginning with the header, and samples are compared.
+    Tokenizers are compared if the recipe has mergekit build one, which orders the embeddings.
+
+    Args:
+        config: the recipe.
+        models: the recipe's, in an order of their own.
     """
     digest = hashlib.sha256()
+    for file in _tokenizer_files(config, models):
+        digest.update(file.name.encode() + file.read_bytes())
     for model in models:
         configs = [model.checkpoint.folder / "config.json"]
         if model.adapter_files:
             configs.append(model.adapter_files.weights.parent / CONFIG_NAME)
-        for config in configs:
-            digest.update(config.read_bytes())
+        for settings in configs:
+            digest.update(settings.read_bytes())
         for file in model.files:
             size = file.stat().st_size
             digest.update(f"{file.name} {size}".encode())
@@ -289,6 +276,18 @@ def fingerprint_contents(models: Iterable[OpenedModel]) -> str:
                     opened.seek(size * number // _SAMPLES)
                     digest.update(opened.read(_SAMPLE_BYTES))
     return digest.hexdigest()
+
+
+def _tokenizer_files(config: MergeConfiguration, models: Collection[OpenedModel]) -> Iterator[Path]:
+    """Yield the files of tokenizers in folders. On the Hub, a commit's files do not change."""
+    sources = (config.tokenizer_source, config.tokenizer and config.tokenizer.source)
+    if not any(sources):
+        return
+    named = [source for source in sources if isinstance(source, ModelReference)]
+    paths = [reference.model.path for reference in (*(m.reference for m in models), *named)]
+    for folder in map(Path, dict.fromkeys(paths)):
+        for kind in ("json", "model", "txt", "jinja", "tiktoken"):
+            yield from sorted(folder.glob(f"*.{kind}"))
 
 
 def _read_headers(

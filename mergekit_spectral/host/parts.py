@@ -37,6 +37,7 @@ from mergekit_spectral.host.plan import plan_saves
 from mergekit_spectral.host.recipe_check import find_method
 from mergekit_spectral.host.run_merge import local_folders_are_no_hub_ids, spectral_merge
 from mergekit_spectral.methods import SpectralMethod
+from mergekit_spectral.whole_files import flush
 
 FILE = "model.safetensors"
 """What mergekit calls the only file of a model."""
@@ -129,7 +130,7 @@ def _seed_of(name: str, seed: int) -> int:
 def _errors_as_sentences(what: str) -> Iterator[None]:
     try:
         yield
-    except (MergeError, OSError, torch.OutOfMemoryError):
+    except (MergeError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # mergekit's methods raise many
         raise MergeError(f"mergekit {what}: {first_line(error)}.") from error
@@ -230,8 +231,14 @@ class _Assembly:
         if saves:
             writer = _ShardWriter(saves[0].writer_task, self._parts)
             for save in saves:
-                if save.tensor_name in self._parts.file_of:
-                    writer.save_tensor(save.tensor_name, self._parts.read(save.tensor_name))
+                name = save.tensor_name
+                if name in self._parts.file_of:
+                    writer.save_tensor(name, self._parts.read(name))
+                elif not save.optional:
+                    raise MergeError(
+                        f"tensor {name} is in no file of the unfinished merge; start over with "
+                        "--restart."
+                    )
             writer.finalize()  # type: ignore[no-untyped-call]
         others = [
             task
@@ -262,5 +269,6 @@ class _ShardWriter(TensorWriter):
         if found is None:
             found = Path(shard_path + ".unfinished")
             save_file(shard_data, found, metadata={"format": "pt"})
+            flush(found)  # before its parts are removed
         found.replace(shard_path)
         self._parts.are_written(shard_data)

@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from mergekit.options import MergeOptions
 
 from mergekit_spectral import __version__
-from mergekit_spectral.checking.checks import plan_whole_merge
-from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.models import (
-    download_models,
-    fingerprint_contents,
-    header_loaders,
-)
+from mergekit_spectral.checking.checks import check, plan_whole_merge
+from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.host.models import absent_models, fingerprint_contents, header_loaders
 from mergekit_spectral.host.parts import assemble
 from mergekit_spectral.host.plan import PlannedMerge
 from mergekit_spectral.host.whole_merges import make_copies
@@ -30,7 +27,11 @@ from mergekit_spectral.scaling.staging import Staging, State
 from mergekit_spectral.scaling.worker import Done, Job, peak_bytes
 from mergekit_spectral.whole_files import errors_as_sentences
 
-_WITHOUT_EFFECT = {"quiet", "verbosity", "num_threads", "lora_merge_cache", "transformers_cache"}
+_WITHOUT_EFFECT = {
+    *("quiet", "verbosity", "num_threads", "lora_merge_cache", "transformers_cache", "device"),
+    *("write_model_card", "copy_tokenizer", "clone_tensors", "async_write", "write_threads"),
+}
+"""Options that change no tensor. Of the device, the type counts."""
 
 Say = Callable[[str], None]
 
@@ -112,20 +113,26 @@ def run(
     start = time.monotonic()
     path, staging = Path(recipe), Staging(Path(out))
     options = options or MergeOptions()
+    if not options.safe_serialization:
+        raise MergeError("`run` writes safetensors only; leave out `safe_serialization`.")
     if ray and workers is not None:
         raise MergeError("--workers is for this machine; the cluster decides itself with --ray.")
     with staging.locked():
         cache = options.lora_merge_cache or str(staging.copies)
         seed = options.random_seed or 0
-        options = options.model_copy(update={"lora_merge_cache": cache, "random_seed": seed})
-        if (reading := read_recipe(path).recipe) is not None:
-            download_models(reading, say)
+        options = options.model_copy(
+            # Workers take the place of mergekit's own distribution over GPUs.
+            update={"lora_merge_cache": cache, "random_seed": seed, "multi_gpu": False}
+        )
+        _require_device(options, bool(ray))
+        _download(path, options, Path(out), say)
         merge, findings = plan_whole_merge(path, options, Path(out))
         for finding in findings:
             say(f"{finding.place(path)}: {finding.severity}: {finding.message}")
+        _require_other_folder(merge, Path(out))
         parts = cut(merge)
         if restart:
-            staging.restart()
+            staging.clear()
         count = 1 if ray else workers or default_workers(parts, options)
         threads = options.num_threads or (1 if ray else threads_of(count))
         state = staging.continue_or_begin(
@@ -169,11 +176,49 @@ def run(
     )
 
 
+def _require_device(options: MergeOptions, ray: bool) -> None:
+    device = torch.device(options.device or "cpu")
+    if device.type == "cuda" and not ray and not torch.cuda.is_available():
+        raise MergeError(
+            "PyTorch finds no GPU on this machine; leave out --cuda and --device, or install a "
+            "PyTorch that was built for the GPU."
+        )
+
+
+def _download(path: Path, options: MergeOptions, out: Path, say: Say) -> None:
+    """Download what is not on this machine, unless something else is wrong with the recipe."""
+    reading = read_recipe(path)
+    absent = [] if reading.recipe is None else list(absent_models(reading.recipe))
+    if absent and (errors := check(path, options, out).errors):
+        raise MergeError(f"{errors[0].place(path)}: {errors[0].message}")
+    for model, download in absent:
+        say(f"downloading {model}")
+        try:
+            download()
+        except Exception as error:  # the Hub's client raises many
+            raise MergeError(
+                f"{model} is not on this machine, and cannot be downloaded ({first_line(error)})."
+            ) from error
+
+
+def _require_other_folder(merge: PlannedMerge, out: Path) -> None:
+    for reference, model in merge.models.items():
+        folders = {model.checkpoint.folder, *(file.parent for file in model.files)}
+        if out.resolve() in {folder.resolve() for folder in folders}:
+            raise MergeError(
+                f"{out} is the folder of {reference}, which the merge reads; name another folder."
+            )
+
+
 def _fingerprint(merge: PlannedMerge) -> str:
     options = merge.options.model_dump(exclude=_WITHOUT_EFFECT)
-    told = (__version__, version("mergekit"), merge.recipe.config.model_dump_json(), options)
+    device = torch.device(merge.options.device or "cpu").type
+    recipe = merge.recipe.config.model_dump_json()
+    told = (__version__, version("mergekit"), recipe, device, options)
     models = sorted(merge.models.values(), key=lambda model: str(model.reference))
-    return hashlib.sha256(f"{told} {fingerprint_contents(models)}".encode()).hexdigest()
+    return hashlib.sha256(
+        f"{told} {fingerprint_contents(merge.recipe.config, models)}".encode()
+    ).hexdigest()
 
 
 def _merge(job: Job, parts: list[Part], workers: int, ray: bool | str) -> Iterator[Done]:

@@ -16,10 +16,13 @@ from typing import Any
 
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.scaling.parts import Part
+from mergekit_spectral.scaling.resources import PROCESS_BYTES
 from mergekit_spectral.scaling.worker import Done, Job, Worker, merge_part, on_device
 
 LOSSES = 3
 """How often the worker of a part may be lost before the merge ends."""
+_PLACES = ("HF_HOME", "HF_HUB_CACHE")
+"""Variables that say where downloaded models are; all nodes see them in the same place."""
 IMPORTED = ["mergekit_spectral.scaling.worker"]
 
 
@@ -63,11 +66,13 @@ def merge_in_processes(job: Job, parts: Sequence[Part], workers: int) -> Iterato
                 for part in running.values() if at_a_time == 1 else ():
                     losses[part.number] += 1
                     if losses[part.number] == LOSSES:
+                        after = len(part.names) - 1
+                        others_of_part = f" or the {after} after it" if after else ""
                         raise MergeError(
                             f"A worker was killed {LOSSES} times while it merged tensor "
-                            f"{part.names[0]} or the {len(part.names) - 1} after it, and nothing "
-                            "else was being merged; the machine may have too little memory for "
-                            "it. What is merged is kept for the next run."
+                            f"{part.names[0]}{others_of_part}, and nothing else was being merged; "
+                            "the machine may have too little memory for it. What is merged is kept "
+                            "for the next run."
                         ) from None
 
 
@@ -137,28 +142,45 @@ def merge_on_ray(job: Job, parts: Sequence[Part], address: str | None) -> Iterat
     started = not ray.is_initialized()
     if started:
         try:
-            ray.init(address=address, log_to_driver=False, include_dashboard=False)
+            places = {name: os.environ[name] for name in _PLACES if name in os.environ}
+            environment = {"env_vars": places} if places else None
+            ray.init(
+                address=address,
+                runtime_env=environment,
+                log_to_driver=False,
+                include_dashboard=False,
+            )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise MergeError(
                 f"--ray {address}: no cluster can be reached there ({first_line(error)}); start "
                 "one with `ray start --head`, or leave the address out."
             ) from error
-    gpus = int(job.options.device != "cpu")
-    task = ray.remote(merge_part)
+    task, waiting = ray.remote(merge_part), set[Any]()
     try:
+        alive = [each for each in ray.nodes() if each["Alive"]]  # type: ignore[no-untyped-call]
+        nodes = [each["Resources"] for each in alive]
+        wanted = {"CPU": job.threads, "GPU": int(job.options.device != "cpu")}
+        if not any(all(node.get(k, 0) >= n for k, n in wanted.items()) for node in nodes):
+            raise MergeError(
+                f"No node of the Ray cluster has {job.threads} CPU"
+                + " and a GPU" * wanted["GPU"]
+                + ", which each task needs; add one, or use fewer --num-threads or no --cuda."
+            )
+        # More than any node has would wait forever.
+        most = max(int(node.get("memory", 0)) for node in nodes)
         waiting = {
             task.options(
-                num_cpus=job.threads or 1,
-                num_gpus=gpus,
-                memory=part.memory,
+                num_cpus=wanted["CPU"],
+                num_gpus=wanted["GPU"],
+                memory=min(most, PROCESS_BYTES + part.memory),
                 max_retries=LOSSES,
                 scheduling_strategy="SPREAD",
             ).remote(job, part)
             for part in parts
         }
         while waiting:
-            (done,), left = ray.wait(list(waiting))
-            waiting = set(left)
+            (done,), others = ray.wait(list(waiting))
+            waiting = set(others)
             try:
                 yield ray.get(done)
             except ray.exceptions.RayTaskError as error:
@@ -169,5 +191,7 @@ def merge_on_ray(job: Job, parts: Sequence[Part], address: str | None) -> Iterat
                     "kept, so run the same command again."
                 ) from error
     finally:
+        for left in waiting:
+            ray.cancel(left, force=True)
         if started:
             ray.shutdown()

@@ -27,15 +27,15 @@ class RunCosts:
 
     Attributes:
         workers: that merge at a time.
-        threads: of each; None for PyTorch's own choice.
+        threads: of each.
         seconds: estimated duration on idle machines, all like this one.
         worker_bytes: memory of the largest worker, without pages of mapped files.
         memory_bytes: that of all workers and of the process that leads them.
-        disk_bytes: of the merged model, and of the parts that are on the disk beside it.
+        disk_bytes: of the merged model, and of parts and copies of LoRA inputs beside it.
     """
 
     workers: int
-    threads: int | None
+    threads: int
     seconds: float
     worker_bytes: int
     memory_bytes: int
@@ -52,9 +52,9 @@ def default_workers(parts: Sequence[Part], options: MergeOptions) -> int:
     return max(1, min(_cores(), len(parts), int(free // _worker_bytes(parts))))
 
 
-def threads_of(workers: int) -> int | None:
+def threads_of(workers: int) -> int:
     """Return each worker's threads: its share of the cores, or PyTorch's choice for one worker."""
-    return None if workers == 1 else max(1, _cores() // workers)
+    return torch.get_num_threads() if workers == 1 else max(1, _cores() // workers)
 
 
 def _cores() -> int:
@@ -90,5 +90,7 @@ def estimate_run(merge: PlannedMerge, costs: Costs, workers: int) -> RunCosts:
         seconds=round(max(ends) + 2 * costs.startup_seconds + assembly, 1),
         worker_bytes=worker,
         memory_bytes=worker if workers == 1 else PROCESS_BYTES + workers * worker,
-        disk_bytes=costs.output_bytes + min(costs.output_bytes, merge.options.out_shard_size),
+        disk_bytes=costs.output_bytes
+        + min(costs.output_bytes, merge.options.out_shard_size)
+        + costs.copy_bytes,
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mergekit_spectral.errors import MergeError
+from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.parts import tensors_in
 from mergekit_spectral.scaling.parts import Part
 from mergekit_spectral.whole_files import errors_as_sentences, flush, move_up, unfinished
@@ -37,12 +37,12 @@ class State:
 
     Attributes:
         fingerprint: of the recipe, the options and the inputs.
-        threads: of each worker, which may change the last digits; None for PyTorch's own choice.
+        threads: of each worker, which may change the last digits.
         parts: number of parts.
     """
 
     fingerprint: str
-    threads: int | None
+    threads: int
     parts: int
 
 
@@ -55,7 +55,8 @@ class Staging:
 
     def __init__(self, out: Path):
         self.out, self.folder = out, out / FOLDER
-        self.parts, self.copies = self.folder / "parts", self.folder / "copies"
+        self.copies = self.folder / "copies"
+        self.parts = self.folder / "parts"  # until `continue_or_begin`
         # The model card has the name of the folder.
         self.model = self.folder / "model" / out.resolve().name
 
@@ -79,18 +80,19 @@ class Staging:
         try:
             yield
         finally:
-            lock.release()
-            if self._read() is None:  # nothing was begun, or all is done
+            if not (self.folder / _STATE).exists():  # nothing was begun, or all is done
+                # While it is locked: afterwards another merge may be in it.
                 shutil.rmtree(self.folder, ignore_errors=True)
+            lock.release()
             if is_new:
                 with suppress(OSError):  # it is not empty
                     self.out.rmdir()
 
-    def restart(self) -> None:
+    def clear(self) -> None:
         """Remove all that an unfinished merge has left."""
         for name in (_STATE, _COPIED, _MOVING):
             (self.folder / name).unlink(missing_ok=True)
-        for folder in (self.parts, self.copies, self.folder / "model"):
+        for folder in (*self.folder.glob("parts*"), self.copies, self.folder / "model"):
             shutil.rmtree(folder, ignore_errors=True)
 
     def continue_or_begin(self, state: State, threads_matter: bool) -> State:
@@ -104,29 +106,34 @@ class Staging:
             The state with the threads that the merge was begun with.
 
         Raises:
-            MergeError: the unfinished merge is of another recipe or other inputs.
+            MergeError: the unfinished merge is of another recipe or other inputs, or its state
+                cannot be read.
         """
         found = self._read()
         if found is None:
-            self.restart()
+            self.clear()
             with errors_as_sentences(self.out), unfinished(self.folder) as new:
                 (new / _STATE).write_text(json.dumps(asdict(state)))
                 move_up(new, [_STATE])
-                self.parts.mkdir(exist_ok=True)
-            return state
-        for left in self.parts.glob(".unfinished-*"):
-            shutil.rmtree(left, ignore_errors=True)
+            found = state
         if (found.fingerprint, found.parts) != (state.fingerprint, state.parts):
             raise MergeError(
                 f"{self.out} has an unfinished merge of another recipe, other options or other "
                 "inputs; run that recipe again to end it, or start over with --restart."
             )
         if threads_matter and found.threads != state.threads:
+            threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
             raise MergeError(
-                f"The unfinished merge in {self.out} was begun with {found.threads or 'all'} "
-                f"threads a worker, and {state.threads} may round differently; leave out "
-                "--num-threads, or start over with --restart."
+                f"The unfinished merge in {self.out} was begun with {threads} a worker, and "
+                f"{state.threads} may round differently; leave out --num-threads, or start over "
+                "with --restart."
             )
+        # A worker of another merge that has not ended yet must not write here.
+        self.parts = self.folder / f"parts-{found.fingerprint[:16]}-{found.threads}"
+        with errors_as_sentences(self.out):
+            self.parts.mkdir(exist_ok=True)
+        for left in self.parts.glob(".unfinished-*"):
+            shutil.rmtree(left, ignore_errors=True)
         return found
 
     def remove_unfinished_copies(self) -> None:
@@ -142,9 +149,16 @@ class Staging:
         (self.folder / _COPIED).write_text("")
 
     def _read(self) -> State | None:
-        with suppress(OSError, ValueError, TypeError):
-            return State(**json.loads((self.folder / _STATE).read_text()))
-        return None
+        file = self.folder / _STATE
+        try:
+            return State(**json.loads(file.read_text()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:  # not a reason to remove what is merged
+            raise MergeError(
+                f"{file} cannot be read ({first_line(error)}), so the unfinished merge cannot "
+                "continue; make the file readable, or start over with --restart."
+            ) from error
 
     @property
     def is_moving(self) -> bool:
@@ -188,7 +202,7 @@ class Staging:
             file.unlink(missing_ok=True)
 
     def move_up(self) -> int:
-        """Move the model, which is whole, to its place, and remove the folder.
+        """Move the model, which is whole, to its place, and remove all that is left.
 
         Another model in that place is removed: first the configuration and the index, so that it
         never looks whole, and then the shards that are not replaced, which would be loaded.
@@ -217,7 +231,7 @@ class Staging:
                 if target.is_dir():
                     shutil.rmtree(target)
                 path.replace(target)
-            shutil.rmtree(self.folder)
+            self.clear()
         return size
 
 

@@ -31,7 +31,7 @@ class Job:
         recipe: the recipe's text.
         options: mergekit's.
         seed: of methods that draw at random.
-        threads: of each worker; None for as many as PyTorch takes.
+        threads: of each worker.
         here: the working directory, which the recipe's paths count from.
         folder: for the parts' files.
     """
@@ -39,7 +39,7 @@ class Job:
     recipe: str
     options: MergeOptions
     seed: int
-    threads: int | None
+    threads: int
     here: Path
     folder: Path
 
@@ -74,11 +74,10 @@ class Worker:
 
     def __enter__(self) -> Worker:
         """Set the number of threads; models are opened for the first part."""
-        if self.job.threads is not None:
-            self._opened.callback(torch.set_num_threads, torch.get_num_threads())
-            torch.set_num_threads(self.job.threads)
-            # Of the libraries that NumPy and SciPy use.
-            self._opened.enter_context(threadpool_limits(self.job.threads))
+        self._opened.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(self.job.threads)
+        # Of the libraries that NumPy and SciPy use.
+        self._opened.enter_context(threadpool_limits(self.job.threads))
         return self
 
     def __exit__(self, *error: object) -> None:

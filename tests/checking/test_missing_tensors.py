@@ -75,3 +75,18 @@ def test_experts_that_mergekit_puts_together(workshop: Workshop):
     report = checked(plain_recipe("drm", family), workshop.folder)
     assert report.findings == ()
     assert report.costs is not None
+
+
+@pytest.mark.parametrize("with_base", [False, True])
+def test_slices_of_several_models_need_not_all_give_a_head(with_base: bool, workshop: Workshop):
+    family = checkpoints.write_family(workshop.folder, checkpoints.llama(), count=1)
+    sources = ({"model": str(model)} for model in (family.base, *family.tuned))
+    ranges = ([0, 2], [1, 3])
+    slices = [
+        {"sources": [{**source, "layer_range": of}]}
+        for source, of in zip(sources, ranges, strict=True)
+    ]
+    recipe = {"merge_method": "passthrough", "slices": slices, "dtype": "float32"}
+    if with_base:
+        recipe["base_model"] = str(family.base)
+    assert checked(recipe, workshop.folder).errors == []

@@ -5,26 +5,32 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner, Result
 from filelock import FileLock
 from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
+from safetensors.torch import save_file
 from support import checkpoints, interpreters, lost_workers
 from support.checkpoints import Family
 from support.interrupted import command_on_a_full_disk, killed_at
 from support.recipe_builders import recipe
 from transformers import AutoModelForCausalLM
 
+from mergekit_spectral.command_line import run_run
 from mergekit_spectral.command_line.main import main
+from mergekit_spectral.command_line.run_run import in_words
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.scaling import Progress, parts, pools, staging
+from mergekit_spectral.host import parts as host_parts
+from mergekit_spectral.scaling import Progress, Summary, parts, pools, staging
 from mergekit_spectral.scaling.driver import run as merge_in_parts
 from mergekit_spectral.scaling.staging import FOLDER
 
@@ -216,7 +222,7 @@ def test_keeps_its_number_of_threads(drm: Path, tmp_path: Path):
     out = tmp_path / "out"
     stopped(drm, out, options=MergeOptions(num_threads=1))
     message = command(drm, out, "--workers=1", "-j", 2).output
-    assert "was begun with 1 threads a worker, and 2 may round differently" in message
+    assert "was begun with 1 thread a worker, and 2 may round differently" in message
     merged(drm, out, "--workers=1", "-j", 1)
 
 
@@ -391,10 +397,24 @@ def test_what_other_machines_write_must_be_seen(
 
     def hide(progress: Progress) -> None:
         if progress.done is not None:
-            (tmp_path / "out" / FOLDER / "parts" / progress.done.part.file).unlink()
+            (hidden,) = (tmp_path / "out" / FOLDER).glob(f"parts-*/{progress.done.part.file}")
+            hidden.unlink()
 
     with pytest.raises(MergeError, match=r"00000.safetensors .* is not visible here"):
         merge_in_parts(drm, tmp_path / "out", workers=1, progress=hide)
+
+
+def test_out_is_none_of_the_models(drm: Path, llama: Family):
+    message = " ".join(command(drm, llama.tuned[0], "--workers=1").output.split())
+    assert f"{llama.tuned[0]} is the folder of {llama.tuned[0]}, which the merge reads" in message
+    assert (llama.tuned[0] / "config.json").exists()
+
+
+def test_a_gpu_that_is_not_there(drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    message = " ".join(command(drm, tmp_path / "out", "--cuda").output.split())
+    assert "PyTorch finds no GPU on this machine" in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_state_can_be_read_by_people(drm: Path, tmp_path: Path):
@@ -402,3 +422,118 @@ def test_the_state_can_be_read_by_people(drm: Path, tmp_path: Path):
     state = json.loads((tmp_path / "out" / FOLDER / "merge.json").read_text())
     assert state["threads"] == 1
     assert state["parts"] > 3
+
+
+def test_a_changed_tokenizer_is_noticed(tmp_path: Path):
+    (tmp_path / "models").mkdir()
+    path = write(with_tokenizers(tmp_path / "models"), tmp_path)
+    stopped(path, out := tmp_path / "out")
+    checkpoints.write_enlarged(tmp_path / "models" / "one", checkpoints.llama(), "<d>")
+    assert "other inputs" in command(path, out, "--workers=1").output
+
+
+def test_stopped_while_it_removes_its_folder(
+    drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    remove, out = staging.shutil.rmtree, tmp_path / "out"
+
+    def remove_some(folder: str | Path, **_: Any) -> None:
+        folder = Path(folder)
+        remove(folder / "model" if folder.name == FOLDER else folder, ignore_errors=True)
+        if (out / "config.json").exists():
+            raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(staging.shutil, "rmtree", remove_some)
+        with pytest.raises(StoppedError):
+            merge_in_parts(drm, out, workers=1)
+    expected = contents(out)
+    merge_in_parts(drm, out, workers=1)
+    assert contents(out) == {name: expected[name] for name in expected if FOLDER not in name}
+
+
+def test_a_state_that_cannot_be_read_is_kept(drm: Path, tmp_path: Path):
+    stopped(drm, out := tmp_path / "out")
+    (out / FOLDER / "merge.json").write_text('{"of": "another version"}')
+    before = contents(out)
+    message = " ".join(command(drm, out, "--workers=1").output.split())
+    assert "merge.json cannot be read" in message
+    assert contents(out) == before
+    assert "before)" not in merged(drm, out, "--workers=1", "--restart")
+
+
+def test_a_tensor_that_is_lost_is_noticed(
+    drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stopped(drm, out := tmp_path / "out", after=3)
+    (part, *_) = sorted((out / FOLDER).glob("parts-*/*.safetensors"))
+    save_file({}, part)
+    message = " ".join(command(drm, out, "--workers=1").output.split())
+    assert "is in no file of the unfinished merge; start over" in message
+
+
+def test_shards_are_on_the_disk_before_parts_are_removed(
+    drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    events: list[str] = []
+    release = staging.Staging.release
+    monkeypatch.setattr(host_parts, "flush", lambda file: events.append("flush"))
+    monkeypatch.setattr(
+        staging.Staging, "release", lambda *each: (events.append("remove"), release(*each))
+    )
+    merge_in_parts(drm, tmp_path / "out", workers=1)
+    assert events[0] == "flush"
+    assert "remove" in events
+
+
+def test_options_of_mergekit_for_several_gpus_have_no_effect(drm: Path, tmp_path: Path):
+    options = MergeOptions(multi_gpu=True)
+    merge_in_parts(drm, out := tmp_path / "out", options, workers=1)
+    by_mergekit(drm, tmp_path / "its" / "out")
+    assert contents(out) == contents(tmp_path / "its" / "out")
+
+
+def test_an_interrupt_says_how_to_continue(
+    drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_run, "run_merge", interrupted)
+    result = command(drm, tmp_path / "out", "--workers=1")
+    assert result.exit_code == 1
+    assert "Run the same command again to continue." in result.output
+
+
+def test_workers_do_not_print_what_transformers_warns_of(
+    drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)
+    command(drm, tmp_path / "out", "--workers=1")
+    assert os.environ["TRANSFORMERS_VERBOSITY"] == "error"
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")  # as the user wants
+    command(drm, tmp_path / "out", "--workers=1")
+    assert os.environ["TRANSFORMERS_VERBOSITY"] == "info"
+
+
+def test_the_summary_counts_workers_that_there_were():
+    summary = Summary(3, 0, 2, 10.0, 500_000_000, 700_000_000, 10**9, 10**9)
+    assert "0.5 GB of memory here and 0.7 GB in a worker, with" in in_words(summary, Path("out"))
+    for of_none in (replace(summary, worker_bytes=0), replace(summary, workers=1)):
+        assert "0.5 GB of memory here, with" in in_words(of_none, Path("out"))
+
+
+def test_is_locked_to_its_end(drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The lock stays while the merge runs, so that no other can begin in between."""
+    locked: list[bool] = []
+    move_up = staging.Staging.move_up
+
+    def and_look(self: staging.Staging) -> int:
+        size = move_up(self)
+        locked.append((self.folder / "lock").exists())
+        return size
+
+    monkeypatch.setattr(staging.Staging, "move_up", and_look)
+    merge_in_parts(drm, tmp_path / "out", workers=1)
+    assert locked == [True]
+    assert not (tmp_path / "out" / FOLDER).exists()

@@ -109,6 +109,6 @@ def test_workers_are_as_many_as_there_is_room_for(
     assert resources.default_workers(found[:3], MergeOptions()) == 3
     monkeypatch.setattr(resources, "FREE_SHARE", 1e-9)
     assert resources.default_workers(found, MergeOptions()) == 1
-    assert resources.threads_of(1) is None
+    assert resources.threads_of(1) == resources.torch.get_num_threads()
     assert resources.threads_of(2) == 2
     assert resources.threads_of(8) == 1
