@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from mergekit.options import MergeOptions
 
 from mergekit_spectral import __version__
 from mergekit_spectral.checking.checks import check, plan_whole_merge
+from mergekit_spectral.checking.estimate import gigabytes
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.models import absent_models, fingerprint_contents, header_loaders
 from mergekit_spectral.host.parts import assemble
@@ -148,11 +150,15 @@ def run(
         )
         missing = staging.missing(parts)
         if missing:
+            _warn_of_little_room(missing, Path(out), say)
+            if merge.copied:
+                say(f"merging LoRA inputs into {len(merge.copied)} copies of the base")
             staging.remove_unfinished_copies()
             make_copies(merge)
             staging.copies_are_whole()
         results = list(_watch(parts, missing, _merge(job, missing, count, ray), progress))
         if not staging.is_moving:
+            say("putting the model together")
             with errors_as_sentences(staging.out):
                 assemble(
                     staging.model,
@@ -208,6 +214,15 @@ def _require_other_folder(merge: PlannedMerge, out: Path) -> None:
             raise MergeError(
                 f"{out} is the folder of {reference}, which the merge reads; name another folder."
             )
+
+
+def _warn_of_little_room(parts: list[Part], out: Path, say: Say) -> None:
+    size, free = sum(part.written_bytes for part in parts), shutil.disk_usage(out).free
+    if size > free:
+        say(
+            f"{out}: warning: what is left to merge takes {gigabytes(size)}, and the disk has "
+            f"{gigabytes(free)} free; free some before it is full, or run the command again then."
+        )
 
 
 def _fingerprint(merge: PlannedMerge) -> str:

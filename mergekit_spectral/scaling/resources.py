@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -17,6 +19,8 @@ from mergekit_spectral.scaling.parts import Part, cut
 
 PROCESS_BYTES = 700 * 10**6
 """Main memory that Python, PyTorch and mergekit take in each worker."""
+GROUP = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may use."""
 FREE_SHARE = 0.8
 """Share of the free memory that workers may take."""
 
@@ -48,7 +52,7 @@ def default_workers(parts: Sequence[Part], options: MergeOptions) -> int:
     if device.type != "cpu":
         all_gpus = device.type == "cuda" and device.index is None
         return max(1, torch.cuda.device_count()) if all_gpus else 1
-    free = psutil.virtual_memory().available * FREE_SHARE
+    free = _free_bytes() * FREE_SHARE
     return max(1, min(_cores(), len(parts), int(free // _worker_bytes(parts))))
 
 
@@ -58,9 +62,22 @@ def threads_of(workers: int) -> int:
 
 
 def _cores() -> int:
+    count = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        count = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):  # "max", or no control groups
+        quota, period = map(int, (GROUP / "cpu.max").read_text().split())
+        count = min(count, max(1, quota // period))
+    return count
+
+
+def _free_bytes() -> int:
+    free = int(psutil.virtual_memory().available)
+    with suppress(OSError, ValueError, KeyError):
+        limit = int((GROUP / "memory.max").read_text())
+        used = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
+        free = min(free, limit - int(used["anon"]))  # the rest are pages of files
+    return free
 
 
 def _worker_bytes(parts: Sequence[Part]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -30,7 +31,7 @@ from mergekit_spectral.command_line.main import main
 from mergekit_spectral.command_line.run_run import in_words
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host import parts as host_parts
-from mergekit_spectral.scaling import Progress, Summary, parts, pools, staging
+from mergekit_spectral.scaling import Progress, Summary, driver, parts, pools, staging
 from mergekit_spectral.scaling.driver import run as merge_in_parts
 from mergekit_spectral.scaling.staging import FOLDER
 
@@ -182,6 +183,14 @@ def test_progress(drm: Path, tmp_path: Path):
     size = (tmp_path / "out" / "model.safetensors").stat().st_size
     assert summary.written_bytes == size
     assert summary.read_bytes == pytest.approx(4 * size, rel=0.05)  # a base and three inputs
+
+
+def test_a_disk_with_little_room(drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(driver.shutil, "disk_usage", lambda _: usage._replace(free=10**4))
+    output = " ".join(merged(drm, tmp_path / "out", "--workers=1").split())
+    assert "what is left to merge takes 0.1 MB, and the disk has 0.0 MB free" in output
+    assert "putting the model together" in output
 
 
 def test_quiet(drm: Path, tmp_path: Path):

@@ -104,6 +104,7 @@ def test_workers_are_as_many_as_there_is_room_for(
     merge: PlannedMerge, monkeypatch: pytest.MonkeyPatch
 ):
     found = cut_into(merge, 5, 10**9)
+    monkeypatch.setattr(resources, "GROUP", Path("nowhere"))
     monkeypatch.setattr(resources.os, "sched_getaffinity", lambda _: range(4), raising=False)
     assert resources.default_workers(found, MergeOptions()) == 4
     assert resources.default_workers(found[:3], MergeOptions()) == 3
@@ -112,3 +113,18 @@ def test_workers_are_as_many_as_there_is_room_for(
     assert resources.threads_of(1) == resources.torch.get_num_threads()
     assert resources.threads_of(2) == 2
     assert resources.threads_of(8) == 1
+
+
+def test_containers_have_less(merge: PlannedMerge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(resources, "GROUP", tmp_path)
+    monkeypatch.setattr(resources.os, "sched_getaffinity", lambda _: range(8), raising=False)
+    found = cut_into(merge, 12, 10**9)
+    assert len(found) > 8
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert resources.default_workers(found, MergeOptions()) == 8
+    (tmp_path / "cpu.max").write_text("350000 100000\n")
+    assert resources.default_workers(found, MergeOptions()) == 3
+    each = resources.PROCESS_BYTES + max(part.memory for part in found)
+    (tmp_path / "memory.max").write_text(f"{5 * 10**9 + int(2.5 * each / 0.8)}\n")
+    (tmp_path / "memory.stat").write_text("anon 5000000000\nfile 7000000000\n")
+    assert resources.default_workers(found, MergeOptions()) == 2
