@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mergekit.options import MergeOptions
@@ -97,7 +97,7 @@ class Report:
     costs: Costs | None = None
     unchecked: str | None = None
     downloads: dict[str, int] | None = None
-    plan: PlannedMerge | None = None
+    plan: PlannedMerge | None = field(default=None, compare=False, repr=False)
 
     @property
     def errors(self) -> list[Finding]:

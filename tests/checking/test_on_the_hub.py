@@ -129,7 +129,7 @@ def comparable(report: Report) -> Report:
     costs = report.costs
     if costs is not None:
         memory = replace(costs.memory, host=costs.memory.mapped)
-        costs = replace(costs, seconds=0.0, free_bytes=0, memory=memory)
+        costs = replace(costs, seconds=0.0, startup_seconds=0.0, free_bytes=0, memory=memory)
     return replace(report, costs=costs, downloads=None)
 
 

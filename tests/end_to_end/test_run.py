@@ -20,7 +20,7 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 from safetensors.torch import save_file
-from support import checkpoints, interpreters, lost_workers
+from support import checkpoints, interpreters, lost_workers, slow_workers
 from support.checkpoints import Family
 from support.interrupted import command_on_a_full_disk, killed_at
 from support.recipe_builders import recipe
@@ -150,7 +150,9 @@ def test_one_file_without_a_card(drm: Path, tmp_path: Path):
     assert set(contents(out)) == {"model.safetensors", "config.json"}
 
 
-def test_several_workers(drm: Path, tmp_path: Path):
+def test_several_workers(drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # So that one worker cannot do everything before another has started.
+    monkeypatch.setattr(pools, "merge_in_worker", slow_workers.merge_slowly_in_worker)
     merged(drm, one := tmp_path / "1" / "model", "--workers=1", "-j", 1)
     output = merged(drm, two := tmp_path / "2" / "model", "--workers=2", "-v")
     assert contents(one) == contents(two)

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from click.testing import CliRunner
+from support import slow_workers
 from support.checkpoints import Family
 from support.recipe_builders import recipe
 
 from mergekit_spectral.command_line.main import main
-from mergekit_spectral.scaling import Progress, parts, run
+from mergekit_spectral.scaling import Progress, parts, pools, run
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 MEMORY = 100 * 2**20
@@ -35,22 +37,35 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         started.shutdown()
 
 
+def node_of(process: int, cluster: Any) -> Any:
+    """Return the node that a worker is on."""
+    raylet = psutil.Process(process).ppid()
+    (found,) = [
+        node for node in cluster.nodes if node.all_processes["raylet"][0].process.pid == raylet
+    ]
+    return found
+
+
 def test_a_node_that_is_killed(
     cluster: Any, llama: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(parts, "SHORTEST", 1e-9)
+    monkeypatch.setattr(parts, "PARTS", 12)
+    monkeypatch.setattr(pools, "merge_part", slow_workers.merge_slowly)
     path = tmp_path / "recipe.yml"
     path.write_text(yaml.safe_dump(recipe("drm", llama, density=0.5)))
-    seen: list[Progress] = []
+    workers: list[str] = []
 
-    def kill_a_node(progress: Progress) -> None:
-        seen.append(progress)
-        if len(seen) == 4:
-            cluster.remove_node(cluster.nodes[0], allow_graceful=False)
+    def kill_its_node(progress: Progress) -> None:
+        if progress.done is not None:
+            workers.append(progress.done.worker)
+        if len(workers) == 1:
+            process = int(workers[0].rpartition(" ")[2])
+            cluster.remove_node(node_of(process, cluster), allow_graceful=False)
 
-    summary = run(path, tmp_path / "ray" / "model", ray=cluster.address, progress=kill_a_node)
-    assert len(seen) > 10
-    assert len({progress.done.worker for progress in seen if progress.done}) > 1
+    summary = run(path, tmp_path / "ray" / "model", ray=cluster.address, progress=kill_its_node)
+    assert len(workers) > 8
+    assert workers[-1] != workers[0]
     assert summary.workers is None
     result = CliRunner().invoke(
         main, ["run", str(path), str(tmp_path / "here" / "model"), "--workers=1", "-j", "1"]
