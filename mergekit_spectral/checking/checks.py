@@ -32,6 +32,7 @@ from mergekit_spectral.checking.shapes import check_shapes
 from mergekit_spectral.checking.subject import Stages, Subject, run_stages
 from mergekit_spectral.checking.tokenizers import check_tokenizers
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.host.checkpoints import NotDownloadedError
 from mergekit_spectral.host.hub import HubModels, read_absent_models
 from mergekit_spectral.host.plan import PlannedMerge
 from mergekit_spectral.host.recipe_check import find_method
@@ -176,7 +177,8 @@ def plan_whole_merge(
         out: where the merged model goes.
 
     Raises:
-        MergeError: the recipe has an error, or a model is not on this machine.
+        NotDownloadedError: nothing is wrong but that a model is not on this machine.
+        MergeError: the recipe or a model has an error.
     """
     return _plan(OF_MERGE, path, options, out)
 
@@ -192,9 +194,11 @@ def _plan(
         plan = result.subject.plan
     findings = list(sort_by_line(findings))
     absent = [finding for finding in findings if finding.absent]
-    reasons = [*find_errors(findings), *absent]
-    if plan is None or find_errors(findings):
-        raise MergeError(
+    errors = find_errors(findings)
+    reasons = [*errors, *absent]
+    if plan is None or errors:
+        kind = MergeError if errors else NotDownloadedError
+        raise kind(
             f"{reasons[0].place(path)}: {reasons[0].message} See `mergekit-spectral check {path}`."
         )
     return plan, findings

@@ -78,6 +78,14 @@ class OpenedModel:
         return (*own, self.adapter_files.weights) if self.adapter_files else own
 
     @property
+    def settings(self) -> tuple[Path, ...]:
+        """The files with its configuration, the adapter's last."""
+        own = (self.checkpoint.folder / "config.json",)
+        if self.adapter_files is None:
+            return own
+        return (*own, self.adapter_files.weights.parent / CONFIG_NAME)
+
+    @property
     def architecture(self) -> ModelArchitecture | None:
         """Its architecture as mergekit defines it; None if mergekit has to infer it."""
         return arch_info_for_config(self.config)
@@ -239,10 +247,7 @@ def fingerprint_files(models: Iterable[OpenedModel]) -> str:
     """
     digest = hashlib.sha256()
     for model in models:
-        configs = [model.checkpoint.folder / "config.json"]
-        if model.adapter_files:
-            configs.append(model.adapter_files.weights.parent / CONFIG_NAME)
-        for file in (*model.files, *configs):
+        for file in (*model.files, *model.settings):
             state = file.stat()
             digest.update(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
     return digest.hexdigest()
@@ -262,10 +267,7 @@ def fingerprint_contents(config: MergeConfiguration, models: Collection[OpenedMo
     for file in _tokenizer_files(config, models):
         digest.update(file.name.encode() + file.read_bytes())
     for model in models:
-        configs = [model.checkpoint.folder / "config.json"]
-        if model.adapter_files:
-            configs.append(model.adapter_files.weights.parent / CONFIG_NAME)
-        for settings in configs:
+        for settings in model.settings:
             digest.update(settings.read_bytes())
         for file in model.files:
             size = file.stat().st_size

@@ -14,9 +14,10 @@ import torch
 from mergekit.options import MergeOptions
 
 from mergekit_spectral import __version__
-from mergekit_spectral.checking.checks import check, plan_whole_merge
+from mergekit_spectral.checking.checks import plan_whole_merge
 from mergekit_spectral.checking.estimate import gigabytes
 from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.host.checkpoints import NotDownloadedError
 from mergekit_spectral.host.models import absent_models, fingerprint_contents, header_loaders
 from mergekit_spectral.host.parts import assemble
 from mergekit_spectral.host.plan import PlannedMerge
@@ -127,8 +128,11 @@ def run(
             update={"lora_merge_cache": cache, "random_seed": seed, "multi_gpu": False}
         )
         _require_device(options, bool(ray))
-        _download(path, options, Path(out), say)
-        merge, findings = plan_whole_merge(path, options, Path(out))
+        try:
+            merge, findings = plan_whole_merge(path, options, Path(out))
+        except NotDownloadedError:
+            _download(path, say)
+            merge, findings = plan_whole_merge(path, options, Path(out))
         for finding in findings:
             say(f"{finding.place(path)}: {finding.severity}: {finding.message}")
         _require_other_folder(merge, Path(out))
@@ -191,13 +195,10 @@ def _require_device(options: MergeOptions, ray: bool) -> None:
         )
 
 
-def _download(path: Path, options: MergeOptions, out: Path, say: Say) -> None:
-    """Download what is not on this machine, unless something else is wrong with the recipe."""
-    reading = read_recipe(path)
-    absent = [] if reading.recipe is None else list(absent_models(reading.recipe))
-    if absent and (errors := check(path, options, out).errors):
-        raise MergeError(f"{errors[0].place(path)}: {errors[0].message}")
-    for model, download in absent:
+def _download(path: Path, say: Say) -> None:
+    recipe = read_recipe(path).recipe
+    assert recipe is not None  # its models were looked for
+    for model, download in list(absent_models(recipe)):
         say(f"downloading {model}")
         try:
             download()

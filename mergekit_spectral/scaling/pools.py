@@ -23,7 +23,6 @@ LOSSES = 3
 """How often the worker of a part may be lost before the merge ends."""
 _PLACES = ("HF_HOME", "HF_HUB_CACHE")
 """Variables that say where downloaded models are; all nodes see them in the same place."""
-IMPORTED = ["mergekit_spectral.scaling.worker"]
 
 
 def merge_here(job: Job, parts: Iterable[Part]) -> Iterator[Done]:
@@ -82,7 +81,7 @@ def _processes(job: Job, workers: int) -> Iterator[ProcessPoolExecutor]:
     server = "forkserver" if _can_share_imports(job) else "spawn"
     context = multiprocessing.get_context(server)
     if server == "forkserver":  # PyTorch and mergekit are imported once, and their memory is shared
-        context.set_forkserver_preload(IMPORTED)
+        context.set_forkserver_preload([merge_part.__module__])
     others, numbers = multiprocessing.active_children(), context.Value("i", 0)
     pool = ProcessPoolExecutor(workers, context, _begin, (job, numbers))
     try:

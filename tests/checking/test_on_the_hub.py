@@ -27,6 +27,7 @@ from support.planted_faults import Workshop, removed, truncated
 from mergekit_spectral.checking.checks import Report, check
 from mergekit_spectral.command_line.main import main
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.scaling import run
 
 BASE, ADAPTER = "lab/base", "lab/adapter"
 TUNED = ("lab/tuned-1", "lab/tuned-2", "lab/tuned-3")
@@ -592,3 +593,24 @@ def test_the_command_prints_downloads(lab: Lab):
     lab.server.status = 404
     use_nothing = CliRunner().invoke(main, ["check", str(recipe), "--json"])
     assert json.loads(use_nothing.stdout)["downloads"] is None
+
+
+def test_run_downloads_what_is_absent(lab: Lab):
+    path, said = lab.work / "recipe.yml", list[str]()
+    path.write_text(yaml.safe_dump(of_adapter()))
+    options = MergeOptions(write_model_card=False, copy_tokenizer=False, quiet=True)
+    run(path, lab.work / "merged", options, workers=1, say=said.append)
+    assert f"downloading {BASE}" in said
+    assert f"downloading {ADAPTER}" in said
+    assert (lab.work / "merged" / "model.safetensors").exists()
+    said.clear()
+    run(path, lab.work / "again", options, workers=1, say=said.append)
+    assert not any(sentence.startswith("downloading") for sentence in said)
+
+
+def test_run_downloads_nothing_for_a_wrong_recipe(lab: Lab):
+    path = lab.work / "recipe.yml"
+    path.write_text(yaml.safe_dump(dense(parameters={"density": 2})))
+    with pytest.raises(MergeError, match="`density` must be"):
+        run(path, lab.work / "merged", workers=1)
+    assert not lab.server.served
