@@ -24,7 +24,12 @@ from mergekit_spectral.host.plan import PlannedMerge
 from mergekit_spectral.host.whole_merges import make_copies
 from mergekit_spectral.recipe.reading import read_recipe
 from mergekit_spectral.scaling.parts import Part, cut
-from mergekit_spectral.scaling.pools import merge_here, merge_in_processes, merge_on_ray
+from mergekit_spectral.scaling.pools import (
+    merge_here,
+    merge_in_processes,
+    merge_on_ray,
+    require_ray,
+)
 from mergekit_spectral.scaling.resources import default_workers, threads_of
 from mergekit_spectral.scaling.staging import Staging, State
 from mergekit_spectral.scaling.worker import Done, Job, peak_bytes
@@ -120,6 +125,8 @@ def run(
         raise MergeError("`run` writes safetensors only; leave out `safe_serialization`.")
     if ray and workers is not None:
         raise MergeError("--workers is for this machine; the cluster decides itself with --ray.")
+    if ray:
+        require_ray()
     with staging.locked():
         cache = options.lora_merge_cache or str(staging.copies)
         seed = options.random_seed or 0

@@ -123,6 +123,12 @@ def merge_in_worker(part: Part) -> Done:
     return merge_part(_job, part)
 
 
+def require_ray() -> None:
+    """Raise `MergeError` if Ray is not installed."""
+    if find_spec("ray") is None:
+        raise MergeError("run --ray needs its extra: pip install 'mergekit-spectral[ray]'")
+
+
 def merge_on_ray(job: Job, parts: Sequence[Part], address: str | None) -> Iterator[Done]:
     """Merge parts as tasks on a Ray cluster; tasks of workers that are lost are run again by Ray.
 
@@ -132,10 +138,8 @@ def merge_on_ray(job: Job, parts: Sequence[Part], address: str | None) -> Iterat
         address: of the cluster; None to start one on this machine.
 
     Raises:
-        MergeError: Ray is not installed or cannot be reached, or a task fails.
+        MergeError: Ray cannot be reached, or a task fails.
     """
-    if find_spec("ray") is None:
-        raise MergeError("run --ray needs its extra: pip install 'mergekit-spectral[ray]'")
     import ray
 
     started = not ray.is_initialized()

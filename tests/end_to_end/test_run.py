@@ -428,6 +428,13 @@ def test_a_gpu_that_is_not_there(drm: Path, tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "out").exists()
 
 
+def test_ray_is_not_installed(drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pools, "find_spec", lambda _: None)
+    result = command(drm, tmp_path / "out", "--ray")
+    assert "run --ray needs its extra: pip install 'mergekit-spectral[ray]'" in result.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_state_can_be_read_by_people(drm: Path, tmp_path: Path):
     stopped(drm, tmp_path / "out", options=MergeOptions(num_threads=1))
     state = json.loads((tmp_path / "out" / FOLDER / "merge.json").read_text())
