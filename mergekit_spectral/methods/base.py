@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, Protocol
 
@@ -235,19 +236,38 @@ class SpectralMethod(GroupMergeMethod):
 
         Raises:
             MergeError: if an input is not of a floating dtype or holds a NaN or an infinity, no
-                decomposition converges, the device has too little memory for the smallest blocks,
-                or the result is out of its dtype's range.
+                decomposition converges, the device has too little memory for the result, or the
+                result is out of its dtype's range.
         """
         assert group.base is not None  # by the contract
-        device, dtype = group.base.tensor.device, group.base.tensor.dtype
-        if dtype not in FLOATS:
+        device, name = group.base.tensor.device, group.metadata.name
+        if group.base.tensor.dtype not in FLOATS:
             raise MergeError(
-                f"{self.spec.name}: tensor {group.metadata.name} is of {dtype_name(dtype)}; set "
+                f"{self.spec.name}: tensor {name} is of {dtype_name(group.base.tensor.dtype)}; set "
                 "`dtype` to one of float32, bfloat16, float16 and float64, which can be merged."
             )
+        for place in dict.fromkeys((device, torch.device("cpu"))):
+            if place != device:
+                _warn_once("on the CPU", name)
+            try:
+                return self._merge_on(place, group, parameters).to(device)
+            except torch.OutOfMemoryError:
+                # Nothing else here: the traceback keeps alive what the attempt allocated.
+                pass
+        raise MergeError(
+            f"The device has too little memory for the merged tensor {name}; merge without --cuda, "
+            "or on a device with more memory."
+        )
+
+    def _merge_on(
+        self, device: torch.device, group: TensorGroup, parameters: Mapping[str, Any]
+    ) -> Tensor:
+        """Merge one tensor on a device, in smaller blocks where its memory does not suffice."""
+        entries = tuple(replace(each, tensor=each.tensor.to(device)) for each in group.entries)
+        group = TensorGroup(entries, group.metadata)
         base, deltas = base_and_deltas(group)
         if all(delta.is_zero() for delta in deltas):
-            return base.to(device)
+            return base
 
         result = torch.empty_like(base, device=device, memory_format=torch.contiguous_format)
         name, vocabulary = group.metadata.name, group.metadata.vocabulary_axis is not None
@@ -258,12 +278,7 @@ class SpectralMethod(GroupMergeMethod):
             self.merge_deltas(name, deltas, inputs, parameters, vocabulary, output)
 
         try:
-            in_blocks_that_fit(merge, partial(_warn_once, name))
-        except torch.OutOfMemoryError:
-            raise MergeError(
-                f"The device has too little memory for tensor {name}, even in small blocks; merge "
-                "without --cuda, on a device with more memory, or fewer models at a time."
-            ) from None
+            in_blocks_that_fit(merge, partial(_warn_once, "in smaller blocks", name))
         except LinAlgError as error:
             raise MergeError(
                 f"{self.spec.name}: the updates of tensor {name} cannot be decomposed: {error}; "
@@ -417,18 +432,18 @@ class _OntoBase:
         merged.add_to(before[number], self._scale, out=after[number])
 
 
-_warned = False
+_warned: set[str] = set()
 
 
-def _warn_once(name: str | None) -> None:
-    """Log, at the first tensor for which memory does not suffice, that the merge continues."""
-    global _warned
-    if not _warned:
-        _warned = True
+def _warn_once(how: str, name: str | None) -> None:
+    """Log how the merge continues, at the first tensor for which memory does not suffice."""
+    if how not in _warned:
+        _warned.add(how)
         LOG.warning(
-            "The device is out of memory at tensor %s; the merge continues in smaller blocks, "
-            "there and wherever it is needed.",
+            "The device is out of memory at tensor %s; the merge continues %s, there and wherever "
+            "it is needed.",
             name,
+            how,
         )
 
 

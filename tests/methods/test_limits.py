@@ -71,7 +71,7 @@ class TooLittleMemory:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             merge_exactly(*args)
 
-        monkeypatch.setattr(methods_base, "_warned", False)
+        monkeypatch.setattr(methods_base, "_warned", set())
         monkeypatch.setattr(numerics, "smaller_blocks", record_divisor)
         monkeypatch.setattr(merge_entries._Job, "merge_exactly", fails)
 
@@ -90,9 +90,9 @@ def test_merge_is_retried_with_smaller_blocks_and_warns_once(
     assert "model.layers.3.mlp.up_proj.weight" in caplog.text
 
 
-def test_too_little_memory_for_the_smallest_blocks(monkeypatch: pytest.MonkeyPatch):
+def test_too_little_memory_for_the_result(monkeypatch: pytest.MonkeyPatch):
     TooLittleMemory(99, monkeypatch)
-    with pytest.raises(MergeError, match=r"too little memory for tensor model\.layers\.3\.mlp"):
+    with pytest.raises(MergeError, match=r"memory for the merged tensor model\.layers\.3\.mlp"):
         merge("drm")
 
 

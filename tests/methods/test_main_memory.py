@@ -71,6 +71,40 @@ def test_input_on_the_device_with_base_in_main_memory(monkeypatch: pytest.Monkey
         assert {matrix.tuned.device.type, matrix.base.device.type} == {stored_on}
 
 
+def test_tensor_that_does_not_fit_on_the_device_is_merged_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    method, tensors = get("drm"), gaussian((4, 5), 3)
+    (expected,) = method((group(tensors),))
+    given = group(in_main_memory(tensors, META))
+    defaults = {each.name: each.default for each in method.spec.parameters}
+    per_input = {
+        each.name: dict.fromkeys([entry.id for entry in given.non_base], each.default)
+        for each in method.spec.input_parameters
+    }
+    base_and_deltas, results = methods_base.base_and_deltas, []
+
+    def out_of_memory_unless_on_the_cpu(given: TensorGroup) -> Any:
+        if given.base is not None and given.base.tensor.device == META:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return base_and_deltas(given)
+
+    def record(tensor: Tensor) -> bool:
+        results.append(tensor)
+        return True
+
+    monkeypatch.setattr(methods_base, "_warned", set())
+    monkeypatch.setattr(methods_base, "base_and_deltas", out_of_memory_unless_on_the_cpu)
+    monkeypatch.setattr(methods_base, "is_finite", record)
+    for _ in range(2):
+        # mergekit's own call asks for autocast, which the meta device does not have.
+        merged = method.merge_group(given, **{**defaults, **per_input})
+        assert (merged.device, merged.shape) == (META, expected.shape)
+        assert torch.equal(results[-1], expected)
+    (message,) = caplog.messages
+    assert "out of memory at tensor weight; the merge continues on the CPU" in message
+
+
 def differences(given: TensorGroup) -> list[Any]:
     return [delta.matrix for delta in task_deltas.task_deltas(given)]
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -81,10 +82,15 @@ def leading_eigenvectors(
             return _whole(gram, rank)
         except (torch.OutOfMemoryError, LinAlgError) as error:
             # The CPU has more memory, and the steps have other algorithms.
-            reason = str(error).split("\n")[0]
-        LOG.warning("An eigendecomposition continues on the CPU, step by step: %s", reason)
+            reason = str(error).split(". ")[0]
+        _log_once(reason)
     vectors, values = _by_steps(gram.cpu().contiguous(), rank, dtype, few)
     return vectors.to(gram.device), values.to(gram.device)
+
+
+@cache
+def _log_once(reason: str) -> None:
+    LOG.warning("Eigendecompositions continue on the CPU, step by step: %s", reason)
 
 
 def _whole(gram: Tensor, rank: RankRule) -> tuple[Tensor, Tensor]:
