@@ -1,6 +1,7 @@
 # make demo   merge real adapters into a real model, seven ways, tune a merge, and compare them
 # make test   run all tests
 # make lint   run ruff and mypy
+# make docs   build the documentation into build/site; a broken link is an error
 #
 # make coverage       list the lines that no test ran in the last `make test`
 # make test-lowest    run all tests with the lowest versions that pyproject.toml allows
@@ -20,7 +21,7 @@ make_venv = $(PYTHON) -m venv --clear $(1) \
 	&& $(1)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' uv
 uv_install = $(1)/bin/uv pip install --quiet --python $(1)/bin/python '$(TORCH)'
 
-.PHONY: demo test coverage test-lowest test-mergekit lint clean
+.PHONY: demo test coverage test-lowest test-mergekit lint docs clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/mergekit-spectral demo
@@ -40,6 +41,10 @@ lint: $(VENV)/.test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The documentation is in build/site/index.html"
 
 # The lowest versions of direct dependencies, with torch as above. Dependencies of dependencies are at
 # their newest, but for those that pyproject.toml names too.
@@ -72,4 +77,9 @@ $(VENV)/.demo: $(VENV)/.uv pyproject.toml
 $(VENV)/.test: $(VENV)/.uv pyproject.toml
 	@echo "Installing mergekit-spectral and what its tests need"
 	@$(call uv_install,$(VENV)) --editable '.[demo,quality,test,dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.uv pyproject.toml
+	@echo "Installing mergekit-spectral and what its documentation needs"
+	@$(call uv_install,$(VENV)) --editable '.[docs]'
 	@touch $@
