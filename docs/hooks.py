@@ -41,3 +41,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if page.file.src_uri.startswith("../"):
         return re.sub(r"\]\((?:\.\./)*docs/", "](/", markdown)
     return markdown
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Mark what site.css lays out: cells with sentences, and code that must stay in one line."""
+    if not any(title.children for title in page.toc):
+        page.meta["hide"] = ["toc"]  # an empty one would take room from tables
+
+    def marked(cell: re.Match[str]) -> str:
+        is_long = len(re.sub("<[^>]*>", "", cell[1])) > 90
+        return f'<td class="sentence">{cell[1]}</td>' if is_long else cell[0]
+
+    html = re.sub("<td>(.*)</td>", marked, html)
+    return re.sub("<code>([^<]{1,24})</code>", r'<code class="short">\1</code>', html)

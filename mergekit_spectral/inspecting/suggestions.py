@@ -70,7 +70,7 @@ BEST_SCALES: dict[str, dict[bool, dict[int, tuple[float, ...]]]] = {
         False: {5: (1, 1, 1), 10: (1,)},
     },
 }
-"""The best λ of each measured merge (docs/choosing.md, "Which λ").
+"""The best λ of each measured merge (docs/quality.md, "Which λ").
 
 By method, then whether the inputs are adapters, then their number.
 """
@@ -133,7 +133,7 @@ RECOMMENDED: dict[bool, dict[int, Recommendation]] = {
         ),
     },
 }
-"""The method to start with (docs/choosing.md, "In short").
+"""The method to start with (the first table of docs/choosing.md).
 
 By whether the inputs are adapters, then their number.
 """
