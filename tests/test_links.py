@@ -122,7 +122,8 @@ def test_the_site_has_every_page():
 
     listed = list(pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
     inside = [page for page in listed if not page.startswith("../")]
-    assert sorted(inside) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+    on_disk = [path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")]
+    assert sorted(inside) == sorted(on_disk)
     assert all((DOCS / page).is_file() for page in listed)
 
 
