@@ -53,4 +53,4 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
         return f'<td class="sentence">{cell[1]}</td>' if is_long else cell[0]
 
     html = re.sub("<td>(.*)</td>", marked, html)
-    return re.sub("<code>([^<]{1,24})</code>", r'<code class="short">\1</code>', html)
+    return re.sub("<code>([^<]{1,30})</code>", r'<code class="short">\1</code>', html)
