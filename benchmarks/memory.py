@@ -44,22 +44,23 @@ SHARD_BYTES = 5 * 10**9
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def write_headers(file: Path, shapes: Shapes) -> None:
-    """Write a safetensors file of bfloat16 tensors, in which nothing but the header is stored."""
+def write_headers(file: Path, shapes: Shapes, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write a safetensors file in which nothing but the header is stored."""
     header, end = {}, 0
+    name_of_dtype = {torch.bfloat16: "BF16", torch.float32: "F32"}[dtype]
     for name, shape in shapes.items():
-        begin, end = end, end + 2 * torch.Size(shape).numel()
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
+        begin, end = end, end + dtype.itemsize * torch.Size(shape).numel()
+        header[name] = {"dtype": name_of_dtype, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     with file.open("wb") as opened:
         opened.write(struct.pack("<Q", len(text)) + text)
         opened.truncate(8 + len(text) + end)
 
 
-def write_model(folder: Path, name: str) -> Shapes:
-    """Write a model without contents."""
+def configuration(name: str) -> transformers.PretrainedConfig:
+    """Return the configuration of a size."""
     width, intermediate, layers, heads, kv_heads = SIZES[name]
-    config = transformers.LlamaConfig(
+    return transformers.LlamaConfig(
         hidden_size=width,
         intermediate_size=intermediate,
         num_hidden_layers=layers,
@@ -68,8 +69,12 @@ def write_model(folder: Path, name: str) -> Shapes:
         vocab_size=VOCABULARY,
         architectures=["LlamaForCausalLM"],
     )
+
+
+def write_model(folder: Path, config: transformers.PretrainedConfig) -> Shapes:
+    """Write a model without contents, and return the shapes of its tensors."""
     with torch.device("meta"):
-        model = transformers.LlamaForCausalLM(config)
+        model = transformers.AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     folder.mkdir(parents=True)
     config.save_pretrained(folder)
@@ -91,17 +96,23 @@ def write_model(folder: Path, name: str) -> Shapes:
     return shapes
 
 
-def write_adapter(folder: Path, shapes: Shapes, rank: int) -> None:
-    """Write an adapter without contents, on all linear layers."""
+def write_adapter(
+    folder: Path,
+    shapes: Shapes,
+    rank: int,
+    targets: tuple[str, ...] = LINEAR,
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """Write an adapter without contents."""
     factors = {}
     for name, shape in shapes.items():
         module = name.removesuffix(".weight")
-        if module.endswith(LINEAR):
+        if module.endswith(targets):
             factors[f"base_model.model.{module}.lora_A.weight"] = (rank, shape[1])
             factors[f"base_model.model.{module}.lora_B.weight"] = (shape[0], rank)
-    folder.mkdir()
-    write_headers(folder / "adapter_model.safetensors", factors)
-    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": list(LINEAR)}
+    folder.mkdir(parents=True)
+    write_headers(folder / "adapter_model.safetensors", factors, dtype)
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": list(targets)}
     (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
@@ -130,7 +141,7 @@ def rows(size: str, methods: list[str], counts: list[int], rank: int) -> Iterato
     """Yield the rows of one size of model."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        shapes = write_model(folder / "base", size)
+        shapes = write_model(folder / "base", configuration(size))
         for number in range(max(counts)):
             (folder / f"full-{number}").symlink_to(folder / "base")
             write_adapter(folder / f"lora-{number}", shapes, rank)

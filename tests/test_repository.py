@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
+RECIPE = re.compile(r"\brecipes/[\w/-]+\.yml")
 PATTERNS = ("*", ".github/**/*", "recipes/**/*", "benchmarks/**/*", "tests/**/*")
 SCHEMAS = {
     "vendor.github-workflows": ".github/workflows/*.yml",
@@ -52,6 +54,14 @@ def test_schema(schema: str):
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *files]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
+
+
+def test_recipes_that_are_named_exist():
+    files = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").rglob("*.*ml")]
+    files += [ROOT / "recipes" / "README.md", *(ROOT / "mergekit_spectral").rglob("*.py")]
+    named = {path for file in files for path in RECIPE.findall(file.read_text())}
+    assert named
+    assert {path for path in named if not (ROOT / path).is_file()} == set()
 
 
 def test_declared_pythons_are_those_that_are_tested():

@@ -160,14 +160,21 @@ def _stored_dtype(
 def _factored_inputs(
     merge: PlannedMerge, costs: MethodCosts, tensor: PlannedTensor
 ) -> dict[ModelReference, int | None]:
-    """Return the inputs that are read in an adapter's factors, with their ranks, if known."""
+    """Return the inputs that are read in an adapter's factors, with their ranks, if known.
+
+    The rank is 0 where an adapter leaves the base's tensor as it is.
+    """
     if not costs.reads_lazily:
         return {}
     found = {}
     for model, name in tensor.names.items():
         adapter = merge.models[model].adapter
-        if adapter is not None and name in adapter.updates:
+        if adapter is None or name in adapter.replacements:
+            continue
+        if name in adapter.updates:
             found[model] = getattr(adapter.updates[name], "rank", None)
+        elif model.model_copy(update={"lora": None}) == tensor.base_model:
+            found[model] = 0
     return found
 
 

@@ -391,7 +391,7 @@ class SpectralMethod(GroupMergeMethod):
     def count_work(self, tensor: TensorInputs) -> Work:
         """Count the operations of merging a tensor."""
         entries = tensor.shape.numel()
-        if entries == 0:
+        if entries == 0 or tensor.is_unchanged:
             return Work()
         if self.is_elementwise(tensor.shape, tensor.vocabulary, tensor.settings):
             return Work(entries=float(entries * tensor.count))
@@ -399,6 +399,8 @@ class SpectralMethod(GroupMergeMethod):
 
     def peak_memory(self, tensor: TensorInputs) -> int:
         """Return the bytes that merging a tensor takes besides the inputs and the result."""
+        if tensor.is_unchanged:
+            return 0
         if self.is_elementwise(tensor.shape, tensor.vocabulary, tensor.settings):
             return BLOCK_BYTES
         if tensor.in_factors:

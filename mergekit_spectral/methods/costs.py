@@ -84,7 +84,8 @@ class TensorInputs:
 
     Attributes:
         shape: of the tensor.
-        ranks: by input, without the base, the rank of an adapter's update; None for a dense input.
+        ranks: by input, without the base, the rank of an adapter's update, 0 if the adapter leaves
+            the tensor as it is; None for a dense input.
         in_factors: whether all inputs are read in an adapter's factors, of a known rank or not.
         itemsize: bytes of an entry in the dtype that is merged.
         vocabulary: whether the tensor has a vocabulary axis.
@@ -116,9 +117,14 @@ class TensorInputs:
         return self.shape[0], self.shape[1:].numel()
 
     @property
+    def is_unchanged(self) -> bool:
+        """Whether all inputs are adapters that leave the tensor as it is."""
+        return all(rank == 0 for rank in self.ranks)
+
+    @property
     def known_ranks(self) -> list[int] | None:
         """The ranks if all inputs have one, else None: then all are merged as dense ones."""
-        ranks = [rank for rank in self.ranks if rank]
+        ranks = [rank for rank in self.ranks if rank is not None]
         return ranks if len(ranks) == self.count else None
 
 

@@ -62,6 +62,21 @@ def test_decompositions_are_counted(method: str, times: int, workshop: Workshop)
     assert costs.seconds > 0
 
 
+def test_weights_that_no_adapter_changes_take_nothing(workshop: Workshop):
+    adapter = checkpoints.write_adapter(
+        workshop.folder / "a", checkpoints.llama(), 1, ["q_proj"], rank=2
+    )
+    recipe = workshop.lora_recipe("iso", adapter)
+    costs = checked(recipe, workshop.folder).costs
+    assert costs is not None
+    assert costs.decompositions == checkpoints.DECODER["num_hidden_layers"]
+    elsewhere = {**recipe, "base_model": str(workshop.family.tuned[0])}
+    costs = checked(elsewhere, workshop.folder).costs
+    assert costs is not None
+    names = checkpoints.tensors(workshop.family.base)
+    assert costs.decompositions == sum(name.endswith("_proj.weight") for name in names)
+
+
 def test_measuring_the_machine_is_not_part_of_the_merge(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ):

@@ -34,5 +34,9 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> StandIns:
 def test_our_recipes_pass_with_their_models(path: str, stand_ins: StandIns, tmp_path: Path):
     recipe = stand_ins.applied_to(yaml.safe_load((ROOT / path).read_text()))
     report = checked(recipe, tmp_path)
-    assert [finding for finding in report.findings if finding.severity != "note"] == []
+    serious = [finding.message for finding in report.findings if finding.severity != "note"]
+    # Classifiers have a head, and their recipes say that it is left out.
+    heads = len(recipe["models"]) if "classifiers" in path else 0
+    assert len(serious) == heads
+    assert all("score.weight" in message and "leaves it out" in message for message in serious)
     assert report.costs is not None

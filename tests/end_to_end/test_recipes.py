@@ -1,4 +1,4 @@
-"""Every recipe for Llama and Mistral, run by the command in its comment on small stand-ins."""
+"""The recipes for models of the Hub: each runs by the command in its head on small stand-ins."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ import transformers
 import yaml
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration, evaluate_setting
+from safetensors.torch import load_file
 from support import checkpoints
 from support.command import mergekit_yaml
 from support.expected import assert_weights_merged, with_adapter
-from support.stand_ins import NEW_TOKENS, StandIns
+from support.stand_ins import StandIns, chat_template
 
-ROOT = Path(__file__).parents[2]
-FOLDERS = ("llama", "mistral")
-RECIPES = sorted(
-    path.relative_to(ROOT).as_posix()
-    for folder in FOLDERS
-    for path in (ROOT / "recipes" / folder).rglob("*.yml")
-)
-TIES = "recipes/mistral/full/ties.yml"
+from benchmarks.hub_models import NEW_TOKENS
+from benchmarks.recipes import RECIPES, ROOT
+
+TIES = "recipes/mistral/from-ties.yml"
+ADAPTERS = "recipes/llama/four-adapters.yml"
+CLASSIFIERS = "recipes/llama/six-classifiers.yml"
 OWN_PARAMETER = {
     "drm": ("density", 0.2),
     "knots_ties": ("density", 1.0),
@@ -58,20 +57,73 @@ def test_one_word_changes_a_ties_recipe(method: str, stand_ins: StandIns, out: P
     _run_and_check(published, _options(TIES, text), stand_ins, out)
 
 
+@pytest.mark.parametrize("method", OWN_PARAMETER)
+def test_one_word_changes_a_recipe_of_adapters(method: str, stand_ins: StandIns, out: Path):
+    recipe = {**read(ADAPTERS), "merge_method": method}
+    _run_and_check(recipe, [], stand_ins, out)
+
+
+def test_classifiers_are_scored_with_their_own_heads(stand_ins: StandIns, out: Path):
+    recipe = stand_ins.applied_to(read(CLASSIFIERS))
+    mergekit_yaml(recipe, out)
+    adapter = ModelReference.parse(recipe["models"][0]["model"]).lora
+    assert adapter is not None
+    factors = load_file(Path(adapter.path) / "adapter_model.safetensors")
+    head = factors["base_model.model.score.weight"]
+
+    model = transformers.LlamaForSequenceClassification.from_pretrained(out, num_labels=len(head))
+    model.score.weight.data.copy_(head)
+    merged = checkpoints.tensors(out)
+    body = {f"model.{name}": tensor for name, tensor in model.model.state_dict().items()}
+    assert merged.keys() - body.keys() == {"lm_head.weight"}
+    assert all(torch.equal(tensor, merged[name].to(tensor)) for name, tensor in body.items())
+    assert model(torch.tensor([[3, 4, 5]])).logits.isfinite().all()
+
+
 def test_every_recipe_is_in_the_index():
     index = (ROOT / "recipes" / "README.md").read_text()
     linked = {f"recipes/{link}" for link in re.findall(r"\]\(([^)]+\.yml)\)", index)}
-    assert set(RECIPES) <= linked
+    assert set(RECIPES) == {link for link in linked if "smollm2" not in link}
     assert all((ROOT / link).exists() for link in linked)
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral"])
-@pytest.mark.parametrize("kind", ["lora", "full"])
-@pytest.mark.parametrize("method", OWN_PARAMETER)
-def test_every_method_has_a_recipe(family: str, kind: str, method: str):
-    recipe = yaml.safe_load((ROOT / "recipes" / family / kind / f"{method}.yml").read_text())
-    assert recipe["merge_method"] == method
-    assert all(("+" in entry["model"]) == (kind == "lora") for entry in recipe["models"])
+@pytest.mark.parametrize("path", [path for path in RECIPES if path != TIES])
+def test_starts_as_choosing_a_method_advises(path: str):
+    """As "In short" in docs/choosing.md says, which was measured for five and ten adapters."""
+    recipe = read(path)
+    count = len(recipe["models"])
+    start = (recipe["merge_method"], recipe["parameters"]["lambda"])
+    if not all("+" in entry["model"] for entry in recipe["models"]):
+        assert count <= 4
+        assert start == ("tsvm", 1.0)
+    elif count <= 4:
+        assert start == ("iso", 1.0)
+    else:
+        method, scale = start
+        assert method == "iso"
+        assert 0.2 <= scale <= 0.4
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if path != TIES])
+def test_names_the_other_methods(path: str):
+    (method, others) = re.findall(
+        r"^merge_method: (\w+) # or (.*); or ties, to compare$", (ROOT / path).read_text(), re.M
+    )[0]
+    assert {method, *others.split(", ")} == set(OWN_PARAMETER)
+
+
+@pytest.mark.parametrize("path", RECIPES)
+def test_says_what_is_not_known(path: str):
+    text = (ROOT / path).read_text()
+    head = " ".join(line.removeprefix("#").strip() for line in text.split("\n\n")[0].splitlines())
+    assert "Use: " in head
+    assert re.search(r"Not checked\b.*Before you download: ", head)
+    assert f"mergekit-spectral check {path} --hub" in head
+    assert "No gain is promised" in head
+
+
+def read(path: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / path).read_text())
 
 
 def _swap_in_readme() -> tuple[str, str]:
@@ -118,6 +170,8 @@ def _assert_keeps_its_tokens(
     config = transformers.AutoConfig.from_pretrained(out)
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
     assert set(tokenizer.get_vocab()) == vocabulary
+    if "/" in (source or ""):
+        assert tokenizer.chat_template == chat_template(source)
     assert len(merged["model.embed_tokens.weight"]) == config.vocab_size >= len(vocabulary)
 
 

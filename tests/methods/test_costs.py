@@ -42,6 +42,16 @@ def test_a_dense_input_among_factors_makes_all_dense(method: str):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_an_adapter_that_leaves_a_weight_alone_is_no_dense_input(method: str):
+    costs = costs_of(get(method))
+    two, three = (costs.count_work(replace(LORA, ranks=ranks)) for ranks in ((4, 8), (4, 0, 8)))
+    assert (three.products, three.cubes) == (two.products, two.cubes)
+    alone = replace(LORA, ranks=(0, 0, 0))
+    assert costs.count_work(alone) == Work()
+    assert costs.peak_memory(alone) == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_experts_are_decomposed_one_by_one(method: str):
     one = get(method).count_work(DENSE)
     experts = get(method).count_work(replace(DENSE, shape=torch.Size((5, 64, 256))))

@@ -11,18 +11,11 @@ import torch
 from support import checkpoints
 from transformers import PreTrainedModel
 
-NEW_TOKENS = {
-    "NousResearch/Hermes-2-Pro-Llama-3-8B": ("<|im_end|>", "<|im_start|>", "<tool_call>"),
-    "teknium/OpenHermes-2.5-Mistral-7B": ("<|im_end|>", "<|im_start|>"),
-    "meta-math/MetaMath-Mistral-7B": ("[PAD]",),
-}
-"""Tokens that a model has and its base does not have; its embeddings have a row for each."""
-
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+from benchmarks import hub_models
 
 
 class StandIns:
-    """Stand-ins with the architecture and vocabulary of the models on the Hub.
+    """Stand-ins with the architecture, new tokens and kind of adapter of the models on the Hub.
 
     A stand-in is written when a recipe first uses it.
     """
@@ -36,7 +29,12 @@ class StandIns:
         models = [
             {**entry, "model": self._reference(entry["model"], base)} for entry in recipe["models"]
         ]
-        return {**recipe, "base_model": self._reference(base, base), "models": models}
+        applied = {**recipe, "base_model": self._reference(base, base), "models": models}
+        tokenizer = recipe.get("tokenizer", {})
+        if "/" in tokenizer.get("source", ""):
+            source = self._reference(tokenizer["source"], base)
+            applied["tokenizer"] = {**tokenizer, "source": source}
+        return applied
 
     def _reference(self, reference: str, base: str) -> str:
         model, plus, adapter = reference.partition("+")
@@ -50,18 +48,30 @@ class StandIns:
             model = _base(base)
             if hub_id != base:
                 model = checkpoints.fine_tuned(model, _seed(hub_id))
-            checkpoints.write_enlarged(folder, model, *NEW_TOKENS.get(hub_id, ()))
+            checkpoints.write_enlarged(folder, model, *hub_models.NEW_TOKENS.get(hub_id, ()))
+            if hub_id != base:
+                (folder / "chat_template.jinja").write_text(chat_template(hub_id))
         return folder
 
     def _adapter(self, hub_id: str, base: str) -> Path:
         folder = self._folder(hub_id)
         if not folder.exists():
-            checkpoints.write_adapter(folder, _base(base), _seed(hub_id), TARGETS)
+            known = hub_models.adapter(hub_id)
+            classifier = known.task_type == "SEQ_CLS"
+            model = checkpoints.llama_classifier() if classifier else _base(base)
+            checkpoints.write_adapter(
+                folder, model, _seed(hub_id), known.targets, task_type=known.task_type
+            )
         return folder
 
     def _folder(self, hub_id: str) -> Path:
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id), hub_id
         return self.folder / hub_id
+
+
+def chat_template(hub_id: str) -> str:
+    """Return a template that only this model has."""
+    return f"{hub_id}: {{{{ messages[0].content }}}}"
 
 
 def _base(hub_id: str) -> PreTrainedModel:
