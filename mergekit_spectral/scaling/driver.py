@@ -128,12 +128,7 @@ def run(
     if ray:
         require_ray()
     with staging.locked():
-        cache = options.lora_merge_cache or str(staging.copies)
-        seed = options.random_seed or 0
-        options = options.model_copy(
-            # Workers take the place of mergekit's own distribution over GPUs.
-            update={"lora_merge_cache": cache, "random_seed": seed, "multi_gpu": False}
-        )
+        options = with_defaults(options, Path(out))
         _require_device(options, bool(ray))
         try:
             merge, findings = plan_whole_merge(path, options, Path(out))
@@ -154,7 +149,7 @@ def run(
         job = Job(
             recipe=path.read_text(encoding="utf-8"),
             options=options,
-            seed=seed,
+            seed=options.random_seed or 0,
             threads=state.threads,
             here=Path.cwd(),
             folder=staging.parts.resolve(),
@@ -190,6 +185,17 @@ def run(
         worker_bytes=max((done.peak_bytes for done in results), default=0),
         read_bytes=sum(part.read_bytes for part in missing),
         written_bytes=written,
+    )
+
+
+def with_defaults(options: MergeOptions, out: Path) -> MergeOptions:
+    """Return mergekit's options as `run` has them: with a folder for copies of LoRA inputs."""
+    return options.model_copy(
+        update={
+            "lora_merge_cache": options.lora_merge_cache or str(Staging(out).copies),
+            "random_seed": options.random_seed or 0,
+            "multi_gpu": False,  # workers take the place of mergekit's own distribution over GPUs
+        }
     )
 
 
