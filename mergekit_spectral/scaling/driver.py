@@ -129,6 +129,23 @@ def run(
         require_ray()
     with staging.locked():
         options = with_defaults(options, Path(out))
+        fingerprint = _fingerprint(path, options)
+        whole = None if restart else staging.whole_model_of(fingerprint)
+        if whole is not None:
+            say(
+                "the model was merged before, and is only moved to its place; the inputs are not "
+                "read again"
+            )
+            return Summary(
+                weights=whole.weights,
+                continued=whole.weights,
+                workers=1,
+                seconds=time.monotonic() - start,
+                peak_bytes=peak_bytes(),
+                worker_bytes=0,
+                read_bytes=0,
+                written_bytes=staging.move_up(),
+            )
         _require_device(options, bool(ray))
         try:
             merge, findings = plan_whole_merge(path, options, Path(out))
@@ -143,8 +160,10 @@ def run(
             staging.clear()
         count = 1 if ray else workers or default_workers(parts, options)
         threads = options.num_threads or (1 if ray else threads_of(count))
+        weights = sum(len(part.names) for part in parts)
         state = staging.continue_or_begin(
-            State(_fingerprint(merge), threads, len(parts)), options.num_threads is not None
+            State(fingerprint, _fingerprint_of_inputs(merge), threads, len(parts), weights),
+            options.num_threads is not None,
         )
         job = Job(
             recipe=path.read_text(encoding="utf-8"),
@@ -163,21 +182,20 @@ def run(
             make_copies(merge)
             staging.copies_are_whole()
         results = list(_watch(parts, missing, _merge(job, missing, count, ray), progress))
-        if not staging.is_moving:
-            say("putting the model together")
-            with errors_as_sentences(staging.out):
-                assemble(
-                    staging.model,
-                    merge.recipe.config,
-                    options,
-                    job.recipe,
-                    header_loaders(merge.models),
-                    staging.files(parts),
-                    staging.release,
-                )
+        say("putting the model together")
+        with errors_as_sentences(staging.out):
+            assemble(
+                staging.model,
+                merge.recipe.config,
+                options,
+                job.recipe,
+                header_loaders(merge.models),
+                staging.files(parts),
+                staging.release,
+            )
         written = staging.move_up()
     return Summary(
-        weights=sum(len(part.names) for part in parts),
+        weights=weights,
         continued=sum(len(part.names) for part in parts if part not in missing),
         workers=None if ray else count,
         seconds=time.monotonic() - start,
@@ -239,15 +257,20 @@ def _warn_of_little_room(parts: list[Part], out: Path, say: Say) -> None:
         )
 
 
-def _fingerprint(merge: PlannedMerge) -> str:
-    options = merge.options.model_dump(exclude=_WITHOUT_EFFECT)
-    device = torch.device(merge.options.device or "cpu").type
-    recipe = merge.recipe.config.model_dump_json()
-    told = (__version__, version("mergekit"), recipe, device, options)
+def _fingerprint(path: Path, options: MergeOptions) -> str:
+    """Return a digest of a recipe, apart from its comments, of the options, and of the packages."""
+    recipe = read_recipe(path).recipe
+    device = torch.device(options.device or "cpu").type
+    told = (
+        *(__version__, version("mergekit"), device, options.model_dump(exclude=_WITHOUT_EFFECT)),
+        recipe and recipe.config.model_dump_json(),
+    )
+    return hashlib.sha256(f"{told}".encode()).hexdigest()
+
+
+def _fingerprint_of_inputs(merge: PlannedMerge) -> str:
     models = sorted(merge.models.values(), key=lambda model: str(model.reference))
-    return hashlib.sha256(
-        f"{told} {fingerprint_contents(merge.recipe.config, models)}".encode()
-    ).hexdigest()
+    return fingerprint_contents(merge.recipe.config, models)
 
 
 def _merge(job: Job, parts: list[Part], workers: int, ray: bool | str) -> Iterator[Done]:

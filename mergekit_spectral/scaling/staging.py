@@ -36,14 +36,18 @@ class State:
     """What a merge that continues must have in common with the one that was stopped.
 
     Attributes:
-        fingerprint: of the recipe, the options and the inputs.
+        recipe: fingerprint of the recipe, the options and the program.
+        inputs: fingerprint of the models.
         threads: of each worker, which may change the last digits.
         parts: number of parts.
+        weights: number of weights.
     """
 
-    fingerprint: str
+    recipe: str
+    inputs: str
     threads: int
     parts: int
+    weights: int
 
 
 class Staging:
@@ -116,10 +120,15 @@ class Staging:
                 (new / _STATE).write_text(json.dumps(asdict(state)))
                 move_up(new, [_STATE])
             found = state
-        if (found.fingerprint, found.parts) != (state.fingerprint, state.parts):
+        if found.recipe != state.recipe:
             raise MergeError(
-                f"{self.out} has an unfinished merge of another recipe, other options or other "
-                "inputs; run that recipe again to end it, or start over with --restart."
+                f"{self.out} has an unfinished merge of another recipe, or with other options or "
+                "versions of the packages; run that again to end it, or start over with --restart."
+            )
+        if (found.inputs, found.parts) != (state.inputs, state.parts):
+            raise MergeError(
+                f"{self.out} has an unfinished merge of other inputs: files of the recipe's models "
+                "have changed; put them back to end it, or start over with --restart."
             )
         if threads_matter and found.threads != state.threads:
             threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
@@ -129,7 +138,8 @@ class Staging:
                 "with --restart."
             )
         # A worker of another merge that has not ended yet must not write here.
-        self.parts = self.folder / f"parts-{found.fingerprint[:16]}-{found.threads}"
+        name = f"parts-{found.recipe[:8]}-{found.inputs[:8]}-{found.threads}"
+        self.parts = self.folder / name
         with errors_as_sentences(self.out):
             self.parts.mkdir(exist_ok=True)
         for left in self.parts.glob(".unfinished-*"):
@@ -160,15 +170,21 @@ class Staging:
                 "continue; make the file readable, or start over with --restart."
             ) from error
 
-    @property
-    def is_moving(self) -> bool:
-        """Whether the model is whole, and its files were being moved up."""
-        return (self.folder / _MOVING).exists()
+    def whole_model_of(self, recipe: str) -> State | None:
+        """Return the state of a merge that was stopped while its whole model was moved up.
+
+        Args:
+            recipe: fingerprint of the recipe, the options and the program. None is returned if the
+                merge is of another one.
+
+        Raises:
+            MergeError: the state cannot be read.
+        """
+        found = self._read() if (self.folder / _MOVING).exists() else None
+        return found if found and found.recipe == recipe else None
 
     def missing(self, parts: Sequence[Part]) -> list[Part]:
         """Return the parts whose tensors are neither in their file nor in shards of the model."""
-        if self.is_moving:
-            return []
         there = {path.name for path in self.parts.glob("*.safetensors")}
         in_shards = frozenset[str]().union(*map(tensors_in, self.model.glob("*.safetensors")))
         return [

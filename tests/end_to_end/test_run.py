@@ -470,6 +470,36 @@ def test_stopped_while_it_removes_its_folder(
     assert contents(out) == {name: expected[name] for name in expected if FOLDER not in name}
 
 
+def stopped_while_moving(path: Path, out: Path) -> None:
+    """Stop a merge before the last of the whole model's files is at its place."""
+    replace_file = Path.replace
+
+    def replace_some(file: Path, target: Path) -> None:
+        if target == out / "config.json":
+            raise StoppedError
+        replace_file(file, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", replace_some)
+        with pytest.raises(StoppedError):
+            merge_in_parts(path, out, workers=1)
+
+
+def test_a_whole_model_is_moved_without_the_inputs(some_weights: Path, tmp_path: Path):
+    by_mergekit(some_weights, tmp_path / "its" / "model")
+    stopped_while_moving(some_weights, out := tmp_path / "model")
+    assert not looks_like_a_model(out)
+    shutil.rmtree(tmp_path / "input-0")
+    written = some_weights.read_text()
+    some_weights.write_text(written.replace("drm", "ties"))
+    assert command(some_weights, out, "--workers=1").exit_code == 1
+    some_weights.write_text(written)
+    output = " ".join(merged(some_weights, out, "--workers=1").split())
+    assert "only moved to its place; the inputs are not read again" in output
+    assert "Merged 12 weights (12 of them before)" in output
+    assert contents(out) == contents(tmp_path / "its" / "model")
+
+
 def test_a_state_that_cannot_be_read_is_kept(drm: Path, tmp_path: Path):
     stopped(drm, out := tmp_path / "out")
     (out / FOLDER / "merge.json").write_text('{"of": "another version"}')
