@@ -29,6 +29,7 @@ VISIBLE_AFTER = 90.0
 """Seconds after which a file that one machine has written is seen by others on a shared disk."""
 _STATE, _COPIED, _MOVING = "merge.json", "copied", "moving"
 _LAST = ("model.safetensors.index.json", "config.json")
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|pytorch_model(-\d{5}-of-\d{5})?\.bin")
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,8 @@ class Staging:
         """Move the model, which is whole, to its place, and remove all that is left.
 
         Another model in that place is removed: first the configuration and the index, so that it
-        never looks whole, and then the shards that are not replaced, which would be loaded.
+        never looks whole, and then its weights in either format, which might be loaded. Other files
+        stay if they are not replaced.
 
         Returns:
             The bytes of the model's weights.
@@ -232,14 +234,15 @@ class Staging:
                 files = [path for path in self.model.rglob("*") if path.is_file()]
                 for path in files:
                     flush(path)
-                weights = {path.name: path.stat().st_size for path in files if _is_shard(path)}
+                size = sum(path.stat().st_size for path in files if _WEIGHTS.fullmatch(path.name))
                 for name in _LAST:
                     (self.out / name).unlink(missing_ok=True)
                 for path in self.out.iterdir():
-                    if _is_shard(path) and path.name not in weights:
+                    of_weights = _WEIGHTS.fullmatch(path.name.removesuffix(".index.json"))
+                    if of_weights and not (self.model / path.name).exists():
                         path.unlink()
                 with unfinished(self.folder) as new:
-                    (new / _MOVING).write_text(json.dumps(sum(weights.values())))
+                    (new / _MOVING).write_text(json.dumps(size))
                     move_up(new, [_MOVING])
             size = int(json.loads(moving.read_text()))
             for path in sorted(self.model.iterdir(), key=_place):
@@ -249,10 +252,6 @@ class Staging:
                 path.replace(target)
             self.clear()
         return size
-
-
-def _is_shard(path: Path) -> bool:
-    return re.fullmatch(r"model(-\d{5}-of-\d{5})?\.safetensors", path.name) is not None
 
 
 def _place(path: Path) -> tuple[int, str]:

@@ -285,6 +285,19 @@ def test_replaces_another_model(drm: Path, tmp_path: Path):
     assert contents(out) == contents(tmp_path / "its" / "model")
 
 
+def test_weights_of_another_model_are_removed(drm: Path, tmp_path: Path):
+    out = tmp_path / "model"
+    out.mkdir()
+    old = ["pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin", "pytorch_model.bin"]
+    kept = {"optimizer.bin": b"mine", "tokenizer.model": b"old", "model-notes.md": b"mine"}
+    for name in (*old, *kept):
+        (out / name).write_bytes(kept.get(name, b""))
+    stopped(drm, out)
+    assert all((out / name).exists() for name in old)
+    merged(drm, out, "--workers=1")
+    assert contents(out) == contents(by_mergekit(drm, tmp_path / "its" / "model")) | kept
+
+
 def looks_like_a_model(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     return bool(names & {"config.json", "model.safetensors.index.json"})
