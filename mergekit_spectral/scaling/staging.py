@@ -9,6 +9,7 @@ there is a model is moved last: the configuration and the index.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -62,8 +63,8 @@ class Staging:
         self.out, self.folder = out, out / FOLDER
         self.copies = self.folder / "copies"
         self.parts = self.folder / "parts"  # until `continue_or_begin`
-        # The model card has the name of the folder.
-        self.model = self.folder / "model" / out.resolve().name
+        # The model card has the name of the folder, or of the link to it.
+        self.model = self.folder / "model" / Path(os.path.abspath(out)).name
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -82,6 +83,10 @@ class Staging:
                 raise MergeError(
                     f"Another merge is writing to {self.out}; wait for it, or name another folder."
                 ) from None
+            for other in self.model.parent.glob(
+                "*"
+            ):  # by another name of the merged model's folder
+                other.rename(self.model)
         try:
             yield
         finally:

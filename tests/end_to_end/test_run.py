@@ -298,6 +298,24 @@ def test_weights_of_another_model_are_removed(drm: Path, tmp_path: Path):
     assert contents(out) == contents(by_mergekit(drm, tmp_path / "its" / "model")) | kept
 
 
+def test_the_card_has_the_name_of_a_link(drm: Path, tmp_path: Path):
+    for side in ("ours", "its"):
+        (tmp_path / side / "elsewhere").mkdir(parents=True)
+        (tmp_path / side / "link").symlink_to("elsewhere")
+    merged(drm, tmp_path / "ours" / "link", "--workers=1")
+    by_mergekit(drm, tmp_path / "its" / "link")
+    ours, its = (contents(tmp_path / side / "elsewhere") for side in ("ours", "its"))
+    assert b"# link" in ours["README.md"]
+    assert ours == its
+
+
+def test_a_folder_that_was_renamed(some_weights: Path, tmp_path: Path):
+    stopped_while_moving(some_weights, out := tmp_path / "before")
+    out.rename(tmp_path / "after")
+    merged(some_weights, tmp_path / "after", "--workers=1")
+    AutoModelForCausalLM.from_pretrained(tmp_path / "after")
+
+
 def looks_like_a_model(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     return bool(names & {"config.json", "model.safetensors.index.json"})
