@@ -30,7 +30,7 @@ from mergekit_spectral.scaling.pools import (
     merge_on_ray,
     require_ray,
 )
-from mergekit_spectral.scaling.resources import default_workers, threads_of
+from mergekit_spectral.scaling.resources import default_workers, disk_bytes, threads_of
 from mergekit_spectral.scaling.staging import Staging, State
 from mergekit_spectral.scaling.worker import Done, Job, peak_bytes
 from mergekit_spectral.whole_files import errors_as_sentences
@@ -116,7 +116,7 @@ def run(
 
     Raises:
         MergeError: the recipe or an input is wrong, an unfinished merge in the folder is another
-            one, or the folder cannot be written to.
+            one, or the folder cannot be written to or its disk has too little room.
     """
     start = time.monotonic()
     path, staging = Path(recipe), Staging(Path(out))
@@ -158,6 +158,7 @@ def run(
         parts = cut(merge)
         if restart:
             staging.clear()
+        _require_room(merge, parts, staging)
         count = 1 if ray else workers or default_workers(parts, options)
         threads = options.num_threads or (1 if ray else threads_of(count))
         weights = sum(len(part.names) for part in parts)
@@ -175,7 +176,6 @@ def run(
         )
         missing = staging.missing(parts)
         if missing:
-            _warn_of_little_room(missing, Path(out), say)
             if merge.copied:
                 say(f"merging LoRA inputs into {len(merge.copied)} copies of the base")
             staging.remove_unfinished_copies()
@@ -248,12 +248,18 @@ def _require_other_folder(merge: PlannedMerge, out: Path) -> None:
             )
 
 
-def _warn_of_little_room(parts: list[Part], out: Path, say: Say) -> None:
-    size, free = sum(part.written_bytes for part in parts), shutil.disk_usage(out).free
-    if size > free:
-        say(
-            f"{out}: warning: what is left to merge takes {gigabytes(size)}, and the disk has "
-            f"{gigabytes(free)} free; free some before it is full, or run the command again then."
+def _require_room(merge: PlannedMerge, parts: list[Part], staging: Staging) -> None:
+    written = sum(part.written_bytes for part in parts)
+    size = disk_bytes(written, merge.options)
+    if merge.options.lora_merge_cache == str(staging.copies):
+        size += sum(merge.models[reference].checkpoint.bytes for reference in merge.copied)
+    there, disk = staging.count_bytes(), shutil.disk_usage(staging.folder)
+    if size - there > disk.free and disk.total:  # 0: a file system that does not say what it has
+        kept = f", of which {gigabytes(there)} are there" if there else ""
+        raise MergeError(
+            f"The merge takes up to {gigabytes(size)} in {staging.out}{kept}, and the disk has "
+            f"{gigabytes(disk.free)} free; free some space and run the command again, or name a "
+            "folder on another disk."
         )
 
 

@@ -152,6 +152,10 @@ class Staging:
             shutil.rmtree(left, ignore_errors=True)
         return found
 
+    def count_bytes(self) -> int:
+        """Return the size of all files that an unfinished merge has left."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
     def remove_unfinished_copies(self) -> None:
         """Remove copies of LoRA inputs that mergekit may have been writing when it was stopped.
 

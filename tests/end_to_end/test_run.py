@@ -188,11 +188,25 @@ def test_progress(drm: Path, tmp_path: Path):
 
 
 def test_a_disk_with_little_room(drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(driver.shutil, "disk_usage", lambda _: usage._replace(free=10**4))
-    output = " ".join(merged(drm, tmp_path / "out", "--workers=1").split())
-    assert "what is left to merge takes 0.1 MB, and the disk has 0.0 MB free" in output
-    assert "putting the model together" in output
+    size = by_mergekit(drm, tmp_path / "its").joinpath("model.safetensors").stat().st_size
+    usage, free, total = shutil.disk_usage(tmp_path), size, 10 * size
+
+    monkeypatch.setattr(
+        driver.shutil, "disk_usage", lambda _: usage._replace(free=free, total=total)
+    )
+    out = tmp_path / "out"
+    message = " ".join(command(drm, out, "--workers=1").output.split())
+    assert f"The merge takes up to 0.2 MB in {out}, and the disk has 0.1 MB free; free" in message
+    assert not out.exists()
+    free = 2 * size
+    stopped(drm, out, after=6)
+    held = sum(path.stat().st_size for path in (out / FOLDER).rglob("*") if path.is_file())
+    free = 2 * size - held // 2
+    merged(drm, out, "--workers=1")
+    free = 2 * size - 2 * held
+    assert "free some" in command(drm, out, "--workers=1").output
+    free = total = 0
+    merged(drm, out, "--workers=1")
 
 
 def test_quiet(drm: Path, tmp_path: Path):
