@@ -15,7 +15,8 @@ from mergekit_spectral.recipe.findings import Finding, error, note
 def check_copies(subject: Subject) -> Iterator[Finding]:
     """Check that there is a folder for the copies that a merge makes."""
     bases = subject.recipe.base_models
-    yield from _check(subject, copied_inputs(subject.method, subject.models, bases))
+    copied = copied_inputs(subject.method, subject.models, bases)
+    yield from _check(subject, copied, "; `mergekit-spectral run` needs none")
 
 
 def check_inputs_in_factors(subject: Subject) -> Iterator[Finding]:
@@ -23,14 +24,17 @@ def check_inputs_in_factors(subject: Subject) -> Iterator[Finding]:
     yield from _check(subject, whole_inputs(subject.models, subject.recipe.base_models))
 
 
-def _check(subject: Subject, copied: Sequence[ModelReference]) -> Iterator[Finding]:
+def _check(
+    subject: Subject, copied: Sequence[ModelReference], otherwise: str = ""
+) -> Iterator[Finding]:
     for reference in copied:
         key = subject.recipe.references[reference]
         size = gigabytes(subject.models[reference].checkpoint.bytes)
         message = f"mergekit merges {reference} into a copy of its base first, of {size}"
         if subject.options.lora_merge_cache is None:
             yield error(
-                f"{message}, and needs --lora-merge-cache FOLDER for it, also for this command.",
+                f"{message}, and needs --lora-merge-cache FOLDER for it, also for this command"
+                f"{otherwise}.",
                 key,
             )
         else:

@@ -28,8 +28,8 @@ from mergekit_spectral.command_line.command import Command, mergekit_options
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Also estimate what `run` takes with so many workers: on this machine, or on a cluster of "
-    "machines like it.",
+    help="Check the merge as `run` would make it, and also estimate what it takes with so many "
+    "workers: on this machine, or on a cluster of machines like it.",
 )
 @click.option(
     "--hub",

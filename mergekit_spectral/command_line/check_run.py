@@ -20,7 +20,7 @@ from mergekit_spectral.command_line.transformers_output import silence_transform
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.recipe.findings import Severity
 from mergekit_spectral.recipe.text import dotted
-from mergekit_spectral.scaling import RunCosts, estimate_run
+from mergekit_spectral.scaling import RunCosts, estimate_run, with_defaults
 
 COLORS: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "blue"}
 
@@ -46,6 +46,8 @@ def check_and_print(
         trust_remote_code=trust_remote_code,
         device=device,
     )
+    if workers is not None:
+        options = with_defaults(options, out)
     try:
         with progress_console().status("Reading headers on the Hub") if hub else nullcontext():
             report = check(recipe, options, out, hub)

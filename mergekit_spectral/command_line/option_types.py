@@ -38,6 +38,30 @@ class Listed(ParamType):
         return [self.each.convert(part.strip(), param, ctx) for part in value.split(",")]
 
 
+class Directions(ParamType):
+    """A whole number of directions, or a share of them, as the parameter `rank` has it."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if re.fullmatch(r"[1-9]\d*", str(value)):
+            return int(value)
+        try:
+            share = float(value)
+        except ValueError:
+            share = 0.0
+        if not 0 < share <= 1:
+            self.fail(
+                f"{value!r} is not a number of directions such as 512, or a share of them such as "
+                "0.25.",
+                param,
+                ctx,
+            )
+        return share
+
+
 class Duration(ParamType):
     """A time such as 90s, 30m or 2h, in seconds."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,22 @@ from mergekit_spectral.command_line.command import (
 
 WORKER = "mergekit_spectral.scaling.worker"
 _AS_MERGEKIT = "The same as for mergekit-yaml."
+_ADDRESS = re.compile(r"auto|local|.+://.+|[^/\\]+:\d+")
 
 
-@click.command(cls=Command)
+class _Run(Command):
+    """A command with ``--ray [ADDRESS]`` anywhere among its arguments."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # click takes whatever follows for the address, also the recipe.
+        args = [
+            "--ray=" if arg == "--ray" and not _ADDRESS.fullmatch(after) else arg
+            for arg, after in pairwise((*args, ""))
+        ]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Run)
 @click.argument("recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
@@ -34,8 +49,8 @@ _AS_MERGEKIT = "The same as for mergekit-yaml."
     is_flag=False,
     flag_value="",
     metavar="[ADDRESS]",
-    help="Merge on the Ray cluster at this address, or start one on this machine. All nodes must "
-    "see the models and OUT under the same paths.",
+    help="Merge on the Ray cluster at this address (auto, or HOST:PORT), or start one on this "
+    "machine. All nodes must see the models and OUT under the same paths.",
 )
 @click.option("--restart", is_flag=True, help="Start over if there is an unfinished merge in OUT.")
 @click.option("--cuda", is_flag=True, help="Merge on GPUs, one worker for each.")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mergekit_spectral.command_line.command import Command, mergekit_options, progress_console
-from mergekit_spectral.command_line.option_types import Duration, Interval, Listed
+from mergekit_spectral.command_line.option_types import Directions, Duration, Interval, Listed
 
 
 @click.command(cls=Command)
@@ -60,6 +60,12 @@ from mergekit_spectral.command_line.option_types import Duration, Interval, List
     help="Densities to compare, for methods that have one.  [default: the recipe's]",
 )
 @click.option(
+    "--rank",
+    type=Listed(Directions()),
+    help="Ranks to compare, for methods that have one: numbers of directions (512) or shares of "
+    "them (0.25).  [default: the recipe's]",
+)
+@click.option(
     "--lambda",
     "lambda_",
     type=Interval(),
@@ -101,7 +107,7 @@ def tune(
     tasks: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Find the λ, density and method for RECIPE that are best on your examples.
+    """Find the λ, density, rank and method for RECIPE that are best on your examples.
 
     One half of the examples chooses, the other half reports. Each candidate is merged once, and
     scored at several λ. Writes tuned.yml, the recipe with the values that were found, report.json,

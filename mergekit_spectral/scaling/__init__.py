@@ -8,7 +8,7 @@
 - `driver`: cuts, has merged and puts together; what `run` does
 """
 
-from mergekit_spectral.scaling.driver import Progress, Summary, run
+from mergekit_spectral.scaling.driver import Progress, Summary, run, with_defaults
 from mergekit_spectral.scaling.resources import RunCosts, estimate_run
 
-__all__ = ["Progress", "RunCosts", "Summary", "estimate_run", "run"]
+__all__ = ["Progress", "RunCosts", "Summary", "estimate_run", "run", "with_defaults"]

@@ -30,7 +30,7 @@ from mergekit_spectral.scaling.pools import (
     merge_on_ray,
     require_ray,
 )
-from mergekit_spectral.scaling.resources import default_workers, threads_of
+from mergekit_spectral.scaling.resources import default_workers, disk_bytes, threads_of
 from mergekit_spectral.scaling.staging import Staging, State
 from mergekit_spectral.scaling.worker import Done, Job, peak_bytes
 from mergekit_spectral.whole_files import errors_as_sentences
@@ -116,7 +116,7 @@ def run(
 
     Raises:
         MergeError: the recipe or an input is wrong, an unfinished merge in the folder is another
-            one, or the folder cannot be written to.
+            one, or the folder cannot be written to or its disk has too little room.
     """
     start = time.monotonic()
     path, staging = Path(recipe), Staging(Path(out))
@@ -128,12 +128,24 @@ def run(
     if ray:
         require_ray()
     with staging.locked():
-        cache = options.lora_merge_cache or str(staging.copies)
-        seed = options.random_seed or 0
-        options = options.model_copy(
-            # Workers take the place of mergekit's own distribution over GPUs.
-            update={"lora_merge_cache": cache, "random_seed": seed, "multi_gpu": False}
-        )
+        options = with_defaults(options, Path(out))
+        fingerprint = _fingerprint(path, options)
+        whole = None if restart else staging.whole_model_of(fingerprint)
+        if whole is not None:
+            say(
+                "the model was merged before, and is only moved to its place; the inputs are not "
+                "read again"
+            )
+            return Summary(
+                weights=whole.weights,
+                continued=whole.weights,
+                workers=1,
+                seconds=time.monotonic() - start,
+                peak_bytes=peak_bytes(),
+                worker_bytes=0,
+                read_bytes=0,
+                written_bytes=staging.move_up(),
+            )
         _require_device(options, bool(ray))
         try:
             merge, findings = plan_whole_merge(path, options, Path(out))
@@ -146,43 +158,44 @@ def run(
         parts = cut(merge)
         if restart:
             staging.clear()
+        _require_room(merge, parts, staging)
         count = 1 if ray else workers or default_workers(parts, options)
         threads = options.num_threads or (1 if ray else threads_of(count))
+        weights = sum(len(part.names) for part in parts)
         state = staging.continue_or_begin(
-            State(_fingerprint(merge), threads, len(parts)), options.num_threads is not None
+            State(fingerprint, _fingerprint_of_inputs(merge), threads, len(parts), weights),
+            options.num_threads is not None,
         )
         job = Job(
             recipe=path.read_text(encoding="utf-8"),
             options=options,
-            seed=seed,
+            seed=options.random_seed or 0,
             threads=state.threads,
             here=Path.cwd(),
             folder=staging.parts.resolve(),
         )
         missing = staging.missing(parts)
         if missing:
-            _warn_of_little_room(missing, Path(out), say)
             if merge.copied:
                 say(f"merging LoRA inputs into {len(merge.copied)} copies of the base")
             staging.remove_unfinished_copies()
             make_copies(merge)
             staging.copies_are_whole()
         results = list(_watch(parts, missing, _merge(job, missing, count, ray), progress))
-        if not staging.is_moving:
-            say("putting the model together")
-            with errors_as_sentences(staging.out):
-                assemble(
-                    staging.model,
-                    merge.recipe.config,
-                    options,
-                    job.recipe,
-                    header_loaders(merge.models),
-                    staging.files(parts),
-                    staging.release,
-                )
+        say("putting the model together")
+        with errors_as_sentences(staging.out):
+            assemble(
+                staging.model,
+                merge.recipe.config,
+                options,
+                job.recipe,
+                header_loaders(merge.models),
+                staging.files(parts),
+                staging.release,
+            )
         written = staging.move_up()
     return Summary(
-        weights=sum(len(part.names) for part in parts),
+        weights=weights,
         continued=sum(len(part.names) for part in parts if part not in missing),
         workers=None if ray else count,
         seconds=time.monotonic() - start,
@@ -190,6 +203,17 @@ def run(
         worker_bytes=max((done.peak_bytes for done in results), default=0),
         read_bytes=sum(part.read_bytes for part in missing),
         written_bytes=written,
+    )
+
+
+def with_defaults(options: MergeOptions, out: Path) -> MergeOptions:
+    """Return mergekit's options as `run` has them: with a folder for copies of LoRA inputs."""
+    return options.model_copy(
+        update={
+            "lora_merge_cache": options.lora_merge_cache or str(Staging(out).copies),
+            "random_seed": options.random_seed or 0,
+            "multi_gpu": False,  # workers take the place of mergekit's own distribution over GPUs
+        }
     )
 
 
@@ -224,24 +248,35 @@ def _require_other_folder(merge: PlannedMerge, out: Path) -> None:
             )
 
 
-def _warn_of_little_room(parts: list[Part], out: Path, say: Say) -> None:
-    size, free = sum(part.written_bytes for part in parts), shutil.disk_usage(out).free
-    if size > free:
-        say(
-            f"{out}: warning: what is left to merge takes {gigabytes(size)}, and the disk has "
-            f"{gigabytes(free)} free; free some before it is full, or run the command again then."
+def _require_room(merge: PlannedMerge, parts: list[Part], staging: Staging) -> None:
+    written = sum(part.written_bytes for part in parts)
+    size = disk_bytes(written, merge.options)
+    if merge.options.lora_merge_cache == str(staging.copies):
+        size += sum(merge.models[reference].checkpoint.bytes for reference in merge.copied)
+    there, disk = staging.count_bytes(), shutil.disk_usage(staging.folder)
+    if size - there > disk.free and disk.total:  # 0: a file system that does not say what it has
+        kept = f", of which {gigabytes(there)} are there" if there else ""
+        raise MergeError(
+            f"The merge takes up to {gigabytes(size)} in {staging.out}{kept}, and the disk has "
+            f"{gigabytes(disk.free)} free; free some space and run the command again, or name a "
+            "folder on another disk."
         )
 
 
-def _fingerprint(merge: PlannedMerge) -> str:
-    options = merge.options.model_dump(exclude=_WITHOUT_EFFECT)
-    device = torch.device(merge.options.device or "cpu").type
-    recipe = merge.recipe.config.model_dump_json()
-    told = (__version__, version("mergekit"), recipe, device, options)
+def _fingerprint(path: Path, options: MergeOptions) -> str:
+    """Return a digest of a recipe, apart from its comments, of the options, and of the packages."""
+    recipe = read_recipe(path).recipe
+    device = torch.device(options.device or "cpu").type
+    told = (
+        *(__version__, version("mergekit"), device, options.model_dump(exclude=_WITHOUT_EFFECT)),
+        recipe and recipe.config.model_dump_json(),
+    )
+    return hashlib.sha256(f"{told}".encode()).hexdigest()
+
+
+def _fingerprint_of_inputs(merge: PlannedMerge) -> str:
     models = sorted(merge.models.values(), key=lambda model: str(model.reference))
-    return hashlib.sha256(
-        f"{told} {fingerprint_contents(merge.recipe.config, models)}".encode()
-    ).hexdigest()
+    return fingerprint_contents(merge.recipe.config, models)
 
 
 def _merge(job: Job, parts: list[Part], workers: int, ray: bool | str) -> Iterator[Done]:

@@ -107,7 +107,10 @@ def estimate_run(merge: PlannedMerge, costs: Costs, workers: int) -> RunCosts:
         seconds=round(max(ends) + 2 * costs.startup_seconds + assembly, 1),
         worker_bytes=worker,
         memory_bytes=worker if workers == 1 else PROCESS_BYTES + workers * worker,
-        disk_bytes=costs.output_bytes
-        + min(costs.output_bytes, merge.options.out_shard_size)
-        + costs.copy_bytes,
+        disk_bytes=disk_bytes(costs.output_bytes, merge.options) + costs.copy_bytes,
     )
+
+
+def disk_bytes(written: int, options: MergeOptions) -> int:
+    """Return the bytes on the disk of a model, and of parts that are in a shard being written."""
+    return written + min(written, options.out_shard_size)

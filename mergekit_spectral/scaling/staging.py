@@ -9,6 +9,7 @@ there is a model is moved last: the configuration and the index.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -29,6 +30,7 @@ VISIBLE_AFTER = 90.0
 """Seconds after which a file that one machine has written is seen by others on a shared disk."""
 _STATE, _COPIED, _MOVING = "merge.json", "copied", "moving"
 _LAST = ("model.safetensors.index.json", "config.json")
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|pytorch_model(-\d{5}-of-\d{5})?\.bin")
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,18 @@ class State:
     """What a merge that continues must have in common with the one that was stopped.
 
     Attributes:
-        fingerprint: of the recipe, the options and the inputs.
+        recipe: fingerprint of the recipe, the options and the program.
+        inputs: fingerprint of the models.
         threads: of each worker, which may change the last digits.
         parts: number of parts.
+        weights: number of weights.
     """
 
-    fingerprint: str
+    recipe: str
+    inputs: str
     threads: int
     parts: int
+    weights: int
 
 
 class Staging:
@@ -57,8 +63,8 @@ class Staging:
         self.out, self.folder = out, out / FOLDER
         self.copies = self.folder / "copies"
         self.parts = self.folder / "parts"  # until `continue_or_begin`
-        # The model card has the name of the folder.
-        self.model = self.folder / "model" / out.resolve().name
+        # The model card has the name of the folder, or of the link to it.
+        self.model = self.folder / "model" / Path(os.path.abspath(out)).name
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -77,6 +83,10 @@ class Staging:
                 raise MergeError(
                     f"Another merge is writing to {self.out}; wait for it, or name another folder."
                 ) from None
+            for other in self.model.parent.glob(
+                "*"
+            ):  # by another name of the merged model's folder
+                other.rename(self.model)
         try:
             yield
         finally:
@@ -116,10 +126,15 @@ class Staging:
                 (new / _STATE).write_text(json.dumps(asdict(state)))
                 move_up(new, [_STATE])
             found = state
-        if (found.fingerprint, found.parts) != (state.fingerprint, state.parts):
+        if found.recipe != state.recipe:
             raise MergeError(
-                f"{self.out} has an unfinished merge of another recipe, other options or other "
-                "inputs; run that recipe again to end it, or start over with --restart."
+                f"{self.out} has an unfinished merge of another recipe, or with other options or "
+                "versions of the packages; run that again to end it, or start over with --restart."
+            )
+        if (found.inputs, found.parts) != (state.inputs, state.parts):
+            raise MergeError(
+                f"{self.out} has an unfinished merge of other inputs: files of the recipe's models "
+                "have changed; put them back to end it, or start over with --restart."
             )
         if threads_matter and found.threads != state.threads:
             threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
@@ -129,12 +144,17 @@ class Staging:
                 "with --restart."
             )
         # A worker of another merge that has not ended yet must not write here.
-        self.parts = self.folder / f"parts-{found.fingerprint[:16]}-{found.threads}"
+        name = f"parts-{found.recipe[:8]}-{found.inputs[:8]}-{found.threads}"
+        self.parts = self.folder / name
         with errors_as_sentences(self.out):
             self.parts.mkdir(exist_ok=True)
         for left in self.parts.glob(".unfinished-*"):
             shutil.rmtree(left, ignore_errors=True)
         return found
+
+    def count_bytes(self) -> int:
+        """Return the size of all files that an unfinished merge has left."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     def remove_unfinished_copies(self) -> None:
         """Remove copies of LoRA inputs that mergekit may have been writing when it was stopped.
@@ -160,15 +180,21 @@ class Staging:
                 "continue; make the file readable, or start over with --restart."
             ) from error
 
-    @property
-    def is_moving(self) -> bool:
-        """Whether the model is whole, and its files were being moved up."""
-        return (self.folder / _MOVING).exists()
+    def whole_model_of(self, recipe: str) -> State | None:
+        """Return the state of a merge that was stopped while its whole model was moved up.
+
+        Args:
+            recipe: fingerprint of the recipe, the options and the program. None is returned if the
+                merge is of another one.
+
+        Raises:
+            MergeError: the state cannot be read.
+        """
+        found = self._read() if (self.folder / _MOVING).exists() else None
+        return found if found and found.recipe == recipe else None
 
     def missing(self, parts: Sequence[Part]) -> list[Part]:
         """Return the parts whose tensors are neither in their file nor in shards of the model."""
-        if self.is_moving:
-            return []
         there = {path.name for path in self.parts.glob("*.safetensors")}
         in_shards = frozenset[str]().union(*map(tensors_in, self.model.glob("*.safetensors")))
         return [
@@ -205,7 +231,8 @@ class Staging:
         """Move the model, which is whole, to its place, and remove all that is left.
 
         Another model in that place is removed: first the configuration and the index, so that it
-        never looks whole, and then the shards that are not replaced, which would be loaded.
+        never looks whole, and then its weights in either format, which might be loaded. Other files
+        stay if they are not replaced.
 
         Returns:
             The bytes of the model's weights.
@@ -216,14 +243,15 @@ class Staging:
                 files = [path for path in self.model.rglob("*") if path.is_file()]
                 for path in files:
                     flush(path)
-                weights = {path.name: path.stat().st_size for path in files if _is_shard(path)}
+                size = sum(path.stat().st_size for path in files if _WEIGHTS.fullmatch(path.name))
                 for name in _LAST:
                     (self.out / name).unlink(missing_ok=True)
                 for path in self.out.iterdir():
-                    if _is_shard(path) and path.name not in weights:
+                    of_weights = _WEIGHTS.fullmatch(path.name.removesuffix(".index.json"))
+                    if of_weights and not (self.model / path.name).exists():
                         path.unlink()
                 with unfinished(self.folder) as new:
-                    (new / _MOVING).write_text(json.dumps(sum(weights.values())))
+                    (new / _MOVING).write_text(json.dumps(size))
                     move_up(new, [_MOVING])
             size = int(json.loads(moving.read_text()))
             for path in sorted(self.model.iterdir(), key=_place):
@@ -233,10 +261,6 @@ class Staging:
                 path.replace(target)
             self.clear()
         return size
-
-
-def _is_shard(path: Path) -> bool:
-    return re.fullmatch(r"model(-\d{5}-of-\d{5})?\.safetensors", path.name) is not None
 
 
 def _place(path: Path) -> tuple[int, str]:

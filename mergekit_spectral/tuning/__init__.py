@@ -1,4 +1,4 @@
-"""Find the λ, the density and the method that fit a user's models, on the user's examples.
+"""Find the λ, density, rank and method that fit a user's models, on the user's examples.
 
 - `data_files`, `examples`: data files, and what is in them.
 - `scoring`: how well a model predicts examples.

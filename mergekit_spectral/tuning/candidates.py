@@ -1,4 +1,4 @@
-"""The recipes that are compared: the user's own with another method, density or weights.
+"""The recipes that are compared: the user's own with another method, density, rank or weights.
 
 λ is not part of a candidate. Each candidate is merged with λ = 1 where the recipe has a number for
 λ, and with the recipe's own λ where that is a gradient or has filters. The *scale* that is tuned is
@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 from mergekit.common import ModelReference
@@ -28,6 +29,8 @@ from mergekit_spectral.recipe.text import Key
 
 LAMBDA = "lambda"
 WEIGHT = "weight"
+COMPARED = ("density", "rank")
+"""Parameters of methods whose values are compared, each the same for all inputs."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +40,32 @@ class Candidate:
     Attributes:
         method: its merge method.
         density: of all inputs; None if it is the recipe's own.
+        rank: the most directions that are kept; None if it is the recipe's own.
         weights: factors of the recipe's weights by input; None if they are the recipe's own.
     """
 
     method: str
     density: float | None = None
+    rank: float | None = None
     weights: tuple[float, ...] | None = None
 
     def __str__(self) -> str:
-        parts = [self.method]
-        if self.density is not None:
-            parts.append(f"density {self.density:g}")
+        parts = [self.method, *(f"{name} {value}" for name, value in self.values.items())]
         if self.weights is not None:
             parts.append("weights " + ", ".join(f"{weight:g}" for weight in self.weights))
         return ", ".join(parts)
 
     @property
+    def values(self) -> dict[str, float]:
+        """Values of the parameters in `COMPARED`, without those that are the recipe's own."""
+        own = {name: getattr(self, name) for name in COMPARED}
+        return {name: value for name, value in own.items() if value is not None}
+
+    @property
     def name(self) -> str:
         """A name for a folder."""
-        values = json.dumps([self.method, self.density, self.weights])
-        return f"{self.method}-{hashlib.sha256(values.encode()).hexdigest()[:8]}"
+        digest = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
+        return f"{self.method}-{digest[:8]}"
 
 
 class TunedRecipe:
@@ -93,9 +102,8 @@ class TunedRecipe:
     def changes(self, candidate: Candidate, scale: float) -> dict[Key, Any]:
         """Return what a candidate at a scale changes in the recipe, by its place."""
         changes: dict[Key, Any] = {("merge_method",): candidate.method}
-        if candidate.density is not None:
-            places = self.places("density") or [("parameters", "density")]
-            changes |= dict.fromkeys(places, candidate.density)
+        for name, value in candidate.values.items():
+            changes |= dict.fromkeys(self.places(name) or [("parameters", name)], value)
         if candidate.weights is not None:
             changes |= self._weights(dict(zip(self.inputs, candidate.weights, strict=True)))
         if has_scale(candidate.method):
@@ -149,19 +157,22 @@ def find_parameter(method: str, name: str) -> ParameterSpec | None:
 
 
 def candidates(
-    recipe: TunedRecipe, methods: Sequence[str], densities: Sequence[float]
+    recipe: TunedRecipe, methods: Sequence[str], values: Mapping[str, Sequence[float]]
 ) -> list[Candidate]:
-    """Return the recipe itself and all combinations of methods and densities.
+    """Return the recipe itself and all combinations of methods and values of their parameters.
 
     Args:
         recipe: the user's.
         methods: names of methods; the recipe's own if there are none.
-        densities: for the methods that have one; the recipe's own if there are none.
+        values: by parameter in `COMPARED`, for the methods that have it; the recipe's own if there
+            are none.
 
     Raises:
-        MergeError: there is no such method, or it does not merge differences to a base.
+        MergeError: there is no such method, it does not merge differences to a base, or no method
+            has a parameter of `values`.
     """
     found = [recipe.own]
+    without_use = {name for name in values if values[name]}
     for method in methods or [recipe.own.method]:
         known = find_method(method)
         if known is None:
@@ -181,9 +192,17 @@ def candidates(
                     f"`--methods`: {method} needs a value of `{parameter.name}`; set it in "
                     f"{recipe.recipe.path}."
                 )
-        has_density = find_parameter(method, "density") is not None
-        own = densities if has_density else []
-        found += [Candidate(method, density) for density in own] or [Candidate(method)]
+        own = [name for name in values if values[name] and find_parameter(method, name)]
+        without_use -= set(own)
+        for combined in product(*(values[name] for name in own)):
+            chosen: dict[str, Any] = dict(zip(own, combined, strict=True))
+            found.append(Candidate(method, **chosen))
+    if without_use:
+        name, compared = min(without_use), " and ".join(methods or [recipe.own.method])
+        raise MergeError(
+            f"`--{name}`: {compared} {'have' if ' and ' in compared else 'has'} no parameter "
+            f"`{name}`; leave the option out, or compare a method that has it."
+        )
     return list(dict.fromkeys(found))
 
 

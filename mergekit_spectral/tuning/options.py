@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import get_args
 
@@ -20,7 +21,8 @@ class Options:
 
     Attributes:
         methods: names of merge methods; the recipe's own if empty.
-        densities: that all inputs have; the recipe's own if empty.
+        values: by parameter, the densities and ranks to compare; the recipe's own if there are
+            none.
         scales: the smallest and the largest scale.
         weights: whether to search for weights of the inputs, too.
         objective: the mean of the data sets, the worst of them, or the mean normalized by the best
@@ -37,7 +39,7 @@ class Options:
     """
 
     methods: Sequence[str] = ()
-    densities: Sequence[float] = ()
+    values: Mapping[str, Sequence[float]] = field(default_factory=dict)
     scales: tuple[float, float] = (0.1, 3.0)
     weights: bool = False
     objective: Kind = "mean"
@@ -56,8 +58,11 @@ class Options:
             )
         if self.objective not in get_args(Kind):
             raise ValueError(f"objective {self.objective!r}: give one of {get_args(Kind)}")
-        if not all(0 < density <= 1 for density in self.densities):
-            raise ValueError(f"densities {self.densities}: give numbers above 0 and at most 1")
+        for name, values in self.values.items():
+            # A whole number is no share, but a number of directions.
+            most = [inf if name == "rank" and isinstance(value, int) else 1 for value in values]
+            if not all(0 < value <= limit for value, limit in zip(values, most, strict=True)):
+                raise ValueError(f"{name} {values}: give numbers above 0 and at most 1")
         if self.limit is not None and self.limit < 2:
             raise ValueError(
                 f"limit {self.limit}: a half chooses and a half reports, so give 2 or more"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mergekit_spectral.reporting.names import short_names
 from mergekit_spectral.reporting.page import embedded, fill_template
 from mergekit_spectral.reporting.plots import MARKERS, line_style
-from mergekit_spectral.tuning.candidates import Candidate, find_parameter, has_scale
+from mergekit_spectral.tuning.candidates import COMPARED, Candidate, find_parameter, has_scale
 from mergekit_spectral.tuning.plots import draw_tuning
 from mergekit_spectral.tuning.results import Result, Tuning
 from mergekit_spectral.tuning.sets import LIKELIHOOD, PERPLEXITY, metric_name
@@ -143,7 +144,10 @@ def _candidate_rows(tuning: Tuning) -> Iterator[CandidateRow]:
 
 def _columns(tuning: Tuning) -> dict[str, Callable[[Candidate], str]]:
     """Return the columns of what differs between candidates, besides the method."""
-    columns = {"density": _density, "weights": _weights}
+    columns: dict[str, Callable[[Candidate], str]] = {
+        **{name: partial(_value, name) for name in COMPARED},
+        "weights": _weights,
+    }
     return {
         name: column
         for name, column in columns.items()
@@ -151,10 +155,10 @@ def _columns(tuning: Tuning) -> dict[str, Callable[[Candidate], str]]:
     }
 
 
-def _density(candidate: Candidate) -> str:
-    if candidate.density is not None:
-        return f"{candidate.density:g}"
-    return NOTHING if find_parameter(candidate.method, "density") is None else "the recipe's"
+def _value(name: str, candidate: Candidate) -> str:
+    if name in candidate.values:
+        return str(candidate.values[name])
+    return NOTHING if find_parameter(candidate.method, name) is None else "the recipe's"
 
 
 def _weights(candidate: Candidate) -> str:

@@ -62,6 +62,7 @@ def tune(
     out: PathLike = "tuned",
     methods: Sequence[str] | None = None,
     density: Sequence[float] | None = None,
+    rank: Sequence[float] | None = None,
     lambda_: tuple[float, float] = (0.1, 3.0),
     weights: bool = False,
     objective: Kind = "mean",
@@ -76,7 +77,7 @@ def tune(
     trust_remote_code: bool = False,
     say: Say | None = None,
 ) -> Tuning:
-    """Find the λ, density and method for a recipe that are best on examples.
+    """Find the λ, density, rank and method for a recipe that are best on examples.
 
     One half of the examples chooses, the other half reports. Writes into `out`: ``tuned.yml``, the
     recipe with the values that were found; ``report.json``; and ``index.html``, a page that shows
@@ -95,6 +96,8 @@ def tune(
         out: folder for the results.
         methods: merge methods to compare, besides the recipe as it is; by default the recipe's.
         density: densities to compare, for methods that have one; by default the recipe's.
+        rank: ranks to compare, for methods that have one; by default the recipe's. Each is a number
+            of directions (512) or a share of them (0.25).
         lambda_: the smallest and the largest λ. If the recipe's λ is a gradient or has filters,
             these are factors of it.
         weights: whether to tune the inputs' weights, too.
@@ -123,7 +126,7 @@ def tune(
     place = find_device(device)
     options = Options(
         methods=methods or (),
-        densities=density or (),
+        values={"density": density or (), "rank": rank or ()},
         scales=lambda_,
         weights=weights,
         objective=objective,
@@ -196,7 +199,7 @@ def _search(
     start = time.monotonic()
     plan = plan_inspection(path, options.merge, out)
     recipe = TunedRecipe(plan.recipe)
-    compared = candidates(recipe, options.methods, options.densities)
+    compared = candidates(recipe, options.methods, options.values)
     base = plan.models[recipe.base]
     tokenizer = read_tokenizer(base, options.merge.trust_remote_code)
     longest = min(LONGEST, getattr(base.config, "max_position_embeddings", LONGEST))

@@ -11,9 +11,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from support import checkpoints
-from support.planted_faults import Workshop
+from support.planted_faults import Workshop, first_input
 
 from mergekit_spectral.command_line.main import main
+from mergekit_spectral.scaling.staging import FOLDER
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -94,6 +95,18 @@ def test_disk_errors_are_sentences(
     status, _, printed = run(path, "--out", "x" * 300)
     assert status == 1
     assert "Traceback" not in printed
+
+
+def test_run_needs_no_folder_for_copies(workshop: Workshop):
+    path = workshop.folder / "recipe.yml"
+    path.write_text(yaml.safe_dump(first_input(workshop.lora_recipe("ties"), weight=1.0)))
+    status, printed, _ = run(path)
+    assert status == 1
+    assert "also for this command; `mergekit-spectral run` needs none." in printed
+    status, printed, _ = run(path, "--workers=2", "--out", workshop.folder / "merged")
+    assert status == 0
+    assert f"in {workshop.folder / 'merged' / FOLDER / 'copies'}." in printed
+    assert "merged copies take another " in printed
 
 
 def test_several_workers(written: Path, workshop: Workshop):

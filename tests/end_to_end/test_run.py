@@ -188,11 +188,25 @@ def test_progress(drm: Path, tmp_path: Path):
 
 
 def test_a_disk_with_little_room(drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(driver.shutil, "disk_usage", lambda _: usage._replace(free=10**4))
-    output = " ".join(merged(drm, tmp_path / "out", "--workers=1").split())
-    assert "what is left to merge takes 0.1 MB, and the disk has 0.0 MB free" in output
-    assert "putting the model together" in output
+    size = by_mergekit(drm, tmp_path / "its").joinpath("model.safetensors").stat().st_size
+    usage, free, total = shutil.disk_usage(tmp_path), size, 10 * size
+
+    monkeypatch.setattr(
+        driver.shutil, "disk_usage", lambda _: usage._replace(free=free, total=total)
+    )
+    out = tmp_path / "out"
+    message = " ".join(command(drm, out, "--workers=1").output.split())
+    assert f"The merge takes up to 0.2 MB in {out}, and the disk has 0.1 MB free; free" in message
+    assert not out.exists()
+    free = 2 * size
+    stopped(drm, out, after=6)
+    held = sum(path.stat().st_size for path in (out / FOLDER).rglob("*") if path.is_file())
+    free = 2 * size - held // 2
+    merged(drm, out, "--workers=1")
+    free = 2 * size - 2 * held
+    assert "free some" in command(drm, out, "--workers=1").output
+    free = total = 0
+    merged(drm, out, "--workers=1")
 
 
 def test_quiet(drm: Path, tmp_path: Path):
@@ -283,6 +297,37 @@ def test_replaces_another_model(drm: Path, tmp_path: Path):
     by_mergekit(drm, tmp_path / "its" / "model")
     merged(drm, out, "--workers=1")
     assert contents(out) == contents(tmp_path / "its" / "model")
+
+
+def test_weights_of_another_model_are_removed(drm: Path, tmp_path: Path):
+    out = tmp_path / "model"
+    out.mkdir()
+    old = ["pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin", "pytorch_model.bin"]
+    kept = {"optimizer.bin": b"mine", "tokenizer.model": b"old", "model-notes.md": b"mine"}
+    for name in (*old, *kept):
+        (out / name).write_bytes(kept.get(name, b""))
+    stopped(drm, out)
+    assert all((out / name).exists() for name in old)
+    merged(drm, out, "--workers=1")
+    assert contents(out) == contents(by_mergekit(drm, tmp_path / "its" / "model")) | kept
+
+
+def test_the_card_has_the_name_of_a_link(drm: Path, tmp_path: Path):
+    for side in ("ours", "its"):
+        (tmp_path / side / "elsewhere").mkdir(parents=True)
+        (tmp_path / side / "link").symlink_to("elsewhere")
+    merged(drm, tmp_path / "ours" / "link", "--workers=1")
+    by_mergekit(drm, tmp_path / "its" / "link")
+    ours, its = (contents(tmp_path / side / "elsewhere") for side in ("ours", "its"))
+    assert b"# link" in ours["README.md"]
+    assert ours == its
+
+
+def test_a_folder_that_was_renamed(some_weights: Path, tmp_path: Path):
+    stopped_while_moving(some_weights, out := tmp_path / "before")
+    out.rename(tmp_path / "after")
+    merged(some_weights, tmp_path / "after", "--workers=1")
+    AutoModelForCausalLM.from_pretrained(tmp_path / "after")
 
 
 def looks_like_a_model(folder: Path) -> bool:
@@ -468,6 +513,36 @@ def test_stopped_while_it_removes_its_folder(
     expected = contents(out)
     merge_in_parts(drm, out, workers=1)
     assert contents(out) == {name: expected[name] for name in expected if FOLDER not in name}
+
+
+def stopped_while_moving(path: Path, out: Path) -> None:
+    """Stop a merge before the last of the whole model's files is at its place."""
+    replace_file = Path.replace
+
+    def replace_some(file: Path, target: Path) -> None:
+        if target == out / "config.json":
+            raise StoppedError
+        replace_file(file, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", replace_some)
+        with pytest.raises(StoppedError):
+            merge_in_parts(path, out, workers=1)
+
+
+def test_a_whole_model_is_moved_without_the_inputs(some_weights: Path, tmp_path: Path):
+    by_mergekit(some_weights, tmp_path / "its" / "model")
+    stopped_while_moving(some_weights, out := tmp_path / "model")
+    assert not looks_like_a_model(out)
+    shutil.rmtree(tmp_path / "input-0")
+    written = some_weights.read_text()
+    some_weights.write_text(written.replace("drm", "ties"))
+    assert command(some_weights, out, "--workers=1").exit_code == 1
+    some_weights.write_text(written)
+    output = " ".join(merged(some_weights, out, "--workers=1").split())
+    assert "only moved to its place; the inputs are not read again" in output
+    assert "Merged 12 weights (12 of them before)" in output
+    assert contents(out) == contents(tmp_path / "its" / "model")
 
 
 def test_a_state_that_cannot_be_read_is_kept(drm: Path, tmp_path: Path):

@@ -135,13 +135,31 @@ def test_the_function_does_what_the_command_does(family: Family, data: list[str]
 
 
 @pytest.mark.parametrize(
-    "values", [{"lambda_": (2, 1)}, {"objective": "best"}, {"density": [2.0]}, {"limit": 1}]
+    "values",
+    [
+        {"lambda_": (2, 1)},
+        {"objective": "best"},
+        {"density": [2.0]},
+        {"density": [2]},
+        {"rank": [1.5]},
+        {"rank": [0]},
+        {"limit": 1},
+    ],
 )
 def test_values_that_cannot_be_searched(values: dict[str, Any], family: Family, tmp_path: Path):
     path = write(adapters("drm", family), tmp_path)
     with pytest.raises(ValueError, match="give"):
         mergekit_spectral.tune(path, text=[path], out=tmp_path / "out", **values)
     assert not (tmp_path / "out").exists()
+
+
+def test_ranks_are_compared(family: Family, data: list[str], tmp_path: Path):
+    out = tmp_path / "out"
+    path = write(adapters("drm", family), tmp_path)
+    tuned(path, *data, "--out", out, "--rank=0.1,2", "--lambda=1:1")
+    assert settings(out) == {f"drm{rank} at λ = 1" for rank in ("", ", rank 0.1", ", rank 2")}
+    values = {one["candidate"]["rank"]: one["value"] for one in report(out)["searched"]}
+    assert len(set(values.values())) == 3
 
 
 def test_methods_and_densities_are_compared(family: Family, data: list[str], tmp_path: Path):
@@ -152,7 +170,11 @@ def test_methods_and_densities_are_compared(family: Family, data: list[str], tmp
         f"{candidate} at λ = 1"
         for candidate in (
             "drm",
-            *(f"{method}, density {density}" for method in ("drm", "ties") for density in (0.3, 1)),
+            *(
+                f"{method}, density {density}"
+                for method in ("drm", "ties")
+                for density in (0.3, 1.0)
+            ),
             "star",
         )
     }

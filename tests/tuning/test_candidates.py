@@ -72,14 +72,14 @@ def test_merges_are_made_at_a_scale_of_1(read: Any):
 
 def test_method_density_and_weights(read: Any):
     recipe = read(NUMBER)
-    changes = recipe.changes(Candidate("drm", 0.2, (1.5, 1.0)), 0.7)
+    changes = recipe.changes(Candidate("drm", 0.2, weights=(1.5, 1.0)), 0.7)
     assert changes == {
         ("merge_method",): "drm",
         ("models", 0, "parameters", "density"): 0.2,
         ("models", 1, "parameters", "density"): 0.2,
         ("models", 0, "parameters", "weight"): 1.5,
     }
-    config = recipe.config(Candidate("drm", 0.2, (1.5, 1.0)))
+    config = recipe.config(Candidate("drm", 0.2, weights=(1.5, 1.0)))
     assert config.merge_method == "drm"
     assert [model.parameters["weight"] for model in config.models] == [1.5, 0.5]
 
@@ -111,13 +111,38 @@ def test_a_method_without_lambda_has_none_added(read: Any):
 
 def test_candidates_are_combinations_and_the_recipe_itself(read: Any):
     recipe = read(PLAIN)
-    assert candidates(recipe, (), ()) == [Candidate("ties")]
-    assert candidates(recipe, ("drm", "star"), (0.2, 1.0)) == [
+    assert candidates(recipe, (), {}) == [Candidate("ties")]
+    assert candidates(recipe, ("drm", "star"), {"density": (0.2, 1.0), "rank": ()}) == [
         Candidate("ties"),
         Candidate("drm", 0.2),
         Candidate("drm", 1.0),
         Candidate("star"),
     ]
+
+
+def test_ranks_are_combined_with_densities(read: Any):
+    recipe = read(PLAIN)
+    values = {"density": (0.2, 1.0), "rank": (0.25, 512)}
+    assert candidates(recipe, ("drm", "ties", "star"), values) == [
+        Candidate("ties"),
+        *(Candidate("drm", density, rank) for density in (0.2, 1.0) for rank in (0.25, 512)),
+        Candidate("ties", 0.2),
+        Candidate("ties", 1.0),
+        Candidate("star"),
+    ]
+    assert len({each.name for each in candidates(recipe, ("drm",), values)}) == 5
+    assert str(Candidate("drm", 0.2, 512)) == "drm, density 0.2, rank 512"
+    assert recipe.changes(Candidate("drm", rank=0.25), 1.0) == {
+        ("merge_method",): "drm",
+        ("parameters", "rank"): 0.25,
+    }
+
+
+def test_values_that_no_method_has(read: Any):
+    with pytest.raises(MergeError, match="`--rank`: ties has no parameter `rank`"):
+        candidates(read(PLAIN), (), {"rank": (0.25,), "density": (0.2,)})
+    with pytest.raises(MergeError, match="`--density`: iso and star have no parameter"):
+        candidates(read(PLAIN), ("iso", "star"), {"density": (0.2,)})
 
 
 @pytest.mark.parametrize(
@@ -129,7 +154,7 @@ def test_candidates_are_combinations_and_the_recipe_itself(read: Any):
 )
 def test_methods_that_cannot_be_tuned(read: Any, methods: list[str], message: str):
     with pytest.raises(MergeError) as caught:
-        candidates(read(PLAIN), methods, ())
+        candidates(read(PLAIN), methods, {})
     assert caught.value.message.startswith(message)
 
 

@@ -88,15 +88,15 @@ def test_candidates():
         Candidate("drm"),
         Candidate("tsvm"),
         Candidate("ties", 0.2),
-        Candidate("drm", 0.5, (1.0, 1.5)),
+        Candidate("drm", 0.5, 0.25, (1.0, 1.5)),
     ]
     header, *found = rows(page(tuning(compared=compared)), "<h2>Candidates")
-    assert header[1:4] == ["density", "weights", "best λ"]
-    assert [row[:3] for row in found] == [
-        ["drm", "0.5", "× 1, 1.5"],
-        ["ties", "0.2", "the recipe's"],
-        ["tsvm", "–", "the recipe's"],
-        ["drm (the recipe)", "the recipe's", "the recipe's"],
+    assert header[1:5] == ["density", "rank", "weights", "best λ"]
+    assert [row[:4] for row in found] == [
+        ["drm", "0.5", "0.25", "× 1, 1.5"],
+        ["ties", "0.2", "–", "the recipe's"],
+        ["tsvm", "–", "–", "the recipe's"],
+        ["drm (the recipe)", "the recipe's", "the recipe's", "the recipe's"],
     ]
     assert [row[-1] for row in found] == ["all", "all", "all", "8"]
 

@@ -71,4 +71,4 @@ def test_halving_keeps_the_best_and_ends_on_all_examples(number: int, examples: 
     assert {candidate for candidate, _ in calls} == set(candidates)
     assert all(min(FEWEST, examples) <= used <= examples for _, used in calls)
     # All rungs together cost about as much as a few candidates on all examples.
-    assert sum(used for _, used in calls) <= 6 * examples + number * FEWEST
+    assert sum(used for _, used in calls) <= 6 * examples + 2 * number * FEWEST
