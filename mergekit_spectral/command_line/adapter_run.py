@@ -11,7 +11,7 @@ from statistics import fmean
 import peft
 import torch
 import yaml
-from mergekit.common import ModelReference
+from mergekit.common import ModelPath
 from mergekit.config import MergeConfiguration
 from mergekit.options import MergeOptions
 from rich.console import Console
@@ -21,6 +21,13 @@ from mergekit_spectral.adapters.writing import check_folder, write_adapter
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.adapter_merge import AdapterMerge, MergedWeight, plan_adapter_merge
+from mergekit_spectral.host.model_card import (
+    describe_method,
+    local_models,
+    portable_recipe,
+    repeat,
+    tuned_on,
+)
 from mergekit_spectral.recipe.findings import find_errors
 from mergekit_spectral.recipe.reading import read_recipe
 
@@ -32,19 +39,19 @@ CARD = """\
 
 # {name}
 
-A LoRA adapter for {base}, merged from other adapters with
-[mergekit-spectral](https://pypi.org/project/mergekit-spectral/), method `{method}`.
+A LoRA adapter for {base}, merged from other adapters with mergekit-spectral.
 
-Sources:
+### Models Merged
 
 {sources}
 
-Recipe:
+### Configuration
 
 ```yaml
 {recipe}
 ```
-"""
+
+{sections}"""
 
 
 def merge_into_adapter(
@@ -75,7 +82,7 @@ def merge_into_adapter(
             cannot be written to. Nothing is written in this case.
     """
     config = _read(recipe)
-    text = recipe.read_text(encoding="utf-8").strip()
+    text = recipe.read_text(encoding="utf-8")
     merge = plan_adapter_merge(config, options)
     check_folder(out, merge.folders, overwrite)
     base = merge.base.model
@@ -96,11 +103,7 @@ def merge_into_adapter(
             "adapters, and `weight` and `lambda` in the recipe."
         )
 
-    metadata = {
-        "base_model": str(base),
-        "library_name": "peft",
-        "tags": ["lora", "merge", "mergekit", "mergekit-spectral"],
-    }
+    limits = f" --rank {rank}" * (rank is not None) + f" --energy {energy}" * (energy < 1)
     write_adapter(
         out,
         {weight.module: weight.layer for weight in merged},
@@ -108,14 +111,7 @@ def merge_into_adapter(
         base_model=str(base),
         dtype=dtype,
         task_type=_common_task(merge),
-        card=CARD.format(
-            metadata=yaml.safe_dump(metadata),
-            name=out.resolve().name,
-            base=_link(base),
-            method=config.merge_method,
-            sources="\n".join(f"- {adapter.name}" for adapter in merge.adapters),
-            recipe=text,
-        ),
+        card=_card(merge, text, out.resolve().name, limits),
     )
     size = (out / "adapter_model.safetensors").stat().st_size
     _print(merged, f"Adapter written to {out}: {len(merged)} weights, {size / 1e6:.1f} MB")
@@ -135,10 +131,45 @@ def _common_task(merge: AdapterMerge) -> str | None:
     return types.pop() if len(types) == 1 and not types & _WITH_HEAD else None
 
 
-def _link(model: ModelReference) -> str:
+def _card(merge: AdapterMerge, recipe: str, name: str, limits: str) -> str:
+    """Return the adapter's card.
+
+    Args:
+        merge: what was merged.
+        recipe: the recipe's text.
+        name: of the adapter.
+        limits: options that limit its rank.
+    """
+    text = portable_recipe(recipe)
+    config: MergeConfiguration = MergeConfiguration.model_validate(yaml.safe_load(text))
+    base, adapters = config.base_model, [entry.model.lora for entry in config.models or []]
+    assert base is not None  # the merge was planned
+    metadata = {
+        "base_model": str(base),
+        "library_name": "peft",
+        "tags": ["lora", "merge", "mergekit", "mergekit-spectral"],
+    }
+    command = f"mergekit-spectral adapter recipe.yml merged/{limits}"
+    sections = (
+        describe_method(merge.method, config),
+        *tuned_on(recipe),
+        repeat(merge.method, command),
+        *local_models(config),
+    )
+    return CARD.format(
+        metadata=yaml.safe_dump(metadata),
+        name=name,
+        base=_link(base.model),
+        sources="\n".join(f"* {_link(adapter)}" for adapter in adapters if adapter),
+        recipe=text.strip(),
+        sections="\n".join(f"{section.rstrip()}\n" for section in sections),
+    )
+
+
+def _link(model: ModelPath) -> str:
     """Return a model's name, as a link unless it is a local folder. The Hub is not asked."""
-    path = model.model.path
-    return str(model) if os.path.exists(path) else f"[{model}](https://huggingface.co/{path})"
+    is_local = model.path.startswith(".") or os.path.exists(model.path)
+    return str(model) if is_local else f"[{model}](https://huggingface.co/{model.path})"
 
 
 def _print(merged: Iterable[MergedWeight], note: str) -> None:

@@ -125,16 +125,17 @@ class AdapterMerge:
     """A planned merge of adapters on one base.
 
     Attributes:
+        method: the recipe's merge method.
         base: names and shapes of the base's weights.
         folders: folders of the base and of the inputs, by a description of each for messages.
         dropped: names of tensors in the adapters that the merged adapter cannot hold: whole
             tensors, and updates of biases and of modules that peft does not adapt.
     """
 
+    method: SpectralMethod
     base: BaseWithoutWeights
     folders: Mapping[str, Path]
     dropped: Sequence[str]
-    _method: SpectralMethod
     _loaders: Mapping[ModelReference, AdaptedLoader]
     _tensors: Sequence[PlannedTensor]
 
@@ -168,7 +169,7 @@ class AdapterMerge:
                 compressed = self._compress(tensor, rank, energy)
             except LinAlgError as error:
                 raise MergeError(
-                    f"{self._method.spec.name}: the updates of {module} cannot be decomposed: "
+                    f"{self.method.spec.name}: the updates of {module} cannot be decomposed: "
                     f"{error}; check the adapters' values for this module, and `lambda` and "
                     "`weight` in the recipe, for very large numbers."
                 ) from error
@@ -181,9 +182,9 @@ class AdapterMerge:
         deltas = self._deltas(tensor)
         parameters = self._parameters(tensor)
         merged = self._merge(tensor, deltas, parameters)
-        elementwise = self._method.is_elementwise(deltas[0].shape, tensor.vocabulary, parameters)
+        elementwise = self.method.is_elementwise(deltas[0].shape, tensor.vocabulary, parameters)
         ranks = sum(product.rank for product in _products(tensor, self._loaders))
-        if elementwise or not self._method.compresses_inputs:
+        if elementwise or not self.method.compresses_inputs:
             # Embeddings that are merged entry by entry are dense, and may have full rank.
             dense = not isinstance(merged, FactoredDelta)
             return compress(merged, ranks if rank is None and dense else rank, energy)
@@ -209,7 +210,7 @@ class AdapterMerge:
     def _parameters(self, tensor: PlannedTensor) -> dict[str, Any]:
         """Return the method's parameters; those of each input as mappings from inputs to values."""
         parameters = dict(tensor.shared)
-        for parameter in self._method.spec.input_parameters:
+        for parameter in self.method.spec.input_parameters:
             own = {each: tensor.per_input[each][parameter.name] for each in self._inputs(tensor)}
             parameters[parameter.name] = own
         return parameters
@@ -219,7 +220,7 @@ class AdapterMerge:
     ) -> Delta:
         output = _MergedDelta(deltas[0].shape)
         if not all(delta.is_zero() for delta in deltas):
-            self._method.merge_deltas(
+            self.method.merge_deltas(
                 tensor.name, deltas, self._inputs(tensor), parameters, tensor.vocabulary, output
             )
         return output.delta.scaled(parameters["lambda"])
@@ -295,11 +296,11 @@ def plan_adapter_merge(config: MergeConfiguration, options: MergeOptions) -> Ada
         if _module(tensor) in base.kinds and _products(tensor, loaders)
     ]
     return AdapterMerge(
+        method=method,
         base=base,
         folders={"the base model": Path(reference.model.path)}
         | {f"the adapter {found.name}": found.weights.parent for found in files.values()},
         dropped=_find_dropped([loader.adapter for loader in loaders.values()], tensors),
-        _method=method,
         _loaders=loaders,
         _tensors=tensors,
     )

@@ -194,9 +194,17 @@ def test_table_and_card(recipe: dict[str, Any], out: Path, adapters: tuple[Path,
     card = (out / "README.md").read_text()
     metadata = yaml.safe_load(card.split("---")[1])
     assert metadata["library_name"] == "peft"
-    assert metadata["base_model"] == recipe["base_model"]
-    assert all(str(adapter) in card for adapter in adapters)
-    assert yaml.safe_load(card.split("```yaml")[1].split("```")[0]) == recipe
+    base = Path(recipe["base_model"])
+    assert metadata["base_model"] == f"./{base.name}"
+    assert str(base.parent) not in card
+    names = [f"./{base.name}+./{adapter.name}" for adapter in adapters]
+    in_card = yaml.safe_load(card.split("```yaml")[1].split("```")[0])
+    assert in_card == {
+        **recipe,
+        "base_model": f"./{base.name}",
+        "models": [{"model": name} for name in names],
+    }
+    assert "mergekit-spectral adapter recipe.yml merged/ --rank 1\n" in card
     with safe_open(out / "adapter_model.safetensors", framework="pt") as file:
         assert file.metadata() == {"format": "pt"}
 
