@@ -11,7 +11,9 @@ import click
 from mergekit_spectral.command_line.command import Command, progress_console
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command, short_help="Merge, tune and compare three LoRA adapters of a small model."
+)
 @click.option(
     "--work-dir",
     type=click.Path(path_type=Path, file_okay=False),

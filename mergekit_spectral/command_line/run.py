@@ -20,7 +20,7 @@ WORKER = "mergekit_spectral.scaling.worker"
 _AS_MERGEKIT = "The same as for mergekit-yaml."
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Merge with all cores, GPUs or machines.")
 @click.argument("recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option(

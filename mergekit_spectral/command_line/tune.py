@@ -9,10 +9,15 @@ from typing import Any
 import click
 
 from mergekit_spectral.command_line.command import Command, mergekit_options, progress_console
-from mergekit_spectral.command_line.option_types import Duration, Interval, Listed
+from mergekit_spectral.command_line.option_types import (
+    Duration,
+    Interval,
+    Listed,
+    MethodName,
+)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Find the best λ, density and method by your own examples.")
 @click.argument("recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
     "--data",
@@ -51,7 +56,7 @@ from mergekit_spectral.command_line.option_types import Duration, Interval, List
 )
 @click.option(
     "--methods",
-    type=Listed(click.STRING),
+    type=Listed(MethodName()),
     help="Merge methods to compare, besides the recipe as it is.  [default: the recipe's]",
 )
 @click.option(
