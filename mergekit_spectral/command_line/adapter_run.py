@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mergekit_spectral.adapters.writing import check_folder, write_adapter
+from mergekit_spectral.command_line.command import is_quiet
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.adapter_merge import AdapterMerge, MergedWeight, plan_adapter_merge
@@ -53,6 +54,23 @@ A LoRA adapter for {base}, merged from other adapters with mergekit-spectral.
 
 {sections}"""
 
+UPDATE_LOST = ("update lost, mean", "update lost, maximum")
+INPUTS_LOST = ("inputs lost, mean", "inputs lost, maximum")
+LEAST = 1e-4
+"""Losses below this share are shown as 0.00%, and need no explanation."""
+ABOUT_UPDATES = (
+    "Update lost: the share of the merged update's squared norm that is not in the adapter, "
+    "because of its rank."
+)
+ABOUT_INPUTS = (
+    "Inputs lost: the share of the inputs' squared norms that was left out before they were "
+    "merged, to get this rank."
+)
+ABOUT_ACCURACY = (
+    "These shares do not say what the adapter has lost in accuracy, which can be much more: score "
+    "it on your tasks."
+)
+
 
 def merge_into_adapter(
     recipe: Path,
@@ -65,7 +83,9 @@ def merge_into_adapter(
     options: MergeOptions,
     console: Console,
 ) -> None:
-    """Merge the LoRA inputs of a recipe into one adapter and print its ranks and losses.
+    """Merge the LoRA inputs of a recipe into one adapter, and print its ranks and losses.
+
+    With ``--quiet``, nothing is printed.
 
     Args:
         recipe: path of the recipe.
@@ -114,6 +134,8 @@ def merge_into_adapter(
         card=_card(merge, text, out.resolve().name, limits),
     )
     size = (out / "adapter_model.safetensors").stat().st_size
+    if is_quiet():
+        return
     _print(merged, f"Adapter written to {out}: {len(merged)} weights, {size / 1e6:.1f} MB")
 
 
@@ -172,23 +194,32 @@ def _link(model: ModelPath) -> str:
     return str(model) if is_local else f"[{model}](https://huggingface.co/{model.path})"
 
 
-def _print(merged: Iterable[MergedWeight], note: str) -> None:
+def _print(merged: Sequence[MergedWeight], note: str) -> None:
     """Print ranks and losses by kind of weight, which is the last part of the module's name."""
     kinds: dict[str, list[MergedWeight]] = defaultdict(list)
     for weight in merged:
         kinds[weight.module.rsplit(".", 1)[-1]].append(weight)
+    is_projected = any(weight.inputs_kept < 1 for weight in merged)
     rows = []
     for kind, weights in kinds.items():
         ranks = sorted(weight.compressed.rank for weight in weights)
-        losses = [max(0.0, 1 - weight.compressed.kept) for weight in weights]
-        rows.append(
-            (
-                kind,
-                str(len(weights)),
-                str(ranks[0]) if ranks[0] == ranks[-1] else f"{ranks[0]}-{ranks[-1]}",
-                f"{fmean(losses):.3%}",
-                f"{max(losses):.3%}",
-            )
-        )
-    header = ("weight", "count", "rank", "squared norm lost, mean", "squared norm lost, maximum")
-    print_table("The merged adapter", header, rows, words=("weight",), notes=(note,))
+        row = [
+            kind,
+            str(len(weights)),
+            str(ranks[0]) if ranks[0] == ranks[-1] else f"{ranks[0]}-{ranks[-1]}",
+            *_lost(weight.compressed.kept for weight in weights),
+        ]
+        rows.append(row + _lost(weight.inputs_kept for weight in weights) * is_projected)
+    header = ("weight", "count", "rank", *UPDATE_LOST, *(INPUTS_LOST if is_projected else ()))
+    is_cut = any(weight.compressed.kept < 1 - LEAST for weight in merged)
+    remarks = (ABOUT_UPDATES if is_cut else "", ABOUT_INPUTS if is_projected else "")
+    notes = [note, *filter(None, remarks)]
+    if is_cut or is_projected:
+        notes.append(ABOUT_ACCURACY)
+    print_table("The merged adapter", header, rows, words=("weight",), notes=notes)
+
+
+def _lost(kept: Iterable[float]) -> list[str]:
+    """Return the mean and the largest loss, of shares that are kept."""
+    losses = [max(0.0, 1 - share) for share in kept]
+    return [f"{fmean(losses):.2%}", f"{max(losses):.2%}"]

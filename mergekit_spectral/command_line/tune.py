@@ -114,9 +114,10 @@ def tune(
 
     \b
     Examples:
-      mergekit-spectral tune recipe.yml --data math.jsonl --data chat.jsonl --budget 30m
-      mergekit-spectral tune recipe.yml --text wiki.txt --methods ties,drm --density 0.2,0.5
-      mergekit-spectral tune recipe.yml --tasks my_task,gsm8k=2 --task-search-path tasks/
+      mergekit-spectral tune recipe.yml --data math.jsonl --data chat.jsonl
+      mergekit-spectral tune recipe.yml --text wiki.txt --methods ties,drm
+      mergekit-spectral tune recipe.yml --data chat/ --budget 30m
+      mergekit-spectral tune recipe.yml --tasks my_task,gsm8k=2
     """  # noqa: D301, click's mark is the character
     if not data and not text and not tasks:
         raise click.UsageError("give examples with --data, text with --text, or --tasks.")

@@ -8,7 +8,7 @@ the merged delta to the base, is left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +105,16 @@ class MergedWeight:
 
     Attributes:
         module: name of the module that the weight belongs to.
-        compressed: the update, already multiplied by the recipe's λ. If the inputs were projected,
-            `kept` includes the share of their squared norms that the projection keeps.
+        compressed: the update, already multiplied by the recipe's λ. Its `kept` is the share of
+            the merged update's squared norm.
+        inputs_kept: share of the inputs' squared norms that was merged, the mean over the inputs;
+            below 1 if they were projected.
         kind: kind of the module.
     """
 
     module: str
     compressed: Compressed
+    inputs_kept: float
     kind: LayerKind
 
     @property
@@ -166,7 +169,7 @@ class AdapterMerge:
         for tensor in self._tensors:
             module = _module(tensor)
             try:
-                compressed = self._compress(tensor, rank, energy)
+                compressed, inputs_kept = self._compress(tensor, rank, energy)
             except LinAlgError as error:
                 raise MergeError(
                     f"{self.method.spec.name}: the updates of {module} cannot be decomposed: "
@@ -174,11 +177,14 @@ class AdapterMerge:
                     "`weight` in the recipe, for very large numbers."
                 ) from error
             if compressed.rank:
-                yield MergedWeight(module, compressed, self.base.kinds[module])
+                yield MergedWeight(module, compressed, inputs_kept, self.base.kinds[module])
 
     @torch.no_grad()
     @exact_matmul()
-    def _compress(self, tensor: PlannedTensor, rank: int | None, energy: float) -> Compressed:
+    def _compress(
+        self, tensor: PlannedTensor, rank: int | None, energy: float
+    ) -> tuple[Compressed, float]:
+        """Merge a tensor's updates; return the result, and what was kept of the inputs for it."""
         deltas = self._deltas(tensor)
         parameters = self._parameters(tensor)
         merged = self._merge(tensor, deltas, parameters)
@@ -187,13 +193,12 @@ class AdapterMerge:
         if elementwise or not self.method.compresses_inputs:
             # Embeddings that are merged entry by entry are dense, and may have full rank.
             dense = not isinstance(merged, FactoredDelta)
-            return compress(merged, ranks if rank is None and dense else rank, energy)
+            return compress(merged, ranks if rank is None and dense else rank, energy), 1.0
         whole = compress(merged, ranks, energy)
         if rank is None or whole.rank <= rank:
-            return whole
+            return whole, 1.0
         smaller, kept = _projected(deltas, parameters, rank)
-        compressed = compress(self._merge(tensor, smaller, parameters), rank, energy)
-        return replace(compressed, kept=kept * compressed.kept)
+        return compress(self._merge(tensor, smaller, parameters), rank, energy), kept
 
     def _inputs(self, tensor: PlannedTensor) -> list[ModelReference]:
         return [reference for reference in tensor.inputs if reference in self._loaders]
