@@ -81,9 +81,9 @@ def print_table(
             _print_ruled(console, title, header, rows, words, box.HEAVY_HEAD)
         else:
             _print_blocks(console, title, header, rows)
+    has_width = console.is_terminal or _columns() is not None
     for line in notes:
-        # A pipe without a width gets each as one line.
-        console.print(line, highlight=False, soft_wrap=is_markdown, markup=False)
+        console.print(line, highlight=False, soft_wrap=not has_width, markup=False)
     if notes:  # else Markdown would run them into what follows
         console.print()
 
