@@ -39,7 +39,7 @@ class Expected:
 
 def expected(path: Path) -> Expected:
     """Run the check in a process of its own."""
-    command = [sys.executable, "-m", "mergekit_spectral.command_line.main", "check", str(path)]
+    command = [sys.executable, "-m", "mergekit_spectral", "check", str(path)]
     result = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     if result.returncode:
         raise click.ClickException(f"the check failed:\n{result.stdout}{result.stderr}")

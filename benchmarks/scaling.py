@@ -34,7 +34,7 @@ from benchmarks.processes import Taken, run_command
 from mergekit_spectral.command_line.option_types import Listed
 from mergekit_spectral.command_line.tables import print_table
 
-RUN = [sys.executable, "-m", "mergekit_spectral.command_line.main", "run"]
+RUN = [sys.executable, "-m", "mergekit_spectral", "run"]
 OPTIONS = ["--no-copy-tokenizer", "--no-write-model-card", "--quiet"]
 OBJECT_STORE = 100 * 2**20
 

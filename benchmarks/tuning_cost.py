@@ -35,7 +35,7 @@ from benchmarks.quality.tuning.measure import question
 from mergekit_spectral.command_line.option_types import Listed
 from mergekit_spectral.command_line.tables import print_table
 
-TUNE = [sys.executable, "-m", "mergekit_spectral.command_line.main", "tune"]
+TUNE = [sys.executable, "-m", "mergekit_spectral", "tune"]
 SCORE = """
 import sys
 from pathlib import Path

@@ -19,7 +19,7 @@ from benchmarks.quality.tasks.task import END_OF_ANSWER, Example, split
 from mergekit_spectral.adapters.adapter_files import find_adapter
 from mergekit_spectral.adapters.lora import LoraAdapter
 from mergekit_spectral.adapters.writing import NewLayer, write_adapter
-from mergekit_spectral.demo.base_model import MODEL_NAME
+from mergekit_spectral.demo import MODEL_NAME
 from mergekit_spectral.demo.recipes import ADAPTERS, HELD_OUT, TO_TUNE
 from mergekit_spectral.spectral import compress
 

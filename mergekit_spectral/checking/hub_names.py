@@ -13,7 +13,7 @@ from mergekit_spectral.recipe.findings import Finding, warning
 def check_hub_names(subject: Subject) -> Iterator[Finding]:
     """Warn of folders named ``name`` or ``org/name`` in a recipe of one of mergekit's own methods.
 
-    For our methods the card does not ask the Hub; see `local_folders_are_no_hub_ids`.
+    For our methods the card does not ask the Hub; see `cards_that_others_can_use`.
     """
     if not subject.options.write_model_card or isinstance(subject.method, SpectralMethod):
         return

@@ -24,7 +24,7 @@ class Share(click.FloatRange):
         return share
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Merge LoRA adapters into one adapter.")
 @click.argument("recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option(

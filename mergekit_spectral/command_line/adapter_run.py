@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
 import peft
 import torch
 import yaml
-from mergekit.common import ModelReference
+from mergekit.common import ModelPath
 from mergekit.config import MergeConfiguration
 from mergekit.options import MergeOptions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mergekit_spectral.adapters.writing import check_folder, write_adapter
+from mergekit_spectral.command_line.command import is_quiet
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.adapter_merge import AdapterMerge, MergedWeight, plan_adapter_merge
+from mergekit_spectral.host.model_card import (
+    describe_method,
+    local_models,
+    portable_recipe,
+    repeat,
+    tuned_on,
+)
 from mergekit_spectral.recipe.findings import find_errors
 from mergekit_spectral.recipe.reading import read_recipe
 
@@ -32,19 +40,36 @@ CARD = """\
 
 # {name}
 
-A LoRA adapter for {base}, merged from other adapters with
-[mergekit-spectral](https://pypi.org/project/mergekit-spectral/), method `{method}`.
+A LoRA adapter for {base}, merged from other adapters with mergekit-spectral.
 
-Sources:
+### Models Merged
 
 {sources}
 
-Recipe:
+### Configuration
 
 ```yaml
 {recipe}
 ```
-"""
+
+{sections}"""
+
+UPDATE_LOST = ("update lost, mean", "update lost, maximum")
+INPUTS_LOST = ("inputs lost, mean", "inputs lost, maximum")
+LEAST = 1e-4
+"""Losses below this share are shown as 0.00%, and need no explanation."""
+ABOUT_UPDATES = (
+    "Update lost: the share of the merged update's squared norm that is not in the adapter, "
+    "because of its rank."
+)
+ABOUT_INPUTS = (
+    "Inputs lost: the share of the inputs' squared norms that was left out before they were "
+    "merged, to get this rank."
+)
+ABOUT_ACCURACY = (
+    "These shares do not say what the adapter has lost in accuracy, which can be much more: score "
+    "it on your tasks."
+)
 
 
 def merge_into_adapter(
@@ -58,7 +83,9 @@ def merge_into_adapter(
     options: MergeOptions,
     console: Console,
 ) -> None:
-    """Merge the LoRA inputs of a recipe into one adapter and print its ranks and losses.
+    """Merge the LoRA inputs of a recipe into one adapter, and print its ranks and losses.
+
+    With ``--quiet``, nothing is printed.
 
     Args:
         recipe: path of the recipe.
@@ -75,7 +102,7 @@ def merge_into_adapter(
             cannot be written to. Nothing is written in this case.
     """
     config = _read(recipe)
-    text = recipe.read_text(encoding="utf-8").strip()
+    text = recipe.read_text(encoding="utf-8")
     merge = plan_adapter_merge(config, options)
     check_folder(out, merge.folders, overwrite)
     base = merge.base.model
@@ -96,11 +123,7 @@ def merge_into_adapter(
             "adapters, and `weight` and `lambda` in the recipe."
         )
 
-    metadata = {
-        "base_model": str(base),
-        "library_name": "peft",
-        "tags": ["lora", "merge", "mergekit", "mergekit-spectral"],
-    }
+    limits = f" --rank {rank}" * (rank is not None) + f" --energy {energy}" * (energy < 1)
     write_adapter(
         out,
         {weight.module: weight.layer for weight in merged},
@@ -108,16 +131,11 @@ def merge_into_adapter(
         base_model=str(base),
         dtype=dtype,
         task_type=_common_task(merge),
-        card=CARD.format(
-            metadata=yaml.safe_dump(metadata),
-            name=out.resolve().name,
-            base=_link(base),
-            method=config.merge_method,
-            sources="\n".join(f"- {adapter.name}" for adapter in merge.adapters),
-            recipe=text,
-        ),
+        card=_card(merge, text, out.resolve().name, limits),
     )
     size = (out / "adapter_model.safetensors").stat().st_size
+    if is_quiet():
+        return
     _print(merged, f"Adapter written to {out}: {len(merged)} weights, {size / 1e6:.1f} MB")
 
 
@@ -135,29 +153,73 @@ def _common_task(merge: AdapterMerge) -> str | None:
     return types.pop() if len(types) == 1 and not types & _WITH_HEAD else None
 
 
-def _link(model: ModelReference) -> str:
+def _card(merge: AdapterMerge, recipe: str, name: str, limits: str) -> str:
+    """Return the adapter's card.
+
+    Args:
+        merge: what was merged.
+        recipe: the recipe's text.
+        name: of the adapter.
+        limits: options that limit its rank.
+    """
+    text = portable_recipe(recipe)
+    config: MergeConfiguration = MergeConfiguration.model_validate(yaml.safe_load(text))
+    base, adapters = config.base_model, [entry.model.lora for entry in config.models or []]
+    assert base is not None  # the merge was planned
+    metadata = {
+        "base_model": str(base),
+        "library_name": "peft",
+        "tags": ["lora", "merge", "mergekit", "mergekit-spectral"],
+    }
+    command = f"mergekit-spectral adapter recipe.yml merged/{limits}"
+    sections = (
+        describe_method(merge.method, config),
+        *tuned_on(recipe),
+        repeat(merge.method, command),
+        *local_models(config),
+    )
+    return CARD.format(
+        metadata=yaml.safe_dump(metadata),
+        name=name,
+        base=_link(base.model),
+        sources="\n".join(f"* {_link(adapter)}" for adapter in adapters if adapter),
+        recipe=text.strip(),
+        sections="\n".join(f"{section.rstrip()}\n" for section in sections),
+    )
+
+
+def _link(model: ModelPath) -> str:
     """Return a model's name, as a link unless it is a local folder. The Hub is not asked."""
-    path = model.model.path
-    return str(model) if os.path.exists(path) else f"[{model}](https://huggingface.co/{path})"
+    is_local = model.path.startswith(".") or os.path.exists(model.path)
+    return str(model) if is_local else f"[{model}](https://huggingface.co/{model.path})"
 
 
-def _print(merged: Iterable[MergedWeight], note: str) -> None:
+def _print(merged: Sequence[MergedWeight], note: str) -> None:
     """Print ranks and losses by kind of weight, which is the last part of the module's name."""
     kinds: dict[str, list[MergedWeight]] = defaultdict(list)
     for weight in merged:
         kinds[weight.module.rsplit(".", 1)[-1]].append(weight)
+    is_projected = any(weight.inputs_kept < 1 for weight in merged)
     rows = []
     for kind, weights in kinds.items():
         ranks = sorted(weight.compressed.rank for weight in weights)
-        losses = [max(0.0, 1 - weight.compressed.kept) for weight in weights]
-        rows.append(
-            (
-                kind,
-                str(len(weights)),
-                str(ranks[0]) if ranks[0] == ranks[-1] else f"{ranks[0]}-{ranks[-1]}",
-                f"{fmean(losses):.3%}",
-                f"{max(losses):.3%}",
-            )
-        )
-    header = ("weight", "count", "rank", "squared norm lost, mean", "squared norm lost, maximum")
-    print_table("The merged adapter", header, rows, words=("weight",), notes=(note,))
+        row = [
+            kind,
+            str(len(weights)),
+            str(ranks[0]) if ranks[0] == ranks[-1] else f"{ranks[0]}-{ranks[-1]}",
+            *_lost(weight.compressed.kept for weight in weights),
+        ]
+        rows.append(row + _lost(weight.inputs_kept for weight in weights) * is_projected)
+    header = ("weight", "count", "rank", *UPDATE_LOST, *(INPUTS_LOST if is_projected else ()))
+    is_cut = any(weight.compressed.kept < 1 - LEAST for weight in merged)
+    remarks = (ABOUT_UPDATES if is_cut else "", ABOUT_INPUTS if is_projected else "")
+    notes = [note, *filter(None, remarks)]
+    if is_cut or is_projected:
+        notes.append(ABOUT_ACCURACY)
+    print_table("The merged adapter", header, rows, words=("weight",), notes=notes)
+
+
+def _lost(kept: Iterable[float]) -> list[str]:
+    """Return the mean and the largest loss, of shares that are kept."""
+    losses = [max(0.0, 1 - share) for share in kept]
+    return [f"{fmean(losses):.2%}", f"{max(losses):.2%}"]

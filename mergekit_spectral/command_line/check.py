@@ -10,7 +10,9 @@ import click
 from mergekit_spectral.command_line.command import Command, mergekit_options
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command, short_help="Report what is wrong with a recipe, and what its merge takes."
+)
 @click.argument("recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
     "--out",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -31,7 +35,7 @@ class Command(click.Command):
                 is_flag=True,
                 expose_value=False,
                 callback=_remember_quiet,
-                help="Print no progress and no remarks.",
+                help="Print nothing but errors.",
             ),
             click.Option(
                 ["-v", "--verbose"],
@@ -44,11 +48,27 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _silence() if ctx.meta.get(_QUIET) else nullcontext():
+                return super().invoke(ctx)
         except click.ClickException:
             if ctx.meta.get(_VERBOSE):
                 traceback.print_exc()
             raise
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Print no warnings, ours or of a library, within this context."""
+    # Of huggingface_hub and of worker processes, which read it when they are imported.
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(max(before, logging.WARNING))
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
 def mergekit_options(command: F) -> F:

@@ -8,20 +8,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 
+import click
 import torch
 from rich.console import Console
 
+from mergekit_spectral.command_line.command import is_quiet
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.command_line.transformers_output import silence_transformers
+from mergekit_spectral.demo import MODEL_NAME
+from mergekit_spectral.demo.base_model import prepare_base_model
 from mergekit_spectral.demo.recipes import Task, read_tasks
 from mergekit_spectral.demo.run import STEPS, Row, run_demo
 
 
 def run_and_print(work_folder: Path, console: Console) -> None:
-    """Run the demo in an empty folder and print its table.
+    """Run the demo and print its table, unless the command is to be quiet.
 
     Args:
-        work_folder: folder for everything that the demo writes.
+        work_folder: folder for everything that the demo writes, empty or with a stopped demo.
         console: for its progress.
 
     Raises:
@@ -30,7 +34,25 @@ def run_and_print(work_folder: Path, console: Console) -> None:
     silence_transformers()
     start = time.perf_counter()
     rows = run_demo(work_folder, Steps(console, STEPS).step)
-    print_rows(rows, read_tasks(), time.perf_counter() - start)
+    if not is_quiet():
+        print_rows(rows, read_tasks(), time.perf_counter() - start)
+
+
+def prepare_and_print(work_folder: Path, console: Console) -> None:
+    """Write the base model, unless it is there, and print its folder.
+
+    Args:
+        work_folder: where recipes are run.
+        console: for the progress.
+
+    Raises:
+        MergeError: the model cannot be downloaded, or its folder cannot be written to.
+    """
+    silence_transformers()
+    with console.status(f"{MODEL_NAME}, from its GGUF file"):
+        folder = prepare_base_model(work_folder)
+    if not is_quiet():
+        click.echo(folder)
 
 
 class Steps:

@@ -11,7 +11,9 @@ from mergekit_spectral.command_line.command import Command, mergekit_options, pr
 from mergekit_spectral.reporting.extra import INSTALL, is_installed
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command, short_help="Show where models agree or conflict, and how to merge them."
+)
 @click.argument("recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
     "--out",

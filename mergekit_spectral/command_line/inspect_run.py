@@ -11,6 +11,7 @@ from mergekit.options import MergeOptions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mergekit_spectral.command_line.command import is_quiet
 from mergekit_spectral.command_line.tables import print_answers, print_table
 from mergekit_spectral.command_line.transformers_output import silence_transformers
 from mergekit_spectral.inspecting.inspection import RECORD, inspect
@@ -93,6 +94,8 @@ def inspect_and_write(
                 (out / name).unlink(missing_ok=True)
         # The page is moved last, so that the report is complete once the page is there.
         move_up(new, names)
+    if is_quiet():
+        return
     print_answers(
         verdict.headline,
         [(one.question, f"{one.answer}. {one.reason}") for one in verdict.answers],

@@ -27,7 +27,3 @@ def main() -> None:
 
 for command in (adapter, check, demo, inspect, methods, run, tune):
     main.add_command(command)
-
-
-if __name__ == "__main__":
-    main(prog_name="mergekit-spectral")

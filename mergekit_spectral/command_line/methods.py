@@ -5,15 +5,17 @@ from __future__ import annotations
 import click
 
 from mergekit_spectral.command_line.command import Command
+from mergekit_spectral.command_line.option_types import MethodName
 
 
-@click.command(cls=Command)
-@click.argument("name", required=False)
+@click.command(cls=Command, short_help="List merge methods and their parameters.")
+@click.argument("name", required=False, type=MethodName())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def methods(name: str | None, as_json: bool) -> None:
-    """Tell which merge methods a recipe can name, and their parameters.
+    """List the merge methods that a recipe can name, and their parameters.
 
-    Without NAME, the methods of this package with all their parameters, then mergekit's own.
+    With NAME, describe one method. Without it, list this package's methods with all their
+    parameters, then mergekit's own. The output is what was asked for, so --quiet has no effect.
 
     \b
     Examples:

@@ -6,6 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
+
+from mergekit_spectral.command_line.method_names import method_names
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
@@ -36,6 +39,29 @@ class Listed(ParamType):
         if isinstance(value, list):
             return value
         return [self.each.convert(part.strip(), param, ctx) for part in value.split(",")]
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[str]]:
+        before, comma, last = incomplete.rpartition(",")
+        listed = before.split(",")
+        found = self.each.shell_complete(ctx, param, last)
+        return [
+            CompletionItem(f"{before}{comma}{item.value}")
+            for item in found
+            if item.value not in listed
+        ]
+
+
+class MethodName(ParamType):
+    """The name of a merge method. Unknown names are refused later, with a suggestion."""
+
+    name = "method"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[str]]:
+        return [CompletionItem(name) for name in method_names() if name.startswith(incomplete)]
 
 
 class Directions(ParamType):

@@ -35,7 +35,7 @@ class _Run(Command):
         return super().parse_args(ctx, args)
 
 
-@click.command(cls=_Run)
+@click.command(cls=_Run, short_help="Merge with all cores, GPUs or machines.")
 @click.argument("recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option(

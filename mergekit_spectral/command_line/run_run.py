@@ -104,9 +104,12 @@ def in_words(summary: Summary, out: Path) -> str:
     in_worker = ""
     if summary.workers != 1 and summary.worker_bytes:  # none if all was merged before
         in_worker = f" and {gigabytes(summary.worker_bytes)} in a worker"
+    how = ""
+    if summary.counts is not None:
+        how = f" {'This time' if kept else 'Merged'}: {summary.counts}."
     return (
         f"Merged {summary.weights} weights{kept} into {out} in {duration(summary.seconds)} "
         f"{workers}: read {gigabytes(summary.read_bytes)}, wrote "
         f"{gigabytes(summary.written_bytes)}; at most {gigabytes(summary.peak_bytes)} of memory "
-        f"here{in_worker}, with pages of mapped files."
+        f"here{in_worker}, with pages of mapped files.{how}"
     )

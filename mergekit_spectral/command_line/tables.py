@@ -1,7 +1,12 @@
-"""Print tables and answers: with rules on a terminal, as Markdown into a pipe."""
+"""Print tables and answers: with rules on a terminal, as Markdown into a pipe.
+
+A pipe has no width, so Markdown has lines of any length. With the environment variable ``COLUMNS``
+a pipe has one: what does not fit is printed in blocks, as on a terminal of that width.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
@@ -26,7 +31,7 @@ def print_answers(headline: str, answers: Iterable[tuple[str, str]]) -> None:
             out the backticks.
     """
     console = Console()
-    if not console.is_terminal:
+    if not console.is_terminal and _columns() is None:
         click.echo(f"{headline}\n")
         for question, answer in answers:
             click.echo(f"- {question}: {answer}")
@@ -52,8 +57,8 @@ def print_table(
 ) -> None:
     """Print a table: ruled on a terminal, Markdown in a pipe.
 
-    Names and numbers are never broken. A table that is too wide for the terminal even with its
-    words wrapped is printed as one block for each row.
+    Names and numbers are never broken. A table that is too wide even with its words wrapped is
+    printed as one block for each row.
 
     Args:
         title: the table's heading.
@@ -64,9 +69,11 @@ def print_table(
     """
     console = Console()
     rows = list(rows)
-    if not console.is_terminal:
-        # A pipe has no width, and rich would cut lines to 80.
-        _print_ruled(Console(width=1000), title, header, rows, words, box.MARKDOWN)
+    whole = _table_width([max(map(cell_len, cells)) for cells in zip(header, *rows, strict=True)])
+    is_markdown = not console.is_terminal and whole <= (_columns() or whole)
+    if is_markdown:
+        # Rich would cut lines to 80.
+        _print_ruled(Console(width=whole), title, header, rows, words, box.MARKDOWN)
     else:
         title = title.replace("`", "")
         rows = [[cell.replace("`", "") for cell in row] for row in rows]
@@ -74,10 +81,17 @@ def print_table(
             _print_ruled(console, title, header, rows, words, box.HEAVY_HEAD)
         else:
             _print_blocks(console, title, header, rows)
+    has_width = console.is_terminal or _columns() is not None
     for line in notes:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, highlight=False, soft_wrap=not has_width, markup=False)
     if notes:  # else Markdown would run them into what follows
         console.print()
+
+
+def _columns() -> int | None:
+    """Return the width that the environment gives to a pipe, if it does."""
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) else None
 
 
 def _print_ruled(

@@ -9,10 +9,16 @@ from typing import Any
 import click
 
 from mergekit_spectral.command_line.command import Command, mergekit_options, progress_console
-from mergekit_spectral.command_line.option_types import Directions, Duration, Interval, Listed
+from mergekit_spectral.command_line.option_types import (
+    Directions,
+    Duration,
+    Interval,
+    Listed,
+    MethodName,
+)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Find the best λ, density and method by your own examples.")
 @click.argument("recipe", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
     "--data",
@@ -51,7 +57,7 @@ from mergekit_spectral.command_line.option_types import Directions, Duration, In
 )
 @click.option(
     "--methods",
-    type=Listed(click.STRING),
+    type=Listed(MethodName()),
     help="Merge methods to compare, besides the recipe as it is.  [default: the recipe's]",
 )
 @click.option(
@@ -115,9 +121,10 @@ def tune(
 
     \b
     Examples:
-      mergekit-spectral tune recipe.yml --data math.jsonl --data chat.jsonl --budget 30m
-      mergekit-spectral tune recipe.yml --text wiki.txt --methods ties,drm --density 0.2,0.5
-      mergekit-spectral tune recipe.yml --tasks my_task,gsm8k=2 --task-search-path tasks/
+      mergekit-spectral tune recipe.yml --data math.jsonl --data chat.jsonl
+      mergekit-spectral tune recipe.yml --text wiki.txt --methods ties,drm
+      mergekit-spectral tune recipe.yml --data chat/ --budget 30m
+      mergekit-spectral tune recipe.yml --tasks my_task,gsm8k=2
     """  # noqa: D301, click's mark is the character
     if not data and not text and not tasks:
         raise click.UsageError("give examples with --data, text with --text, or --tasks.")

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from mergekit_spectral.command_line.command import is_quiet
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.command_line.transformers_output import (
     silence_lm_eval,
@@ -31,7 +32,7 @@ def tune_and_print(
     console: Console,
     **options: Any,
 ) -> None:
-    """Tune a recipe, and print what was found.
+    """Tune a recipe, and print what was found, unless the command is to be quiet.
 
     Args:
         recipe: the recipe's file.
@@ -59,6 +60,8 @@ def tune_and_print(
             say=say,
             **options,
         )
+    if is_quiet():
+        return
     header, rows = table(tuning)
     print_table("On examples that were not used to choose", header, rows, words=header[:1])
     for sentence in in_words(tuning):

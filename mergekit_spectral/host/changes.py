@@ -1,8 +1,8 @@
 """What we change in mergekit when it is imported: two tables of methods and four functions.
 
 Each change is made at the end of the import of one module and imports nothing. Our methods are
-imported when somebody first asks mergekit for them. Two more functions are changed at the first
-merge with one of our methods, in `mergekit_spectral.host.run_merge`.
+imported when somebody first asks mergekit for them. Three more functions are changed at the first
+merge with one of our methods, in `run_merge` and `model_card` beside this file.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def wrap_run_merge(merge: ModuleType) -> None:
     Args:
         merge: the module ``mergekit.merge``.
     """
-    known = {"merge_config", "options"}
+    known = {"merge_config", "out_path", "options"}
     missing = known - inspect.signature(merge.run_merge).parameters.keys()
     if missing:
         names.refuse(f"{merge.__name__}.run_merge has no parameter {', '.join(sorted(missing))}")
@@ -74,7 +74,7 @@ def _run_merge(run_merge: Function, *args: Any, **kwargs: Any) -> Any:
 
     from mergekit_spectral.host.run_merge import spectral_merge
 
-    with spectral_merge(method, config, options):
+    with spectral_merge(method, config, options, out=str(given["out_path"])):
         return run_merge(*args, **kwargs)
 
 

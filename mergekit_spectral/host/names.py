@@ -86,7 +86,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "TensorWriter.finalize",
         "TensorWriter.save_tensor",
     ),
-    "mergekit.merge": ("Executor", "_model_out_config", "run_merge"),
+    "mergekit.merge": ("Executor", "_model_out_config", "generate_card", "run_merge"),
     "mergekit.merge_methods": ("get", "registered_methods"),
     "mergekit.merge_methods.base": (
         "BasePolicy",

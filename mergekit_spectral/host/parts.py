@@ -33,9 +33,10 @@ from torch import Tensor
 
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.loaders import Loader, lend_loaders
+from mergekit_spectral.host.model_card import cards_that_others_can_use
 from mergekit_spectral.host.plan import plan_saves
 from mergekit_spectral.host.recipe_check import find_method
-from mergekit_spectral.host.run_merge import local_folders_are_no_hub_ids, spectral_merge
+from mergekit_spectral.host.run_merge import spectral_merge
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.whole_files import flush
 
@@ -54,10 +55,15 @@ class PartMerger:
         options: mergekit's.
         seed: of methods that draw at random. They draw anew for each tensor, so that the result
             does not depend on what was merged before.
+
+    Attributes:
+        is_spectral: whether the method is one of ours.
     """
 
     def __init__(self, config: MergeConfiguration, options: MergeOptions, seed: int):
         self._config, self._options, self._seed = config, options, seed
+        self._method = find_method(config.merge_method)
+        self.is_spectral = isinstance(self._method, SpectralMethod)
         self._lent = ExitStack()
         self._saves: dict[str, SaveTensor] = {}
 
@@ -69,9 +75,8 @@ class PartMerger:
         """
         with ExitStack() as lent:
             config, options = self._config.model_copy(deep=True), self._options
-            method = find_method(config.merge_method)
-            if isinstance(method, SpectralMethod):
-                lent.enter_context(spectral_merge(method, config, options, whole=False))
+            if isinstance(self._method, SpectralMethod):
+                lent.enter_context(spectral_merge(self._method, config, options))
             else:
                 lent.enter_context(lend_loaders(options))
             with _errors_as_sentences("cannot plan this merge"):
@@ -173,7 +178,7 @@ def assemble(
         names["Executor"] = _executor(names["Executor"])
     token = _parts.set(_Parts(files, release))
     try:
-        with lend_loaders(options, loaders), local_folders_are_no_hub_ids():
+        with lend_loaders(options, loaders), cards_that_others_can_use():
             # Without what surrounds our methods' merges: the inputs were read before.
             inspect.unwrap(merge.run_merge)(config, str(folder), options, config_source=source)
     finally:

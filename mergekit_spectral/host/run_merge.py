@@ -1,61 +1,83 @@
 """What happens around mergekit's `run_merge` for recipes that name one of our methods.
 
-At the first such merge, two of mergekit's functions are replaced for the rest of the process:
-`SaveTensor.execute` and `card.is_hf`. For merges with other methods they do what they did before.
+At the first such merge, `SaveTensor.execute` is replaced for the rest of the process, besides what
+`model_card` replaces. For merges with other methods it does what it did before.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 import re
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
-from mergekit import card, merge_methods
+from mergekit import merge_methods
 from mergekit.common import dtype_from_name
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import SaveTensor
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.options import MergeOptions
 from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from mergekit_spectral.host.dense_inputs import keep_in_main_memory, lend_weight_loaders
 from mergekit_spectral.host.loaders import lend_loaders
 from mergekit_spectral.host.lora_inputs import read_adapters_in_factors
+from mergekit_spectral.host.model_card import cards_that_others_can_use
 from mergekit_spectral.host.recipe_check import require_valid_recipe
 from mergekit_spectral.host.unread_weights import warn_of_unread_weights
 from mergekit_spectral.methods import MergeError, SpectralMethod
+from mergekit_spectral.methods.tally import Tally, add_saved, tally
 
 Save = Callable[[Any, Any, Tensor | None], None]
 
 
 @contextmanager
 def spectral_merge(
-    method: SpectralMethod, config: MergeConfiguration, options: MergeOptions, whole: bool = True
+    method: SpectralMethod,
+    config: MergeConfiguration,
+    options: MergeOptions,
+    out: str | None = None,
 ) -> Iterator[None]:
     """Check a recipe, then have mergekit run it in this context with our loaders for its inputs.
+
+    At the end of a whole merge, a line says how much was merged how, unless mergekit is to be
+    quiet.
 
     Args:
         method: the recipe's merge method.
         config: the recipe.
         options: the options of the merge.
-        whole: whether all tensors are merged, so that those that are not read are missing.
+        out: folder of the merged model; None if only some of its tensors are merged.
 
     Raises:
         MergeError: if the recipe or an input is wrong.
     """
+    start = time.monotonic()
     require_valid_recipe(config, method)
-    check_range_of_saved_tensors()
+    watch_saved_tensors()
     try:
-        with local_folders_are_no_hub_ids(), lend_merge_loaders(config, options, whole):
+        with (
+            cards_that_others_can_use(),
+            lend_merge_loaders(config, options, whole=out is not None),
+            tally() as counted,
+        ):
             yield
     except ValueError as error:
         if message := _name_models_of_shapes(str(error), config):
             raise MergeError(f"{config.merge_method}: {message}") from None
         raise
+    if out is not None and not options.quiet:
+        _print_summary(method, counted, out, time.monotonic() - start)
+
+
+def _print_summary(method: SpectralMethod, counted: Tally, out: str, seconds: float) -> None:
+    line = f"Merged by {method.spec.name} into {out} in {seconds:.1f} s: {counted.counts()}."
+    # As mergekit's bars, of which `mergekit-multi` still shows one.
+    tqdm.write(line, file=sys.stderr)
 
 
 @contextmanager
@@ -107,55 +129,29 @@ def _name_models_of_shapes(message: str, config: MergeConfiguration) -> str | No
     return f"tensor {tensor} must have one shape in all inputs, but has {pairs}. {advice}"
 
 
-def check_range_of_saved_tensors() -> None:
-    """Refuse tensors of our methods that ``out_dtype`` has no range for, when they are saved.
+def watch_saved_tensors() -> None:
+    """Count the tensors that are saved, and refuse those that ``out_dtype`` has no range for.
 
     A method does not see ``out_dtype``. mergekit casts to it later, and writes values that became
     infinite. Calling this again does nothing. It is not undone after a merge, because another
     thread may be merging.
     """
-    if not hasattr(SaveTensor.execute, "checks_range"):
-        SaveTensor.execute = _check_range(SaveTensor.execute)  # type: ignore[method-assign, assignment]
+    if not hasattr(SaveTensor.execute, "watches"):
+        SaveTensor.execute = _watch(SaveTensor.execute)  # type: ignore[method-assign, assignment]
 
 
-def _check_range(save: Save) -> Save:
+def _watch(save: Save) -> Save:
     @functools.wraps(save)
     def execute(self: Any, writer: Any, tensor: Tensor | None) -> None:
         dtype = dtype_from_name(self.dtype)
         task = self.tensor_task
-        if tensor is not None and dtype and isinstance(task, ExecuteMergeMethodTask):
+        if tensor is not None and isinstance(task, ExecuteMergeMethodTask):
             method = merge_methods.get(task.method_name)
             if isinstance(method, SpectralMethod):
-                tensor = method.rounded(tensor, dtype, self.tensor_name)
+                if dtype:
+                    tensor = method.rounded(tensor, dtype, self.tensor_name)
+                add_saved(task.output_weight.name)
         save(self, writer, tensor)
 
-    execute.checks_range = True  # type: ignore[attr-defined]
+    execute.watches = True  # type: ignore[attr-defined]
     return execute
-
-
-_local = ContextVar("_local", default=False)
-
-
-@contextmanager
-def local_folders_are_no_hub_ids() -> Iterator[None]:
-    """Keep mergekit's card writer from looking up names of local folders on the Hub.
-
-    For a folder named ``name`` or ``org/name`` mergekit asks the Hub whether it has a model of that
-    name, after the weights are written. Without a network that is an error, and the merged model
-    is left without a tokenizer and a card. Only code within this context is affected.
-    """
-    if not hasattr(card.is_hf, "__wrapped__"):
-        setattr(card, "is_hf", _except_folders(card.is_hf))  # noqa: B010, typed as it is
-    token = _local.set(True)
-    try:
-        yield
-    finally:
-        _local.reset(token)
-
-
-def _except_folders(is_hf: Callable[[str], bool]) -> Callable[[str], bool]:
-    @functools.wraps(is_hf)
-    def wrapped(path: str) -> bool:
-        return not (_local.get() and os.path.exists(path)) and is_hf(path)
-
-    return wrapped

@@ -14,8 +14,8 @@ from mergekit.options import MergeOptions
 from torch import Tensor
 
 from mergekit_spectral.host.loaders import lend_loaders
+from mergekit_spectral.host.model_card import cards_that_others_can_use
 from mergekit_spectral.host.plan import PlannedMerge
-from mergekit_spectral.host.run_merge import local_folders_are_no_hub_ids
 from mergekit_spectral.whole_files import errors_as_sentences
 
 SHARD_BYTES = 250 * 10**6
@@ -38,8 +38,7 @@ def merge_into(
     Raises:
         MergeError: the folder cannot be written to, or one of our methods refuses the recipe.
     """
-    no_lookups = local_folders_are_no_hub_ids()
-    with errors_as_sentences(folder), lend_loaders(options), no_lookups:
+    with errors_as_sentences(folder), lend_loaders(options), cards_that_others_can_use():
         run_merge(config, str(folder), options, config_source=source)
 
 

@@ -7,6 +7,7 @@
 - `parameters`: what recipes can set.
 - `costs`: what a merge costs, and the arithmetic that methods share for it; `mergekits_own`: the
   same for mergekit's own methods, which do not say it themselves.
+- `tally`: how the tensors of a merge were merged.
 - `description`: what `mergekit-spectral methods` prints.
 - `catalog`: the list of methods.
 

@@ -40,6 +40,7 @@ from mergekit_spectral.methods.parameters import (
     for_method,
     most_directions,
 )
+from mergekit_spectral.methods.tally import add_merged
 from mergekit_spectral.methods.task_deltas import (
     TaskDelta,
     base_and_deltas,
@@ -324,9 +325,13 @@ class SpectralMethod(GroupMergeMethod):
             if self.is_elementwise(deltas[0].shape, vocabulary, settings):
                 entries = DeltaEntries([delta.matrix for delta in deltas])
                 self.merge_elementwise(entries, settings, output)
+                add_merged(name, matrices=0)
                 return
-            for number, own in enumerate(zip(*(delta.matrices() for delta in deltas), strict=True)):
-                output.write_matrix(number, self.merge_matrices(own, settings))
+            matrices = 0
+            for own in zip(*(delta.matrices() for delta in deltas), strict=True):
+                output.write_matrix(matrices, self.merge_matrices(own, settings))
+                matrices += 1
+            add_merged(name, matrices)
         except MergeError as error:  # of the inner method, which does not know the tensor
             raise MergeError(f"{error.message} The tensor is {name}.") from error
 

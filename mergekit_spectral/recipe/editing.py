@@ -396,14 +396,33 @@ def _in_flow(value: Any, style: str | None = None) -> str:
     return in_brackets.strip()[1:-1]
 
 
+def find_comment(text: str, words: str) -> str | None:
+    """Return a comment that `edit_recipe` has put on top of a recipe, on one line.
+
+    Args:
+        text: YAML.
+        words: the first three words of the comment.
+
+    Returns:
+        The comment; None if there is none on top that begins so.
+    """
+    found = re.match(_comment_on_top(words), text)
+    if found is None:
+        return None
+    lines = re.split(_LINE_BREAK, found["comment"])
+    return " ".join(line.removeprefix("#").strip() for line in lines).strip()
+
+
+def _comment_on_top(words: str) -> str:
+    """Return a pattern of a text's beginning, up to the end of a comment of three first words."""
+    before = rf"\A(?P<before>\ufeff?(?:[ \t]*(?:#{_IN_LINE})?{_LINE_BREAK})*?)"
+    first = rf"# {re.escape(words)}(?!\S){_IN_LINE}{_LINE_BREAK}"
+    return rf"{before}(?P<comment>{first}(?:#   {_IN_LINE}{_LINE_BREAK})*{_LINE_BREAK}?)"
+
+
 def _with_comment(text: str, comment: str, newline: str) -> str:
     """Put a comment on top of a text, after a byte order mark, in the place of an earlier one."""
-    words = re.escape(" ".join(comment.split()[:3]))
-    before = rf"\A(\ufeff?(?:[ \t]*(?:#{_IN_LINE})?{_LINE_BREAK})*?)"
-    earlier = (
-        rf"# {words}(?!\S){_IN_LINE}{_LINE_BREAK}(?:#   {_IN_LINE}{_LINE_BREAK})*{_LINE_BREAK}?"
-    )
-    rest = re.sub(before + earlier, r"\1", text)
+    rest = re.sub(_comment_on_top(" ".join(comment.split()[:3])), r"\g<before>", text)
     lines = [
         line
         for paragraph in comment.splitlines()

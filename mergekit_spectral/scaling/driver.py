@@ -22,6 +22,7 @@ from mergekit_spectral.host.models import absent_models, fingerprint_contents, h
 from mergekit_spectral.host.parts import assemble
 from mergekit_spectral.host.plan import PlannedMerge
 from mergekit_spectral.host.whole_merges import make_copies
+from mergekit_spectral.methods.tally import Counts
 from mergekit_spectral.recipe.reading import read_recipe
 from mergekit_spectral.scaling.parts import Part, cut
 from mergekit_spectral.scaling.pools import (
@@ -76,6 +77,8 @@ class Summary:
         worker_bytes: that of the largest worker.
         read_bytes: of the inputs' tensors that were read.
         written_bytes: of the merged model.
+        counts: how the weights were merged, besides those of an earlier run; None for a method of
+            mergekit's own.
     """
 
     weights: int
@@ -86,6 +89,7 @@ class Summary:
     worker_bytes: int
     read_bytes: int
     written_bytes: int
+    counts: Counts | None = None
 
 
 def run(
@@ -203,6 +207,7 @@ def run(
         worker_bytes=max((done.peak_bytes for done in results), default=0),
         read_bytes=sum(part.read_bytes for part in missing),
         written_bytes=written,
+        counts=_total(results),
     )
 
 
@@ -215,6 +220,11 @@ def with_defaults(options: MergeOptions, out: Path) -> MergeOptions:
             "multi_gpu": False,  # workers take the place of mergekit's own distribution over GPUs
         }
     )
+
+
+def _total(results: list[Done]) -> Counts | None:
+    counts = [done.counts for done in results if done.counts is not None]
+    return sum(counts, Counts()) if counts else None
 
 
 def _require_device(options: MergeOptions, ray: bool) -> None:

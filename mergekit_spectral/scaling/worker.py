@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.parts import PartMerger, tensors_in
+from mergekit_spectral.methods.tally import Counts, tally
 from mergekit_spectral.scaling.parts import Part
 from mergekit_spectral.whole_files import errors_as_sentences, move_up, unfinished
 
@@ -53,12 +54,14 @@ class Done:
         worker: the process, in words.
         seconds: that it took.
         peak_bytes: the largest resident set of the process so far.
+        counts: how the part's weights were merged; None for a method of mergekit's own.
     """
 
     part: Part
     worker: str
     seconds: float
     peak_bytes: int
+    counts: Counts | None = None
 
 
 class Worker:
@@ -103,14 +106,15 @@ class Worker:
                 config = MergeConfiguration.model_validate(yaml.safe_load(job.recipe))
                 merger = PartMerger(config, job.options, job.seed)
                 self._merger = self._opened.enter_context(merger)
-            with unfinished(job.folder) as new:
+            with unfinished(job.folder) as new, tally() as counted:
                 merged = self._merger.merge(part.names, new)
                 if more := tensors_in(merged) - set(part.names):
                     raise MergeError(f"{merged} has tensors of another part, such as {min(more)}.")
                 merged.rename(new / part.file)
                 move_up(new, [part.file])
         process = f"{socket.gethostname()}, process {os.getpid()}"
-        return Done(part, process, time.monotonic() - start, peak_bytes())
+        counts = counted.counts() if self._merger.is_spectral else None
+        return Done(part, process, time.monotonic() - start, peak_bytes(), counts)
 
 
 _worker: Worker | None = None

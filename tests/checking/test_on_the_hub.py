@@ -561,7 +561,7 @@ def test_the_command_asks_the_hub_of_the_environment(lab: Lab):
     own = {"HF_ENDPOINT": lab.server.url, "HF_HOME": str(lab.cache), "TMPDIR": str(lab.temporary)}
     unset = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN")
     environment = {k: v for k, v in {**os.environ, **own}.items() if k not in unset}
-    command = [sys.executable, "-m", "mergekit_spectral.command_line.main", "check", "--hub"]
+    command = [sys.executable, "-m", "mergekit_spectral", "check", "--hub"]
     done = subprocess.run(
         [*command, recipe], env=environment, capture_output=True, text=True, check=True
     )

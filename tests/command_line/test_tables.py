@@ -87,3 +87,28 @@ def test_a_pipe_gets_markdown(capsys: pytest.CaptureFixture[str]):
     text = capsys.readouterr().out
     assert f"| {LONG[0]} |    1 |" in text
     assert text.endswith("End.\n\nMerge with `iso`.\n\n- drop: none\n\n")
+
+
+def test_a_pipe_with_a_width_gets_what_fits(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "a sentence that is longer than a narrow terminal is wide " * 3
+    header, words = ("method", "scope", "what it does", "source"), ("method", "what it does")
+    print_table("Methods", header, [["`drm`", "per input", long, "a/b" * 20]], words, [long])
+    print_table("The inputs", ("input", "norm"), [["a", "1"]], words=("input",))
+    print_answers("Merge with `iso`.", [("drop", long)])
+    text = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "  what it does  a sentence that is" in text
+    assert "| a     |    1 |" in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("columns", ["", "wide", "0"])
+def test_a_width_that_is_none(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", columns)
+    print_table("Methods", ("method", "what"), [["drm", "x" * 300]], words=("method", "what"))
+    assert "x" * 300 in capsys.readouterr().out

@@ -7,8 +7,10 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from mergekit_spectral.command_line import demo as command
+from mergekit_spectral.command_line import demo_run
 from mergekit_spectral.command_line.demo_run import Steps, print_rows
 from mergekit_spectral.command_line.main import main
+from mergekit_spectral.demo import MODEL_NAME, RECORD
 from mergekit_spectral.demo.recipes import read_tasks, run_recipe
 from mergekit_spectral.demo.run import Row
 from mergekit_spectral.errors import MergeError
@@ -29,6 +31,18 @@ def test_leaves_a_folder_with_files_alone(tmp_path: Path):
     assert result.exit_code == 1
     assert "is not empty" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("name", [RECORD, MODEL_NAME.split("/")[0]])
+def test_takes_a_folder_of_an_earlier_demo(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / name).mkdir()
+    started = []
+    monkeypatch.setattr(demo_run, "run_and_print", lambda folder, _: started.append(folder))
+    result = CliRunner().invoke(main, ["demo", "--work-dir", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert started == [tmp_path.resolve()]
 
 
 def test_a_merge_that_fails_shows_what_mergekit_said(tmp_path: Path):

@@ -7,7 +7,7 @@ from mergekit.config import MergeConfiguration
 from peft import LoraConfig, PeftModel, load_peft_weights
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mergekit_spectral.demo.base_model import MODEL_NAME
+from mergekit_spectral.demo import MODEL_NAME
 from mergekit_spectral.demo.recipes import ADAPTERS, METHODS, TO_TUNE, read_tasks, recipe_folder
 from mergekit_spectral.demo.run import TUNED, TUNED_METHODS
 from mergekit_spectral.tuning.examples import Question, read_data_set

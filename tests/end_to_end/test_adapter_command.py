@@ -189,16 +189,43 @@ def test_dtype(dtype: str, recipe: dict[str, Any], out: Path):
 
 def test_table_and_card(recipe: dict[str, Any], out: Path, adapters: tuple[Path, ...]):
     result = run(recipe, out, "--rank", "1")
-    assert "down_proj" in result.output
-    assert "squared norm lost" in result.output
+    assert "| down_proj |" in result.output
+    assert "Update lost: the share of the merged update's squared norm" in result.output
+    assert "do not say what the adapter has lost in accuracy" in result.output
+    assert "inputs" not in result.output
     card = (out / "README.md").read_text()
     metadata = yaml.safe_load(card.split("---")[1])
     assert metadata["library_name"] == "peft"
-    assert metadata["base_model"] == recipe["base_model"]
-    assert all(str(adapter) in card for adapter in adapters)
-    assert yaml.safe_load(card.split("```yaml")[1].split("```")[0]) == recipe
+    base = Path(recipe["base_model"])
+    assert metadata["base_model"] == f"./{base.name}"
+    assert str(base.parent) not in card
+    names = [f"./{base.name}+./{adapter.name}" for adapter in adapters]
+    in_card = yaml.safe_load(card.split("```yaml")[1].split("```")[0])
+    assert in_card == {
+        **recipe,
+        "base_model": f"./{base.name}",
+        "models": [{"model": name} for name in names],
+    }
+    assert "mergekit-spectral adapter recipe.yml merged/ --rank 1\n" in card
     with safe_open(out / "adapter_model.safetensors", framework="pt") as file:
         assert file.metadata() == {"format": "pt"}
+
+
+def test_losses_of_inputs_and_of_the_update_are_told_apart(recipe: dict[str, Any], out: Path):
+    recipe["merge_method"] = "iso"
+    whole = run(recipe, out)
+    assert "0.00%" in whole.output
+    assert "lost in accuracy" not in whole.output
+    limited = run(recipe, out, "--rank", "2", "--overwrite")
+    assert "Inputs lost: the share of the inputs' squared norms" in limited.output
+    assert "Update lost" not in limited.output  # the merge of the projected inputs has this rank
+    both = run(recipe, out, "--rank", "2", "--energy", "0.5", "--overwrite")
+    assert "Inputs lost" in both.output
+    assert "Update lost" in both.output
+
+
+def test_quiet(recipe: dict[str, Any], out: Path):
+    assert run(recipe, out, "--rank", "1", "--quiet").output == ""
 
 
 def test_what_an_adapter_cannot_hold_is_named(recipe: dict[str, Any], llama: Family, out: Path):

@@ -23,7 +23,7 @@ REPLACED = {
     "mergekit.architecture.auto": {"get_model_tensor_names"},
     # The base and the method are read from the definition that a genome has.
     "mergekit.evo.genome": {"METHOD_PARAM_MAPS", "ModelGenome", "ModelGenomeDefinition"},
-    "mergekit.merge": {"run_merge", "Executor"},
+    "mergekit.merge": {"run_merge", "Executor", "generate_card"},
     # The two functions that ask the table, besides the table itself.
     "mergekit.merge_methods.registry": {"_METHODS", "get", "registered_methods"},
 }
@@ -102,7 +102,9 @@ def code_without(module: str, missing: str) -> str:
     code = []
     for name, own in attributes.items():
         if name == "run_merge":
-            code.append("def run_merge(merge_config, options): return 'merged by mergekit'")
+            code.append(
+                "def run_merge(merge_config, out_path, options): return 'merged by mergekit'"
+            )
         elif name == "get":
             code.append("def get(name): ...")
         elif name == "_METHODS":
@@ -148,7 +150,7 @@ def import_all(look_up):
     if look_up:  # whether all modules are there is asked at the first look-up
         table.values()
     works = bool(found) and list(table.values()) == ["ties of mergekit"]
-    works = works and merge(SimpleNamespace(merge_method="drm"), None) == "merged by mergekit"
+    works = works and merge(SimpleNamespace(merge_method="drm"), "", None) == "merged by mergekit"
     return {"warnings": found, "works": works, "table": type(table).__name__,
             "file": registry.__file__}
 
@@ -226,8 +228,8 @@ def test_mergekits_without_one_module(stand_in: Path):
 
 
 def test_a_run_merge_of_another_signature_is_left_alone(stand_in: Path):
-    code = "Executor = _model_out_config = None\n"
-    code += "def run_merge(recipe, out_path): return 'merged by mergekit'"
+    code = "Executor = _model_out_config = generate_card = None\n"
+    code += "def run_merge(recipe, out_path, _): return 'merged by mergekit'"
     (found,) = run_cases(stand_in, [("mergekit.merge", code)])
     assert found["works"]
     (warning,) = found["warnings"]

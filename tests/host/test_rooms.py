@@ -37,6 +37,7 @@ ORDER = (
     "scaling",
     "demo",
     "command_line",
+    "__main__",
 )
 """Rooms, and files beside them: each imports itself and those before it."""
 

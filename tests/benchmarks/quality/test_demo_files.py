@@ -17,7 +17,7 @@ from benchmarks.quality.tasks import TASKS
 from benchmarks.quality.tasks.task import TEST_EXAMPLES, split
 from mergekit_spectral.adapters.adapter_files import find_adapter
 from mergekit_spectral.adapters.lora import LoraAdapter
-from mergekit_spectral.demo.base_model import MODEL_NAME
+from mergekit_spectral.demo import MODEL_NAME
 from mergekit_spectral.demo.recipes import (
     ADAPTERS,
     HELD_OUT,
