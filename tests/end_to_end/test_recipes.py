@@ -106,10 +106,11 @@ def test_starts_as_choosing_a_method_advises(path: str):
 
 @pytest.mark.parametrize("path", [path for path in RECIPES if path != TIES])
 def test_names_the_other_methods(path: str):
-    (method, others) = re.findall(
-        r"^merge_method: (\w+) # or (.*); or ties, to compare$", (ROOT / path).read_text(), re.M
-    )[0]
+    text = (ROOT / path).read_text()
+    ((method, others),) = re.findall(r"^merge_method: (\w+) # or (.*)$", text, re.MULTILINE)
     assert {method, *others.split(", ")} == set(OWN_PARAMETER)
+    assert "\n# mergekit's own, to compare: task_arithmetic, ties" in text
+    assert read(path)["parameters"]["weight"] == 1.0  # which mergekit's own methods require
 
 
 @pytest.mark.parametrize("path", RECIPES)
