@@ -89,7 +89,7 @@ def test_every_recipe_is_in_the_index():
 
 @pytest.mark.parametrize("path", [path for path in RECIPES if path != TIES])
 def test_starts_as_choosing_a_method_advises(path: str):
-    """As "In short" in docs/choosing.md says, which was measured for five and ten adapters."""
+    """As the first table of docs/choosing.md says; five and ten adapters were measured."""
     recipe = read(path)
     count = len(recipe["models"])
     start = (recipe["merge_method"], recipe["parameters"]["lambda"])
