@@ -89,7 +89,7 @@ def test_every_recipe_is_in_the_index():
 
 @pytest.mark.parametrize("path", [path for path in RECIPES if path != TIES])
 def test_starts_as_choosing_a_method_advises(path: str):
-    """As "In short" in docs/choosing.md says, which was measured for five and ten adapters."""
+    """As the first table of docs/choosing.md says; five and ten adapters were measured."""
     recipe = read(path)
     count = len(recipe["models"])
     start = (recipe["merge_method"], recipe["parameters"]["lambda"])
@@ -106,10 +106,11 @@ def test_starts_as_choosing_a_method_advises(path: str):
 
 @pytest.mark.parametrize("path", [path for path in RECIPES if path != TIES])
 def test_names_the_other_methods(path: str):
-    (method, others) = re.findall(
-        r"^merge_method: (\w+) # or (.*); or ties, to compare$", (ROOT / path).read_text(), re.M
-    )[0]
+    text = (ROOT / path).read_text()
+    ((method, others),) = re.findall(r"^merge_method: (\w+) # or (.*)$", text, re.MULTILINE)
     assert {method, *others.split(", ")} == set(OWN_PARAMETER)
+    assert "\n# mergekit's own, to compare: task_arithmetic, ties" in text
+    assert read(path)["parameters"]["weight"] == 1.0  # which mergekit's own methods require
 
 
 @pytest.mark.parametrize("path", RECIPES)
