@@ -49,3 +49,45 @@ def test_the_summary_of_the_speed_agrees_with_its_tables():
     assert len(pairs) == 14
     pairs.remove(("`actmat`", "0.015", "0.084"))  # whose memory is not in a table
     assert [pair for pair in pairs if not any({*pair} <= {*row} for row in measured)] == []
+
+
+def test_pages_have_the_estimates_of_the_table():
+    """Figures from the table of docs/memory.md in sentences and tables of other pages."""
+    lines = (ROOT / "docs/memory.md").read_text().splitlines()
+    rows = {row[:3]: row[3:] for row in map(cells, lines) if row[0] in ("7B", "13B", "70B")}
+    drm, _, core_time, ties, _, _ = (
+        {key: row[column] for key, row in rows.items()} for column in range(6)
+    )
+
+    def span(values: dict[tuple[str, ...], str], size: str, kind: str) -> str:
+        least, most = (values[size, kind, count] for count in "28")
+        return least if least == most else f"{least} to {most}"
+
+    hours = [core_time["70B", "full", count].removesuffix(" h") for count in "248"]
+    expected = {
+        "faq.md": [
+            f"{drm['7B', 'lora', '4']} GB for adapters and {drm['7B', 'full', '4']} GB for full",
+            f"{ties['7B', 'lora', '4']} GB with mergekit's",
+            f"{span(drm, '70B', 'lora')} GB for adapters and {span(drm, '70B', 'full')} GB for",
+        ],
+        "70b.md": [
+            f"| {span(drm, '70B', 'lora')} GB | {span(drm, '70B', 'full')} GB for two to eight",
+            f"| {span(ties, '70B', 'full')} GB | the same |",
+            "| {} h for two inputs, {} h for four, {} h for eight |".format(*hours),
+        ],
+        "many-models.md": [
+            f"{span(drm, '7B', 'lora')} GB a worker for two to eight adapters, "
+            f"{span(drm, '7B', 'full')} GB for full fine-tunes; `ties`: {span(ties, '7B', 'full')}"
+        ],
+        "full-fine-tunes.md": [
+            f"{core_time['7B', 'full', '4'].removesuffix(' h')} hours of one core, and for four "
+            f"adapters {core_time['7B', 'lora', '4'].removesuffix(' min')} minutes"
+        ],
+        "memory.md": [
+            f"of a 70B model in {drm['70B', 'lora', '4']} GB, and four full fine-tunes in "
+            f"{drm['70B', 'full', '4']} GB"
+        ],
+    }
+    for page, figures in expected.items():
+        text = " ".join((ROOT / "docs" / page).read_text().split())
+        assert [figure for figure in figures if figure not in text] == [], page
