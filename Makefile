@@ -62,7 +62,7 @@ test-mergekit: $(VENV)/.test
 	@tests/versions/mergekits_own_tests.sh $(BIN)/python
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest
+	rm -rf $(VENV) $(VENV)-lowest build/site
 
 $(VENV)/.uv:
 	@echo "Making the environment $(VENV)"
