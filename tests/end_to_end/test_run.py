@@ -466,10 +466,20 @@ def test_out_is_none_of_the_models(drm: Path, llama: Family):
     assert (llama.tuned[0] / "config.json").exists()
 
 
-def test_a_gpu_that_is_not_there(drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    message = " ".join(command(drm, tmp_path / "out", "--cuda").output.split())
-    assert "PyTorch finds no GPU on this machine" in message
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("--cuda", "`--device` cuda cannot be used (PyTorch finds no GPU on this machine)"),
+        ("--device=cuda:3", "`--device` cuda:3 cannot be used (PyTorch finds no GPU"),
+        ("--device=nowhere", "`--device` nowhere cannot be used"),
+    ],
+)
+def test_a_device_that_is_not_there(
+    option: str, reason: str, drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    message = " ".join(command(drm, tmp_path / "out", option).output.split())
+    assert reason in message
     assert not (tmp_path / "out").exists()
 
 
