@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -22,7 +25,7 @@ from mergekit.options import MergeOptions
 from safetensors.torch import save_file
 from support import checkpoints, interpreters, lost_workers, slow_workers
 from support.checkpoints import Family
-from support.interrupted import command_on_a_full_disk, killed_at
+from support.interrupted import command_on_a_full_disk, in_child, killed_at
 from support.recipe_builders import recipe
 from transformers import AutoModelForCausalLM
 
@@ -33,7 +36,7 @@ from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host import parts as host_parts
 from mergekit_spectral.scaling import Progress, Summary, driver, parts, pools, staging
 from mergekit_spectral.scaling.driver import run as merge_in_parts
-from mergekit_spectral.scaling.staging import FOLDER
+from mergekit_spectral.scaling.staging import FOLDER, Staging
 
 SHARDS = 20_000
 """Bytes of a shard, with which the models here have several."""
@@ -289,6 +292,7 @@ def test_two_at_a_time_are_refused(drm: Path, tmp_path: Path):
     with FileLock(tmp_path / "out" / FOLDER / "lock"):
         message = command(drm, tmp_path / "out").output
     assert f"Another merge is writing to {tmp_path / 'out'}" in " ".join(message.split())
+    assert "remove" not in message
 
 
 def test_replaces_another_model(drm: Path, tmp_path: Path):
@@ -328,6 +332,34 @@ def test_a_folder_that_was_renamed(some_weights: Path, tmp_path: Path):
     out.rename(tmp_path / "after")
     merged(some_weights, tmp_path / "after", "--workers=1")
     AutoModelForCausalLM.from_pretrained(tmp_path / "after")
+
+
+@pytest.fixture
+def without_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks, such as Lustre may be."""
+
+    def fails(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", fails)
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_a_file_system_without_locks(some_weights: Path, tmp_path: Path):
+    out = tmp_path / "out"
+
+    def killed() -> None:
+        with Staging(out).locked():
+            signal.raise_signal(signal.SIGKILL)
+
+    assert in_child(killed)[0] == -signal.SIGKILL
+    assert (out / FOLDER / "lock").exists()
+    merged(some_weights, out, "--workers=1")
+    assert not (out / FOLDER).exists()
+    with Staging(out).locked():
+        message = " ".join(command(some_weights, out).output.split())
+    assert f"Another merge is writing to {out}" in message
+    assert message.endswith(f"on another machine, remove {out / FOLDER / 'lock'}.")
 
 
 def looks_like_a_model(folder: Path) -> bool:
