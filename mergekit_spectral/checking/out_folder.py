@@ -1,4 +1,4 @@
-"""Check that the merged model's folder can be written to and holds none of the models."""
+"""Check that the merged model's folder can be written to, and holds no model or adapter."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from mergekit_spectral.adapters.adapter_files import CONFIG_NAME
 from mergekit_spectral.checking.subject import Subject
 from mergekit_spectral.recipe.findings import Finding, error, warning
 
 
 def check_out_folder(subject: Subject) -> Iterator[Finding]:
-    """Check that the folder can be written to, and that no model of the recipe is in it."""
+    """Check that the folder can be written to, and that no model or adapter is in it."""
     out = subject.out
     folder = closest_existing(out)
     if not folder.is_dir():
@@ -27,6 +28,11 @@ def check_out_folder(subject: Subject) -> Iterator[Finding]:
                 f"--out {out} is the folder of {reference}, which the merge overwrites; name "
                 "another folder."
             )
+    if (out / CONFIG_NAME).is_file():
+        yield warning(
+            f"--out {out} has an adapter ({CONFIG_NAME}), which transformers adds to the model in "
+            "the same folder when it loads that; name another folder, or remove the adapter."
+        )
 
 
 def closest_existing(folder: Path) -> Path:

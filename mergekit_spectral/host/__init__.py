@@ -26,6 +26,7 @@ What mergekit reads, and what it plans:
 - `unread_weights`: the weights of a model that a merge does not read.
 - `models`: open the models that a recipe names, from headers alone, and lend their files.
 - `chat_templates`: the chat templates that come with mergekit.
+- `devices`: the device that an option names.
 - `plan`: the plan that mergekit makes of a merge, used by check, inspect and the adapter command.
 
 What is done with a recipe for one of our methods:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from mergekit.options import MergeOptions
 
 from mergekit_spectral import __version__
@@ -18,6 +17,7 @@ from mergekit_spectral.checking.checks import plan_whole_merge
 from mergekit_spectral.checking.estimate import gigabytes
 from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.host.checkpoints import NotDownloadedError
+from mergekit_spectral.host.devices import find_device
 from mergekit_spectral.host.models import absent_models, fingerprint_contents, header_loaders
 from mergekit_spectral.host.parts import assemble
 from mergekit_spectral.host.plan import PlannedMerge
@@ -150,7 +150,7 @@ def run(
                 read_bytes=0,
                 written_bytes=staging.move_up(),
             )
-        _require_device(options, bool(ray))
+        find_device(options.device or "cpu", elsewhere=bool(ray))
         try:
             merge, findings = plan_whole_merge(path, options, Path(out))
         except NotDownloadedError:
@@ -227,15 +227,6 @@ def _total(results: list[Done]) -> Counts | None:
     return sum(counts, Counts()) if counts else None
 
 
-def _require_device(options: MergeOptions, ray: bool) -> None:
-    device = torch.device(options.device or "cpu")
-    if device.type == "cuda" and not ray and not torch.cuda.is_available():
-        raise MergeError(
-            "PyTorch finds no GPU on this machine; leave out --cuda and --device, or install a "
-            "PyTorch that was built for the GPU."
-        )
-
-
 def _download(path: Path, say: Say) -> None:
     recipe = read_recipe(path).recipe
     assert recipe is not None  # its models were looked for
@@ -276,10 +267,10 @@ def _require_room(merge: PlannedMerge, parts: list[Part], staging: Staging) -> N
 def _fingerprint(path: Path, options: MergeOptions) -> str:
     """Return a digest of a recipe, apart from its comments, of the options, and of the packages."""
     recipe = read_recipe(path).recipe
-    device = torch.device(options.device or "cpu").type
+    device = find_device(options.device or "cpu", elsewhere=True).type
     told = (
-        *(__version__, version("mergekit"), device, options.model_dump(exclude=_WITHOUT_EFFECT)),
-        recipe and recipe.config.model_dump_json(),
+        *(__version__, version("mergekit"), device),
+        *(options.model_dump(exclude=_WITHOUT_EFFECT), recipe and recipe.config.model_dump_json()),
     )
     return hashlib.sha256(f"{told}".encode()).hexdigest()
 

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -76,16 +77,22 @@ class Staging:
         is_new = not self.out.exists()
         with errors_as_sentences(self.out):
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / "lock", timeout=0)
+            file = self.folder / "lock"
+            lock = FileLock(file, timeout=0)
             try:
-                lock.acquire()
+                with warnings.catch_warnings():
+                    # On a file system without locks, filelock takes a file that exists for one.
+                    warnings.filterwarnings("ignore", "flock not supported")
+                    lock.acquire()
             except Timeout:
+                # Such a file has contents. It is removed if its process has ended on this machine.
+                left = f" If it was killed on another machine, remove {file}."
                 raise MergeError(
                     f"Another merge is writing to {self.out}; wait for it, or name another folder."
+                    + left * bool(file.stat().st_size)
                 ) from None
-            for other in self.model.parent.glob(
-                "*"
-            ):  # by another name of the merged model's folder
+            # The merged model's folder may have had another name.
+            for other in self.model.parent.glob("*"):
                 other.rename(self.model)
         try:
             yield

@@ -18,6 +18,7 @@ from mergekit.options import MergeOptions
 from mergekit_spectral.checking.checks import plan_inspection
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.checkpoints import without_hub
+from mergekit_spectral.host.devices import find_device
 from mergekit_spectral.host.whole_merges import merge_into
 from mergekit_spectral.recipe.editing import edit_recipe
 from mergekit_spectral.recipe.text import Key
@@ -123,7 +124,7 @@ def tune(
     say = say or (lambda _: None)
     path, out = Path(recipe), Path(out)
     require_own(out, (RECIPE, REPORT, PAGE), NAME, "an earlier tuning")
-    place = find_device(device)
+    place = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     options = Options(
         methods=methods or (),
         values={"density": density or (), "rank": rank or ()},
@@ -235,25 +236,6 @@ def _merge(recipe: str, folder: Path, out: Path, options: MergeOptions) -> None:
             "lora_merge_cache": options.lora_merge_cache or copies,
         }
         merge_into(folder, config, options.model_copy(update=full), recipe)
-
-
-def find_device(name: str | torch.device | None) -> torch.device:
-    """Return the device of a name, or the best one.
-
-    Raises:
-        MergeError: PyTorch has no such device here.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise MergeError(
-            f"`--device` {name} cannot be used ({str(error).splitlines()[0]}); use cpu, or cuda "
-            "with a PyTorch that was built for it."
-        ) from error
-    return device
 
 
 def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:

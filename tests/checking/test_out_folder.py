@@ -12,7 +12,7 @@ from support.planted_faults import Workshop
 from mergekit_spectral.checking.checks import check
 
 
-@pytest.mark.parametrize("place", ["a model", "a file", "a folder that is read-only"])
+@pytest.mark.parametrize("place", ["a model", "an adapter", "a file", "a folder that is read-only"])
 def test_where_the_merged_model_cannot_go(
     place: str, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ):
@@ -20,6 +20,7 @@ def test_where_the_merged_model_cannot_go(
     model = workshop.family.tuned[1]
     where, severity, message = {
         "a model": (model, "warning", f"is the folder of {model}, which the merge overwrites"),
+        "an adapter": (workshop.adapter, "warning", "which transformers adds to the model in the"),
         "a file": (workshop.folder / "file" / "out", "error", "file is a file; name a folder"),
         "a folder that is read-only": (workshop.folder / "out", "error", "is read-only"),
     }[place]  # fmt: skip

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -22,7 +25,7 @@ from mergekit.options import MergeOptions
 from safetensors.torch import save_file
 from support import checkpoints, interpreters, lost_workers, slow_workers
 from support.checkpoints import Family
-from support.interrupted import command_on_a_full_disk, killed_at
+from support.interrupted import command_on_a_full_disk, in_child, killed_at
 from support.recipe_builders import recipe
 from transformers import AutoModelForCausalLM
 
@@ -33,7 +36,7 @@ from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host import parts as host_parts
 from mergekit_spectral.scaling import Progress, Summary, driver, parts, pools, staging
 from mergekit_spectral.scaling.driver import run as merge_in_parts
-from mergekit_spectral.scaling.staging import FOLDER
+from mergekit_spectral.scaling.staging import FOLDER, Staging
 
 SHARDS = 20_000
 """Bytes of a shard, with which the models here have several."""
@@ -289,6 +292,7 @@ def test_two_at_a_time_are_refused(drm: Path, tmp_path: Path):
     with FileLock(tmp_path / "out" / FOLDER / "lock"):
         message = command(drm, tmp_path / "out").output
     assert f"Another merge is writing to {tmp_path / 'out'}" in " ".join(message.split())
+    assert "remove" not in message
 
 
 def test_replaces_another_model(drm: Path, tmp_path: Path):
@@ -328,6 +332,34 @@ def test_a_folder_that_was_renamed(some_weights: Path, tmp_path: Path):
     out.rename(tmp_path / "after")
     merged(some_weights, tmp_path / "after", "--workers=1")
     AutoModelForCausalLM.from_pretrained(tmp_path / "after")
+
+
+@pytest.fixture
+def without_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks, such as Lustre may be."""
+
+    def fails(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", fails)
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_a_file_system_without_locks(some_weights: Path, tmp_path: Path):
+    out = tmp_path / "out"
+
+    def killed() -> None:
+        with Staging(out).locked():
+            signal.raise_signal(signal.SIGKILL)
+
+    assert in_child(killed)[0] == -signal.SIGKILL
+    assert (out / FOLDER / "lock").exists()
+    merged(some_weights, out, "--workers=1")
+    assert not (out / FOLDER).exists()
+    with Staging(out).locked():
+        message = " ".join(command(some_weights, out).output.split())
+    assert f"Another merge is writing to {out}" in message
+    assert message.endswith(f"on another machine, remove {out / FOLDER / 'lock'}.")
 
 
 def looks_like_a_model(folder: Path) -> bool:
@@ -466,10 +498,20 @@ def test_out_is_none_of_the_models(drm: Path, llama: Family):
     assert (llama.tuned[0] / "config.json").exists()
 
 
-def test_a_gpu_that_is_not_there(drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    message = " ".join(command(drm, tmp_path / "out", "--cuda").output.split())
-    assert "PyTorch finds no GPU on this machine" in message
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("--cuda", "`--device` cuda cannot be used (PyTorch finds no GPU on this machine)"),
+        ("--device=cuda:3", "`--device` cuda:3 cannot be used (PyTorch finds no GPU"),
+        ("--device=nowhere", "`--device` nowhere cannot be used"),
+    ],
+)
+def test_a_device_that_is_not_there(
+    option: str, reason: str, drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    message = " ".join(command(drm, tmp_path / "out", option).output.split())
+    assert reason in message
     assert not (tmp_path / "out").exists()
 
 
