@@ -36,6 +36,8 @@ GAP = 0.5
 """Space between the cells of a matrix."""
 SHADES = 9
 """Number of colors of each sign, so that files are small and do not change with rounding."""
+WEAKEST = 0.18
+"""How far the weakest entries' color is from that of zeros, toward that of the largest entries."""
 
 Point = tuple[float, float]
 
@@ -241,9 +243,9 @@ class Canvas:
     def _shade(self, value: float) -> str:
         """Return the color of an entry, relative to the largest one."""
         full = self.theme.positive if value > 0 else self.theme.negative
-        level = round(min(1.0, abs(value)) ** 0.55 * SHADES) / SHADES
-        if abs(value) > TIE and not level:
-            level = 1 / SHADES  # only zeros look like zeros
+        level = 0.0
+        if abs(value) > TIE:  # weak entries do not look like zeros
+            level = WEAKEST + (1 - WEAKEST) * round(min(1.0, abs(value)) ** 0.65 * SHADES) / SHADES
         parts = zip(to_rgb(self.theme.cell), to_rgb(full), strict=True)
         red, green, blue = ((1 - level) * empty + level * strong for empty, strong in parts)
         return to_hex((red, green, blue))

@@ -11,7 +11,7 @@ from torch import Tensor
 from docs.pictures.canvas import MARGIN, RIGHT, SMALL, Canvas, Picture
 from docs.pictures.examples import JointSpace, in_joint_space, merge, orthonormal, random
 
-CELL = 8.4
+CELL = 8.2
 ROWS, COLUMNS = 6, 9
 
 
@@ -77,7 +77,7 @@ def picture() -> Picture:
 
 
 HEIGHT = 288.0
-LEFTS = (MARGIN + 32, MARGIN + 32 + 82, RIGHT - COLUMNS * CELL)
+LEFTS = tuple(MARGIN + 32 + number * (COLUMNS * CELL + 7.3) for number in range(3))
 BAR, PERCENT = 74.0, 30.0
 
 
