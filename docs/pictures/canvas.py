@@ -245,7 +245,7 @@ class Canvas:
         full = self.theme.positive if value > 0 else self.theme.negative
         level = 0.0
         if abs(value) > TIE:  # weak entries do not look like zeros
-            level = WEAKEST + (1 - WEAKEST) * round(min(1.0, abs(value)) ** 0.65 * SHADES) / SHADES
+            level = WEAKEST + (1 - WEAKEST) * round(min(1.0, abs(value)) ** 0.75 * SHADES) / SHADES
         parts = zip(to_rgb(self.theme.cell), to_rgb(full), strict=True)
         red, green, blue = ((1 - level) * empty + level * strong for empty, strong in parts)
         return to_hex((red, green, blue))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from mergekit.merge_methods import merge_tensors
 from safetensors import safe_open
@@ -66,10 +67,9 @@ def merge(method: str, updates: Sequence[Tensor], **parameters: float) -> Tensor
 
 
 def random(seed: int, *shape: int) -> Tensor:
-    """Return normal numbers in float64, the same in each run."""
-    # On every processor, as PyTorch draws few numbers one by one.
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator)
+    """Return normal numbers in float64, the same in each run and version."""
+    # NumPy does not change the numbers of this generator; PyTorch may change those of its own.
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape))
 
 
 def orthonormal(columns: Tensor) -> Tensor:

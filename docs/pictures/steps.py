@@ -14,7 +14,7 @@ from docs.pictures.examples import JointSpace, orthonormal, random
 CELL = 9.4
 ROWS, COLUMNS = 6, 8
 RANK = 4
-SHARES = ((0.9, 0.35, 0.8, 0.2), (0.45, 0.95, 0.6, 0.97))
+SHARES = ((0.95, 0.22, 0.8, 0.25), (0.3, 0.97, 0.6, 0.97))
 """About how much of each direction's length the updates are made to have."""
 WIDTH, HEIGHT = COLUMNS * CELL, ROWS * CELL
 LEFTS = (RIGHT - 2 * WIDTH - 10, RIGHT - WIDTH)
@@ -30,7 +30,7 @@ def two_updates() -> list[Tensor]:
     """Return two updates of rank 4, each weak in some directions of the other, [out, in] each."""
     U = orthonormal(random(21, ROWS, RANK))
     sizes = torch.tensor([3.0, 2.5, 2.0, 1.6], dtype=torch.float64)
-    rows = [random(number + 31, RANK, COLUMNS) for number in range(2)]
+    rows = [random(number + 51, RANK, COLUMNS) for number in range(2)]
     return [
         (U * sizes * torch.tensor(share, dtype=torch.float64)) @ (own / own.norm(dim=1)[:, None])
         for share, own in zip(SHARES, rows, strict=True)
