@@ -1,0 +1,1 @@
+"""The drawings of the documentation: `python -m docs.pictures.draw` draws all of them."""
