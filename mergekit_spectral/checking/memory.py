@@ -64,7 +64,7 @@ def find_memory_peak(merge: PlannedMerge, process: int) -> MemoryPeak:
         merge: as planned; the device in its options decides what is held where.
         process: bytes that Python, PyTorch and mergekit take without any model.
     """
-    on_device = torch.device(merge.options.device or "cpu").type != "cpu"
+    on_device = _is_on_gpu(merge)
     mapped: dict[Path, int] = {}
     costs = costs_of(merge.method)
     shard, peak = 0, MemoryPeak(process, 0, 0, "")
@@ -85,6 +85,10 @@ def find_memory_peak(merge: PlannedMerge, process: int) -> MemoryPeak:
         elif device > peak.device:
             peak = MemoryPeak(peak.host, peak.mapped, device, peak.tensor)
     return peak
+
+
+def _is_on_gpu(merge: PlannedMerge) -> bool:
+    return torch.device(merge.options.device or "cpu").type != "cpu"
 
 
 def describe_inputs(
@@ -116,6 +120,7 @@ def describe_inputs(
         itemsize=dtype.itemsize,
         vocabulary=tensor.vocabulary,
         settings=dict(tensor.shared),
+        on_gpu=_is_on_gpu(merge),
     )
 
 

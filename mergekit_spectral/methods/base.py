@@ -27,6 +27,7 @@ from mergekit_spectral.errors import MergeError
 from mergekit_spectral.methods.costs import (
     BLOCK_BYTES,
     FACTORED_BYTES,
+    GPU_EIGEN_BYTES,
     TensorInputs,
     Work,
     gram_memory,
@@ -410,7 +411,10 @@ class SpectralMethod(GroupMergeMethod):
             return BLOCK_BYTES
         if tensor.in_factors:
             return BLOCK_BYTES + FACTORED_BYTES * tensor.shape.numel()
-        return int(BLOCK_BYTES + self.dense_memory(tensor))
+        side, _ = shared_lengths(tensor)
+        # The CPU holds less while it decomposes a Gram matrix than it does later.
+        decomposing = GPU_EIGEN_BYTES * side**2 if tensor.on_gpu else 0.0
+        return int(BLOCK_BYTES + max(decomposing, self.dense_memory(tensor)))
 
 
 class _OntoBase:
@@ -506,9 +510,12 @@ def kept_share(tensor: TensorInputs) -> float:
 
 
 def shared_lengths(tensor: TensorInputs) -> tuple[int, int]:
-    """Return the lengths of the side that the inputs share, and of the other one."""
+    """Return the lengths of the side that is decomposed, and of the other one.
+
+    It is the side that the inputs share, or the smaller one if the method has no direction.
+    """
     out_features, in_features = tensor.matrix_shape
-    direction = tensor.settings.get("direction", "horizontal")
+    direction = tensor.settings.get("direction", "auto")
     if shared_side(direction, tensor.matrix_shape) == "horizontal":
         return out_features, in_features
     return in_features, out_features

@@ -33,6 +33,8 @@ are of all. With half of them, a merge takes about half of this memory.
 """
 TRIPLES_GRAM_BYTES = 20.0
 """Bytes for each entry of its Gram matrix, and of the shorter side's vectors (fitted)."""
+GPU_EIGEN_BYTES = 48.0
+"""Bytes for each entry of a Gram matrix while a GPU decomposes it (fitted on an H100)."""
 EXACT = 2.0
 """Multiplications in float32 that take as long as one in float64."""
 THIN_STEPS = 8.0
@@ -90,6 +92,7 @@ class TensorInputs:
         itemsize: bytes of an entry in the dtype that is merged.
         vocabulary: whether the tensor has a vocabulary axis.
         settings: the method's shared parameters.
+        on_gpu: whether a GPU merges it.
     """
 
     shape: torch.Size
@@ -98,6 +101,7 @@ class TensorInputs:
     itemsize: int
     vocabulary: bool
     settings: Mapping[str, Any]
+    on_gpu: bool = False
 
     @property
     def count(self) -> int:

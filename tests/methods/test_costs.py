@@ -131,3 +131,23 @@ def test_mergekits_own_methods_are_passes_over_stacked_entries():
 )
 def test_methods_that_divide_by_the_sum_of_all_weights(method: str, averages: bool):
     assert costs_of(get(method)).averages_all == averages
+
+
+@pytest.mark.parametrize(
+    ("method", "square", "wide"),
+    [
+        ("drm", 0.81, 0.91),
+        ("knots_ties", 0.81, 0.88),
+        ("star", 0.84, 0.87),
+        ("iso", 0.88, 1.04),
+        ("actmat", 0.81, 0.81),
+    ],
+)
+def test_memory_on_a_gpu_is_about_what_was_measured(method: str, square: float, wide: float):
+    """On an H100, four inputs in bfloat16, besides inputs and result."""
+    costs = get(method)
+    for columns, measured in ((4096, square), (14336, wide)):
+        settings = {each.name: each.default for each in costs.spec.parameters}
+        shape = torch.Size((4096, columns))
+        tensor = TensorInputs(shape, (None,) * 4, False, 2, False, settings, on_gpu=True)
+        assert costs.peak_memory(tensor) == pytest.approx(measured * 1e9, rel=0.15)
