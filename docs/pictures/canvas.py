@@ -30,8 +30,8 @@ INCH = 72
 WIDE = INCH * WIDTH
 MARGIN = 10.0
 RIGHT = WIDE - MARGIN
-TITLE, TEXT, SMALL = 8.8, 7.8, 7.0
-"""Sizes of fonts. The smallest is 9.7 pixels high if the drawing is 400 pixels wide."""
+TITLE, TEXT, SMALL = 8.8, 7.8, 7.2
+"""Sizes of fonts. The smallest is 10 pixels high if the drawing is 400 pixels wide."""
 GAP = 0.5
 """Space between the cells of a matrix."""
 SHADES = 9
