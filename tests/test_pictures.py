@@ -99,7 +99,7 @@ def test_every_method_is_shown():
         for page in draw.pages()
         for _, name in draw.SHOWN.findall(page.read_text(encoding="utf-8"))
     }
-    assert {"conflict", "drm", "knots", "star", "iso", "tsvm", "actmat", "lora"} <= shown
+    assert {"demo", "conflict", "drm", "knots", "star", "iso", "tsvm", "actmat", "lora"} <= shown
 
 
 def test_a_page_with_an_old_alternative_text_is_updated():

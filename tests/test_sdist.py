@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -22,9 +23,15 @@ def built(target: str, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution."""
+    return built("sdist", tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def files(sdist: Path) -> set[str]:
     """The files in the source distribution, without the folder that they are in."""
-    with tarfile.open(built("sdist", tmp_path_factory.mktemp("sdist"))) as tar:
+    with tarfile.open(sdist) as tar:
         return {name.partition("/")[2] for name in tar.getnames()}
 
 
@@ -51,3 +58,17 @@ def test_wheel_has_what_the_demo_reads(tmp_path: Path):
     assert {"held_out/numbers.jsonl", "examples/numbers.jsonl"} <= wanted
     assert {f"mergekit_spectral/demo/smollm2/{name}" for name in wanted} <= names
     assert not {name for name in names if name.startswith(("tests/", "benchmarks/"))}
+
+
+def test_pypi_can_show_the_readme(sdist: Path):
+    check = [sys.executable, "-m", "twine", "check", "--strict", sdist]
+    subprocess.run(check, check=True, capture_output=True)
+    with tarfile.open(sdist) as tar:
+        name = next(name for name in tar.getnames() if name.endswith("/PKG-INFO"))
+        extracted = tar.extractfile(name)
+        assert extracted is not None
+        shown = extracted.read().decode().partition("\n\n")[2]
+    assert shown.startswith("# mergekit-spectral\n")
+    links = re.findall(r"\]\(([^)]*)\)|(?:src|srcset|href)=\"([^\"]*)\"", shown)
+    assert links
+    assert all("".join(link).startswith("https://") for link in links)

@@ -1,4 +1,4 @@
-"""The demo's result: what the README's table says, as a chart."""
+"""The demo's result: what the table in docs/demo.md says, as a chart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from docs.pictures.canvas import MARGIN, RIGHT, SMALL, Canvas, Picture
 from docs.pictures.examples import ROOT
 
-TABLE = ROOT / "README.md"
+TABLE = ROOT / "docs" / "demo.md"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def read_table() -> list[Row]:
     """Read the demo's table.
 
     Raises:
-        ValueError: the README has no such table.
+        ValueError: the page has no such table.
     """
     lines = iter(TABLE.read_text().splitlines())
     for line in lines:

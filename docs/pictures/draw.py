@@ -3,7 +3,7 @@
     python -m docs.pictures.draw
 
 Writes each picture to docs/images, once for light and once for dark pages. The numbers in the
-pictures are computed from the adapters in recipes/, the README's table and small made-up matrices.
+pictures are computed from the adapters in recipes/, the demo's table and small made-up matrices.
 So the alternative texts in the pages, which name some of them, are written too.
 """
 
