@@ -25,7 +25,12 @@ from benchmarks.llama import build
 from benchmarks.machine import machine_line
 from mergekit_spectral.command_line.tables import print_table
 
-RECIPES = (("lora", "drm"), ("lora", "star"), ("full", "ties"), ("full", "knots_ties"))
+RECIPES = (
+    *(("lora", method, None) for method in ("drm", "star")),
+    *(("full", method, None) for method in ("ties", "knots_ties")),
+    *(("full", method, 0.25) for method in ("drm", "knots_ties")),
+)
+"""Inputs, method, and the share of the directions that are kept, if it is set."""
 HEADER = ("inputs", "method", "expected s", "s", "ratio", "expected MB", "MB", "ratio")
 
 
@@ -60,16 +65,16 @@ def main(layers: int, width: int, count: int, dtype: str) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             build(folder, inputs, layers, width, count, 16, getattr(torch, dtype))
-            for kind, method in RECIPES:
+            for kind, method, kept in RECIPES:
                 if kind == inputs:
-                    path = recipe(folder, method, inputs, count, dtype, "auto")
+                    path = recipe(folder, method, inputs, count, dtype, "auto", kept)
                     with console.status(f"{method} of {inputs} inputs"):
                         hoped = expected(path)
                         taken = run(Case(method, path), (), folder / "out", "cpu")
                     rows.append(
                         (
                             inputs,
-                            method,
+                            method if kept is None else f"{method}, rank {kept}",
                             f"{hoped.seconds:.1f}",
                             f"{taken.seconds:.1f}",
                             f"{hoped.seconds / taken.seconds:.2f}",
