@@ -33,7 +33,7 @@ class Share(click.FloatRange):
     help="The largest rank of a weight. A merged update of larger rank is replaced by its best "
     "approximation of this rank; for iso and tsvm, by a merge of the inputs on bases of this rank "
     "that they share. By default, each weight keeps the rank of its merged update, which is at "
-    "most the sum of the inputs' ranks.",
+    "most the sum of the inputs' ranks. A smaller rank may cost one task much of its accuracy.",
 )
 @click.option(
     "--energy",

@@ -56,19 +56,27 @@ class Command(click.Command):
             raise
 
 
+_SILENT = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONWARNINGS": "ignore"}
+"""Variables that huggingface_hub and other processes read when they start."""
+
+
 @contextmanager
 def _silence() -> Iterator[None]:
     """Print no warnings, ours or of a library, within this context."""
-    # Of huggingface_hub and of worker processes, which read it when they are imported.
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    before = logging.root.manager.disable
+    variables = {name: os.environ.get(name) for name in _SILENT}
+    disabled = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.disable(max(before, logging.WARNING))
+        logging.disable(max(disabled, logging.WARNING))
+        os.environ.update(_SILENT)
         try:
             yield
         finally:
-            logging.disable(before)
+            logging.disable(disabled)
+            for name, value in variables.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
 
 
 def mergekit_options(command: F) -> F:

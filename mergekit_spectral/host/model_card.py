@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -58,6 +59,7 @@ A version that PyPI does not have can be installed from a clone of the package, 
 GenerateCard = Callable[..., str]
 
 _ours: ContextVar[bool] = ContextVar("_ours", default=False)
+_replacing = threading.Lock()
 
 
 @contextmanager
@@ -70,10 +72,11 @@ def cards_that_others_can_use() -> Iterator[None]:
 
     Cards of our methods also have what `complete_card` says.
     """
-    if not hasattr(card.is_hf, "__wrapped__"):
-        setattr(card, "is_hf", _except_folders(card.is_hf))  # noqa: B010, typed as it is
-        names = vars(merge)
-        names["generate_card"] = _completed(names["generate_card"])
+    with _replacing:  # two threads may each begin the first merge
+        if not hasattr(card.is_hf, "__wrapped__"):
+            setattr(card, "is_hf", _except_folders(card.is_hf))  # noqa: B010, typed as it is
+            names = vars(merge)
+            names["generate_card"] = _completed(names["generate_card"])
     token = _ours.set(True)
     try:
         yield

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -35,6 +36,7 @@ class Job:
         threads: of each worker.
         here: the working directory, which the recipe's paths count from.
         folder: for the parts' files.
+        silenced: level of messages up to which nothing is logged, as in the process that begins.
     """
 
     recipe: str
@@ -43,6 +45,7 @@ class Job:
     threads: int
     here: Path
     folder: Path
+    silenced: int = field(default_factory=lambda: logging.root.manager.disable)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ class Worker:
         self._merger: PartMerger | None = None
 
     def __enter__(self) -> Worker:
-        """Set the number of threads; models are opened for the first part."""
+        """Set what is logged and the number of threads; models are opened for the first part."""
+        self._opened.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(self.job.silenced)
         self._opened.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(self.job.threads)
         # Of the libraries that NumPy and SciPy use.
