@@ -57,14 +57,15 @@ def print_table(
 ) -> None:
     """Print a table: ruled on a terminal, Markdown in a pipe.
 
-    Names and numbers are never broken. A table that is too wide even with its words wrapped is
+    Words and numbers are never broken. A table that is too wide even with its words wrapped is
     printed as one block for each row.
 
     Args:
         title: the table's heading.
         header: the columns' names.
         rows: as many cells each, in Markdown, of which a terminal leaves out the backticks.
-        words: which columns hold words rather than numbers. The first column holds names.
+        words: which columns hold words rather than numbers. The first column holds names, which
+            are broken at spaces only.
         notes: lines to print after it.
     """
     console = Console()
@@ -107,6 +108,9 @@ def _print_ruled(
     widths = _widths(header, rows, words)
     whole = [max(cell_len(row[n]) for row in (header, *rows)) for n in range(len(header))]
     tight = _table_width(whole) > console.width
+    if not set(words) & set(header[1:]):  # the names get all the room that numbers leave
+        room = console.width - _table_width(widths)
+        widths[0] = min(whole[0], widths[0] + max(0, room))
     for number, name in enumerate(header):
         fixed = tight and (number == 0 or name not in words)
         justify: Literal["left", "right"] = "left" if name in words else "right"
@@ -148,8 +152,17 @@ def _widths(
     widths = []
     for number, name in enumerate(header):
         cells = [row[number] for row in rows]
-        if number and name in words:
+        if number == 0:
+            cells = [part for cell in cells for part in _parts_of_name(cell)]
+        elif name in words:
             cells = [max(LEAST, word, key=cell_len) for cell in cells for word in cell.split()]
         parts = [*cells, *name.split()]
         widths.append(max(map(cell_len, parts), default=0))
     return widths
+
+
+def _parts_of_name(name: str) -> list[str]:
+    """Return a name, or, if it is long, the words that it may be broken into."""
+    if cell_len(name) <= len(LEAST):
+        return [name]
+    return [max(LEAST, word, key=cell_len) for word in name.split()]

@@ -62,6 +62,20 @@ def test_narrow_terminals_get_blocks(
     assert ("┃" in printed(capsys)) is (width >= least)
 
 
+def test_long_names_are_broken_between_their_words(width: int, capsys: pytest.CaptureFixture[str]):
+    names = ["base", "adapter sentiment", "tuned (iso, density 0.5 at λ = 0.779)"]
+    header = ("model", "Spanish numbers", "plurals", "sentiment", "mean", "merge")
+    rows = [[name, "71%", "58%", "93%", "74%", "129.0 s"] for name in names]
+    print_table("Exact answers", header, rows, words=("model",))
+    text = printed(capsys)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert ("┃" in text) is (width >= 80)
+    if width >= 80:
+        cells = [line.split("│")[1].strip() for line in text.splitlines() if "│" in line]
+        assert " ".join(cells) == " ".join(names)
+        assert len(cells) == (3 if width == 200 else 4)
+
+
 def test_words_wrap_beside_whole_names(width: int, capsys: pytest.CaptureFixture[str]):
     rows = [["knots_dare_ties", "a sentence that is longer than a narrow terminal is wide " * 2]]
     print_table("Methods", ("method", "what it does"), rows, words=("method", "what it does"))
