@@ -163,6 +163,11 @@ def in_blocks_that_fit(compute: Callable[[], None], before_retry: Callable[[], N
 
 
 def slices(length: int, width: int, entries: int) -> list[slice]:
-    """Cut `length` rows of `width` entries each into runs of about `entries`, at least one row."""
-    step = max(1, entries // _divisor.get() // max(1, width))
-    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
+    """Cut `length` rows of `width` entries each into equal runs of about `entries`.
+
+    A run has at most half as many entries again, or one row. There is no short rest: each run of
+    coordinates takes a pass over all deltas.
+    """
+    most = max(1, entries // _divisor.get() // max(1, width))
+    step = -(-length // max(1, round(length / most)))
+    return [slice(start, min(start + step, length)) for start in range(0, length, max(1, step))]

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from reference import relative_error
 from support.matrices import gaussian
 
 from mergekit_spectral.spectral import DenseDelta, truncate
-from mergekit_spectral.spectral.numerics import exact_matmul, working_dtype
+from mergekit_spectral.spectral.numerics import exact_matmul, slices, smaller_blocks, working_dtype
 
 
 @pytest.fixture
@@ -72,3 +74,22 @@ def test_last_thread_restores_the_precision():
     thread.join()
     assert still_exact == "ieee"
     assert torch.get_float32_matmul_precision() == "medium"
+
+
+@given(st.integers(0, 300), st.integers(0, 50), st.integers(1, 2000), st.integers(1, 9))
+def test_slices_are_equal_and_about_as_large_as_asked(
+    length: int, width: int, entries: int, divisor: int
+):
+    with smaller_blocks(divisor):
+        cut = slices(length, width, entries)
+    assert [row for part in cut for row in range(length)[part]] == list(range(length))
+    sizes = [len(range(length)[part]) for part in cut]
+    most = entries // divisor
+    assert all(size * width <= 1.5 * most or size == 1 for size in sizes)
+    assert all(size == sizes[0] for size in sizes[:-1])
+
+
+def test_a_short_rest_does_not_get_a_slice_of_its_own():
+    assert slices(512, 10, 5000) == [slice(0, 512)]
+    assert slices(1010, 10, 5000) == [slice(0, 505), slice(505, 1010)]
+    assert len(slices(1600, 10, 5000)) == 3
