@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from mergekit.merge_methods import registered_methods
 
 from mergekit_spectral.methods import SpectralMethod

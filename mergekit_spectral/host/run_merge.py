@@ -21,7 +21,7 @@ from mergekit.io.tasks import SaveTensor
 from mergekit.merge_methods.task_adapter import ExecuteMergeMethodTask
 from mergekit.options import MergeOptions
 from torch import Tensor
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from mergekit_spectral.host.dense_inputs import keep_in_main_memory, lend_weight_loaders
 from mergekit_spectral.host.loaders import lend_loaders
