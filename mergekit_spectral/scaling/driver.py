@@ -22,7 +22,7 @@ from mergekit_spectral.host.models import absent_models, fingerprint_contents, h
 from mergekit_spectral.host.parts import assemble
 from mergekit_spectral.host.plan import PlannedMerge
 from mergekit_spectral.host.whole_merges import make_copies
-from mergekit_spectral.recipe.reading import read_recipe
+from mergekit_spectral.recipe.reading import RecipeLike, read_recipe
 from mergekit_spectral.scaling.parts import Part, cut
 from mergekit_spectral.scaling.pools import (
     merge_here,
@@ -88,12 +88,12 @@ class Summary:
     written_bytes: int
 
 
-def run(
-    recipe: str | Path,
+def merge(
+    recipe: RecipeLike,
     out: str | Path,
     options: MergeOptions | None = None,
     *,
-    workers: int | None = None,
+    workers: int | None = 1,
     ray: bool | str = False,
     restart: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
@@ -105,10 +105,13 @@ def run(
     The folder looks like a model only when it is one.
 
     Args:
-        recipe: the recipe's file.
+        recipe: the recipe: the path of its file, its text, its values as a mapping, or mergekit's
+            `MergeConfiguration`. Relative paths in it count from the working directory.
         out: the folder for the merged model.
-        options: mergekit's.
-        workers: processes that merge at a time; by default as many as cores and memory allow.
+        options: mergekit's; by default its own defaults, without its progress bars.
+        workers: processes that merge at a time; None for as many as cores and memory allow. One
+            worker is this process, and its threads use all cores. A script that asks for more must
+            do so below ``if __name__ == "__main__"``, because the workers import it.
         ray: whether to merge on a Ray cluster; or its address.
         restart: whether to start over if there is an unfinished merge.
         progress: is called after each part.
@@ -119,12 +122,10 @@ def run(
             one, or the folder cannot be written to.
     """
     start = time.monotonic()
-    path, staging = Path(recipe), Staging(Path(out))
-    options = options or MergeOptions()
+    staging = Staging(Path(out))
+    options = options or MergeOptions(quiet=True)
     if not options.safe_serialization:
-        raise MergeError("`run` writes safetensors only; leave out `safe_serialization`.")
-    if ray and workers is not None:
-        raise MergeError("--workers is for this machine; the cluster decides itself with --ray.")
+        raise MergeError("This writes safetensors only; leave out `safe_serialization`.")
     if ray:
         require_ray()
     with staging.locked():
@@ -136,12 +137,12 @@ def run(
         )
         _require_device(options, bool(ray))
         try:
-            merge, findings = plan_whole_merge(path, options, Path(out))
+            merge, findings = plan_whole_merge(recipe, options, Path(out))
         except NotDownloadedError:
-            _download(path, say)
-            merge, findings = plan_whole_merge(path, options, Path(out))
+            _download(recipe, say)
+            merge, findings = plan_whole_merge(recipe, options, Path(out))
         for finding in findings:
-            say(f"{finding.place(path)}: {finding.severity}: {finding.message}")
+            say(f"{finding.place(merge.recipe.path)}: {finding.severity}: {finding.message}")
         _require_other_folder(merge, Path(out))
         parts = cut(merge)
         if restart:
@@ -152,7 +153,7 @@ def run(
             State(_fingerprint(merge), threads, len(parts)), options.num_threads is not None
         )
         job = Job(
-            recipe=path.read_text(encoding="utf-8"),
+            recipe=merge.recipe.text.source,
             options=options,
             seed=seed,
             threads=state.threads,
@@ -202,10 +203,10 @@ def _require_device(options: MergeOptions, ray: bool) -> None:
         )
 
 
-def _download(path: Path, say: Say) -> None:
-    recipe = read_recipe(path).recipe
-    assert recipe is not None  # its models were looked for
-    for model, download in list(absent_models(recipe)):
+def _download(recipe: RecipeLike, say: Say) -> None:
+    read = read_recipe(recipe).recipe
+    assert read is not None  # its models were looked for
+    for model, download in list(absent_models(read)):
         say(f"downloading {model}")
         try:
             download()
