@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 
-import peft
 import torch
 import yaml
 from mergekit.common import ModelReference
@@ -17,14 +16,12 @@ from mergekit.options import MergeOptions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from mergekit_spectral.adapters.writing import check_folder, write_adapter
+from mergekit_spectral.adapters.writing import check_folder, common_task_type, write_adapter
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.adapter_merge import AdapterMerge, MergedWeight, plan_adapter_merge
+from mergekit_spectral.host.adapter_merge import MergedWeight, plan_adapter_merge
 from mergekit_spectral.recipe.findings import find_errors
 from mergekit_spectral.recipe.reading import read_recipe
-
-_WITH_HEAD = {peft.TaskType.SEQ_CLS, peft.TaskType.TOKEN_CLS, peft.TaskType.QUESTION_ANS}
 
 CARD = """\
 ---
@@ -107,7 +104,7 @@ def merge_into_adapter(
         all_modules=merge.base.modules,
         base_model=str(base),
         dtype=dtype,
-        task_type=_common_task(merge),
+        task_type=common_task_type(adapter.config for adapter in merge.adapters),
         card=CARD.format(
             metadata=yaml.safe_dump(metadata),
             name=out.resolve().name,
@@ -127,12 +124,6 @@ def _read(recipe: Path) -> MergeConfiguration:
         first = find_errors(reading.findings)[0]
         raise MergeError(f"{first.place(recipe)}: {first.message}")
     return reading.recipe.config
-
-
-def _common_task(merge: AdapterMerge) -> str | None:
-    """Return the task type if all inputs have the same one and peft expects no head for it."""
-    types = {adapter.config.task_type for adapter in merge.adapters}
-    return types.pop() if len(types) == 1 and not types & _WITH_HEAD else None
 
 
 def _link(model: ModelReference) -> str:
