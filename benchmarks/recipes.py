@@ -28,8 +28,8 @@ from benchmarks import hub_models
 from benchmarks.memory import write_adapter, write_model
 from mergekit_spectral.checking.checks import plan_whole_merge
 from mergekit_spectral.checking.memory import find_memory_peak
+from mergekit_spectral.checking.report import duration
 from mergekit_spectral.checking.timing import DISK_BYTES, PARALLEL, Speeds, estimate_seconds
-from mergekit_spectral.command_line.check_run import duration
 from mergekit_spectral.methods.costs import Work
 from mergekit_spectral.scaling.parts import cut
 from mergekit_spectral.scaling.resources import PROCESS_BYTES

@@ -133,22 +133,7 @@ class LoraAdapter:
 
     def __init__(self, files: AdapterFiles):
         self.name = files.name
-        if files.config.is_prompt_learning:
-            raise MergeError(
-                f"Adapter {files.name} is of peft's type {_peft_type(files.config)}, which changes "
-                "no weights and so cannot be merged; give a LoRA adapter or a whole model."
-            )
-        if files.config.peft_type != peft.PeftType.LORA:
-            raise NotAProductError(files.name, f"peft's {_peft_type(files.config)}")
-        config = cast(peft.LoraConfig, files.config)
-        for setting, what in _NOT_A_PRODUCT.items():
-            if getattr(config, setting, None):
-                raise NotAProductError(files.name, what)
-        if config.init_lora_weights not in _ADDITIVE_INITS:
-            what = f"a base changed by its initialization, {config.init_lora_weights}"
-            raise NotAProductError(files.name, what)
-
-        _check_config(files.name, config)
+        config = require_products(files.name, files.config)
         self.config = config
         self.peft_version = files.peft_version
         self._tensors = AdapterTensors(files.weights)
@@ -301,6 +286,39 @@ class LoraAdapter:
         self.updates[f"{module}.weight"] = Product(B, A, rank, scale, transposed, embedding)
         if "bias" in keys:
             self.updates[f"{module}.bias"] = Addition(keys["bias"], scale)
+
+
+def require_products(adapter: str, config: peft.PeftConfig) -> peft.LoraConfig:
+    """Check that an adapter does nothing but add products of two matrices to weights.
+
+    Args:
+        adapter: name of the adapter, for messages.
+        config: its configuration.
+
+    Returns:
+        The configuration, which is LoRA's.
+
+    Raises:
+        NotAProductError: if the adapter does something else.
+        MergeError: if the adapter changes no weights, or a value of the configuration is of a wrong
+            type or out of range.
+    """
+    if config.is_prompt_learning:
+        raise MergeError(
+            f"Adapter {adapter} is of peft's type {_peft_type(config)}, which changes "
+            "no weights and so cannot be merged; give a LoRA adapter or a whole model."
+        )
+    if config.peft_type != peft.PeftType.LORA:
+        raise NotAProductError(adapter, f"peft's {_peft_type(config)}")
+    lora = cast(peft.LoraConfig, config)
+    for setting, what in _NOT_A_PRODUCT.items():
+        if getattr(lora, setting, None):
+            raise NotAProductError(adapter, what)
+    if lora.init_lora_weights not in _ADDITIVE_INITS:
+        what = f"a base changed by its initialization, {lora.init_lora_weights}"
+        raise NotAProductError(adapter, what)
+    _check_config(adapter, lora)
+    return lora
 
 
 def _peft_type(config: peft.PeftConfig) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatch
@@ -28,6 +28,7 @@ from mergekit_spectral.whole_files import (
 )
 
 _PREFIX = "base_model.model."
+_WITH_HEAD = {peft.TaskType.SEQ_CLS, peft.TaskType.TOKEN_CLS, peft.TaskType.QUESTION_ANS}
 _CARD_NAME = "README.md"
 _NAMES = (*WEIGHTS_NAMES, _CARD_NAME, CONFIG_NAME)
 _MODEL_FILES = ("config.json", "model*.safetensors*", "pytorch_model*.bin*", "*.gguf")
@@ -66,6 +67,10 @@ class NewLayer:
     def rank(self) -> int:
         """The rank r."""
         return self.A.shape[0]
+
+    def as_in_peft(self) -> tuple[Tensor, Tensor]:
+        """Return the factors that peft calls A and B, in peft's axes."""
+        return (self.A, self.B) if self.kind is LayerKind.LINEAR else (self.B.T, self.A.T)
 
 
 def check_folder(folder: Path, inputs: Mapping[str, Path], overwrite: bool) -> None:
@@ -132,25 +137,11 @@ def write_adapter(
     Raises:
         MergeError: if the folder cannot be written to, or a factor is out of the dtype's range.
     """
-    transposed = any(layer.kind is LayerKind.CONV1D for layer in layers.values())
-    rank = max(layer.rank for layer in layers.values())
-    # Every layer's scale, alpha / r, is 1, because some servers do not support patterns.
-    ranks = {name: layer.rank for name, layer in layers.items() if layer.rank != rank}
-    config = peft.LoraConfig(
-        r=rank,
-        lora_alpha=rank,
-        rank_pattern=ranks,
-        alpha_pattern=dict(ranks),
-        target_modules=shorten_module_names(layers.keys(), all_modules),
-        fan_in_fan_out=transposed,
-        base_model_name_or_path=base_model,
-        task_type=task_type,
-        inference_mode=True,
-    )
+    config = adapter_config(layers, all_modules, base_model, task_type)
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
         for key, tensor in _peft_tensors(name, layer).items():
-            tensors[key] = _to_stored_dtype(tensor, dtype, name)
+            tensors[key] = in_stored_dtype(tensor, dtype, name)
 
     def write(place: Path) -> None:
         save_file(tensors, place / WEIGHTS_NAMES[0], metadata={"format": "pt"})
@@ -168,25 +159,68 @@ def write_adapter(
             move_up(new, (WEIGHTS_NAMES[0], _CARD_NAME, CONFIG_NAME))
 
 
-def _to_stored_dtype(factor: Tensor, dtype: torch.dtype, module: str) -> Tensor:
+def common_task_type(configs: Iterable[peft.PeftConfig]) -> str | None:
+    """Return the task type if all adapters have the same one and peft expects no head for it."""
+    types = {config.task_type for config in configs}
+    return types.pop() if len(types) == 1 and not types & _WITH_HEAD else None
+
+
+def adapter_config(
+    layers: Mapping[str, NewLayer],
+    all_modules: Collection[str],
+    base_model: str | None,
+    task_type: str | None,
+) -> peft.LoraConfig:
+    """Return peft's configuration of an adapter with the given updates.
+
+    Every layer's scale, alpha / r, is 1, because some servers do not support patterns.
+
+    Args:
+        layers: the updates by the names of the modules, at least one.
+        all_modules: names of all modules of the base.
+        base_model: the base's name or path, if it is known.
+        task_type: peft's task type, such as ``CAUSAL_LM``.
+    """
+    rank = max(layer.rank for layer in layers.values())
+    ranks = {name: layer.rank for name, layer in layers.items() if layer.rank != rank}
+    return peft.LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        rank_pattern=ranks,
+        alpha_pattern=dict(ranks),
+        target_modules=shorten_module_names(layers.keys(), all_modules),
+        fan_in_fan_out=any(layer.kind is LayerKind.CONV1D for layer in layers.values()),
+        base_model_name_or_path=base_model,
+        task_type=task_type,
+        inference_mode=True,
+    )
+
+
+def in_stored_dtype(factor: Tensor, dtype: torch.dtype, module: str) -> Tensor:
+    """Return a factor in the dtype in which it is stored.
+
+    Args:
+        factor: the factor.
+        dtype: the dtype.
+        module: name of the module, for messages.
+
+    Raises:
+        MergeError: if the factor is out of the dtype's range.
+    """
     stored = factor.to(dtype).contiguous()
     if not stored.isfinite().all() or not stored.any():
         raise MergeError(
             f"The merged update of {module} is out of the range of "
             f"{dtype_name(dtype)}: its largest value would be "
-            f"{float(factor.abs().max()):.3g}. Use --dtype float32, or change `lambda`."
+            f"{float(factor.abs().max()):.3g}. Store it in float32, or change `lambda`."
         )
     return stored
 
 
 def _peft_tensors(name: str, layer: NewLayer) -> dict[str, Tensor]:
+    A, B = layer.as_in_peft()
     if layer.kind is LayerKind.EMBEDDING:
-        return {
-            f"{_PREFIX}{name}.lora_embedding_A": layer.B.T,
-            f"{_PREFIX}{name}.lora_embedding_B": layer.A.T,
-        }
-    transposed = layer.kind is LayerKind.CONV1D
-    A, B = (layer.B.T, layer.A.T) if transposed else (layer.A, layer.B)
+        return {f"{_PREFIX}{name}.lora_embedding_A": A, f"{_PREFIX}{name}.lora_embedding_B": B}
     return {f"{_PREFIX}{name}.lora_A.weight": A, f"{_PREFIX}{name}.lora_B.weight": B}
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mergekit.options import MergeOptions
@@ -13,7 +12,7 @@ from mergekit_spectral.checking.buffers import check_buffers
 from mergekit_spectral.checking.configs import check_configs
 from mergekit_spectral.checking.copies import check_copies, check_inputs_in_factors
 from mergekit_spectral.checking.duplicates import check_duplicates
-from mergekit_spectral.checking.estimate import Costs, check_room, estimate_costs
+from mergekit_spectral.checking.estimate import check_room, estimate_costs
 from mergekit_spectral.checking.hub_names import check_hub_names
 from mergekit_spectral.checking.layers import check_architectures, check_layers
 from mergekit_spectral.checking.merged_together import check_merged_together
@@ -28,16 +27,17 @@ from mergekit_spectral.checking.planned_parameters import (
     check_filters,
     check_weights,
 )
+from mergekit_spectral.checking.report import Report
 from mergekit_spectral.checking.shapes import check_shapes
 from mergekit_spectral.checking.subject import Stages, Subject, run_stages
 from mergekit_spectral.checking.tokenizers import check_tokenizers
-from mergekit_spectral.errors import MergeError
-from mergekit_spectral.host.checkpoints import NotDownloadedError
+from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.host.checkpoints import NotDownloadedError, without_hub
 from mergekit_spectral.host.hub import HubModels, read_absent_models
 from mergekit_spectral.host.plan import PlannedMerge
 from mergekit_spectral.host.recipe_check import find_method
 from mergekit_spectral.recipe.findings import Finding, find_errors, locate, sort_by_line
-from mergekit_spectral.recipe.reading import Reading, Recipe, read_recipe
+from mergekit_spectral.recipe.reading import Reading, Recipe, RecipeLike, read_recipe
 
 OF_INPUTS = Stages(
     of_recipe=(
@@ -80,63 +80,52 @@ OF_INSPECTION = replace(
 """Checks before an inspection, which reads adapters in factors for every method."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a check found.
-
-    Attributes:
-        findings: in the order of their lines, those about the whole recipe last.
-        method: the name of the merge method, if the recipe can be read.
-        costs: what the merge takes; None if that is not known.
-        unchecked: what the later stages wait for, if they were not run; else None.
-        downloads: by model, the bytes that the merge would download; None if the Hub was not asked.
-        plan: mergekit's, if the costs are known.
-    """
-
-    findings: tuple[Finding, ...]
-    method: str | None = None
-    costs: Costs | None = None
-    unchecked: str | None = None
-    downloads: dict[str, int] | None = None
-    plan: PlannedMerge | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def errors(self) -> list[Finding]:
-        """Why the merge would fail."""
-        return find_errors(self.findings)
-
-    @property
-    def failed(self) -> bool:
-        """Whether the merge would fail."""
-        return bool(self.errors)
-
-
-def check(path: Path, options: MergeOptions, out: Path, hub: bool = False) -> Report:
+def check(
+    recipe: RecipeLike,
+    out: str | Path = ".",
+    options: MergeOptions | None = None,
+    *,
+    hub: bool = False,
+) -> Report:
     """Check a recipe by its models' configurations and the headers of their files.
 
+    Samples of weights are read too, to find inputs that are equal.
+
     Args:
-        path: the recipe's file.
-        options: mergekit's, with which it would be run.
-        out: where the merged model would go.
-        hub: whether to read models that are not on this machine on the Hub.
+        recipe: the recipe, for any of mergekit's methods: the path of its file, its text, its
+            values as a mapping, or mergekit's `MergeConfiguration`.
+        out: the folder of the merged model, to check it and the free space on its disk.
+        options: mergekit's options, with which the merge would be run.
+        hub: whether to read the headers of models that are not on this machine on the Hub. Without
+            it, the Hub is not asked.
+
+    Returns:
+        The findings, each with its severity, line and message, and what the merge takes. Printed,
+        it is what ``mergekit-spectral check`` prints.
 
     Raises:
-        MergeError: the Hub cannot be reached.
+        MergeError: the recipe's file is missing, a file cannot be read, or the Hub cannot be
+            reached.
     """
-    reading = read_recipe(path)
-    if reading.recipe is None:
-        return Report(sort_by_line(reading.findings))
-    recipe = reading.recipe
-    asked = read_absent_models(recipe, options.trust_remote_code) if hub else nullcontext()
-    with asked as found:
-        report = _report(reading, recipe, _subject(recipe, options, out, found))
+    options = options or MergeOptions()
+    try:
+        reading = read_recipe(recipe)
+        if reading.recipe is None:
+            return Report(reading.path, sort_by_line(reading.findings))
+        trusted = options.trust_remote_code
+        asked = read_absent_models(reading.recipe, trusted) if hub else without_hub()
+        with asked as found:
+            report = _report(reading, _subject(reading.recipe, options, Path(out), found))
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else first_line(error)
+        raise MergeError(f"The check cannot read {what}.") from error
     if found is None:
         return report
     return replace(report, downloads={str(model): n for model, n in found.downloads.items()})
 
 
-def _report(reading: Reading, recipe: Recipe, subject: Subject) -> Report:
-    result = run_stages(OF_MERGE, subject)
+def _report(reading: Reading, subject: Subject) -> Report:
+    recipe, result = subject.recipe, run_stages(OF_MERGE, subject)
     findings = [*reading.findings, *result.findings]
     costs = None
     if result.subject.plan is not None:
@@ -148,31 +137,31 @@ def _report(reading: Reading, recipe: Recipe, subject: Subject) -> Report:
         unchecked = "until the errors are fixed" if failed else "until all models are local"
     located = locate(findings, recipe.text)
     method, plan = recipe.config.merge_method, result.subject.plan
-    return Report(sort_by_line(located), method, costs, unchecked, plan=plan)
+    return Report(recipe.path, sort_by_line(located), method, costs, unchecked, plan=plan)
 
 
-def plan_inspection(path: Path, options: MergeOptions, out: Path) -> PlannedMerge:
+def plan_inspection(recipe: RecipeLike, options: MergeOptions, out: Path) -> PlannedMerge:
     """Return mergekit's plan of a recipe whose inputs are to be inspected.
 
     Args:
-        path: the recipe's file.
+        recipe: the recipe.
         options: mergekit's.
         out: where the report goes.
 
     Raises:
         MergeError: the recipe has an error, or a model is not on this machine.
     """
-    plan, _ = _plan(OF_INSPECTION, path, options, out)
+    plan, _ = _plan(OF_INSPECTION, recipe, options, out)
     return plan
 
 
 def plan_whole_merge(
-    path: Path, options: MergeOptions, out: Path
+    recipe: RecipeLike, options: MergeOptions, out: Path
 ) -> tuple[PlannedMerge, list[Finding]]:
     """Return mergekit's plan of a merge, and the findings that are no errors.
 
     Args:
-        path: the recipe's file.
+        recipe: the recipe.
         options: mergekit's.
         out: where the merged model goes.
 
@@ -180,13 +169,13 @@ def plan_whole_merge(
         NotDownloadedError: nothing is wrong but that a model is not on this machine.
         MergeError: the recipe or a model has an error.
     """
-    return _plan(OF_MERGE, path, options, out)
+    return _plan(OF_MERGE, recipe, options, out)
 
 
 def _plan(
-    stages: Stages, path: Path, options: MergeOptions, out: Path
+    stages: Stages, recipe: RecipeLike, options: MergeOptions, out: Path
 ) -> tuple[PlannedMerge, list[Finding]]:
-    reading = read_recipe(path)
+    reading = read_recipe(recipe)
     findings, plan = list(reading.findings), None
     if reading.recipe is not None:
         result = run_stages(stages, _subject(reading.recipe, options, out))
@@ -198,9 +187,9 @@ def _plan(
     reasons = [*errors, *absent]
     if plan is None or errors:
         kind = MergeError if errors else NotDownloadedError
-        raise kind(
-            f"{reasons[0].place(path)}: {reasons[0].message} See `mergekit-spectral check {path}`."
-        )
+        path, first = reading.path, reasons[0]
+        see = f" See `mergekit-spectral check {path}`." if path.is_file() else ""
+        raise kind(f"{first.place(path)}: {first.message}{see}")
     return plan, findings
 
 

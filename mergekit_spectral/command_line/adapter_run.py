@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
-import peft
 import torch
 import yaml
 from mergekit.common import ModelPath
@@ -17,7 +16,7 @@ from mergekit.options import MergeOptions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from mergekit_spectral.adapters.writing import check_folder, write_adapter
+from mergekit_spectral.adapters.writing import check_folder, common_task_type, write_adapter
 from mergekit_spectral.command_line.command import is_quiet
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.errors import MergeError
@@ -31,8 +30,6 @@ from mergekit_spectral.host.model_card import (
 )
 from mergekit_spectral.recipe.findings import find_errors
 from mergekit_spectral.recipe.reading import read_recipe
-
-_WITH_HEAD = {peft.TaskType.SEQ_CLS, peft.TaskType.TOKEN_CLS, peft.TaskType.QUESTION_ANS}
 
 CARD = """\
 ---
@@ -131,7 +128,7 @@ def merge_into_adapter(
         all_modules=merge.base.modules,
         base_model=str(base),
         dtype=dtype,
-        task_type=_common_task(merge),
+        task_type=common_task_type(adapter.config for adapter in merge.adapters),
         card=_card(merge, text, out.resolve().name, limits),
     )
     size = (out / "adapter_model.safetensors").stat().st_size
@@ -146,12 +143,6 @@ def _read(recipe: Path) -> MergeConfiguration:
         first = find_errors(reading.findings)[0]
         raise MergeError(f"{first.place(recipe)}: {first.message}")
     return reading.recipe.config
-
-
-def _common_task(merge: AdapterMerge) -> str | None:
-    """Return the task type if all inputs have the same one and peft expects no head for it."""
-    types = {adapter.config.task_type for adapter in merge.adapters}
-    return types.pop() if len(types) == 1 and not types & _WITH_HEAD else None
 
 
 def _card(merge: AdapterMerge, recipe: str, name: str, limits: str) -> str:

@@ -13,12 +13,11 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from mergekit_spectral.checking.estimate import gigabytes
-from mergekit_spectral.command_line.check_run import duration
+from mergekit_spectral.checking.report import duration
 from mergekit_spectral.command_line.command import is_quiet
 from mergekit_spectral.command_line.transformers_output import silence_transformers
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.scaling import Progress, Summary
-from mergekit_spectral.scaling import run as run_merge
+from mergekit_spectral.scaling import Progress, Summary, merge
 
 
 def run_and_print(
@@ -38,17 +37,19 @@ def run_and_print(
     Args:
         recipe: the recipe's file.
         out: for the merged model.
-        workers: as `mergekit_spectral.scaling.run`.
+        workers: as `mergekit_spectral.merge`.
         ray: address of a Ray cluster, empty to start one, None not to use Ray.
-        restart: as `mergekit_spectral.scaling.run`.
+        restart: as `mergekit_spectral.merge`.
         out_shard_size: as mergekit has it.
         console: for the progress.
         verbose: whether to print a line for each part.
         options: of mergekit.
 
     Raises:
-        MergeError: as `mergekit_spectral.scaling.run`.
+        MergeError: as `mergekit_spectral.merge`.
     """
+    if ray is not None and workers is not None:
+        raise MergeError("--workers is for this machine; the cluster decides itself with --ray.")
     silence_transformers()
     try:
         shard_size = parse_kmb(out_shard_size)
@@ -78,7 +79,7 @@ def run_and_print(
                 console.print(f"{line} ({progress.share:.0%})", markup=False, soft_wrap=True)
 
         try:
-            summary = run_merge(
+            summary = merge(
                 recipe,
                 out,
                 given,

@@ -39,7 +39,7 @@ What is done with a recipe for one of our methods:
 - `parts`: merges of some tensors at a time, and a model put together from them.
 - `whole_merges`: merges by mergekit into a folder, and tensors on disk in its format.
 
-This subpackage imports `spectral`, `adapters`, `methods` and `recipe`. `checking`, `inspecting`,
-`tuning` and `command_line` import it. They import from mergekit itself only the types of recipes,
-options and merge methods; `tests/host/test_rooms.py` has the list.
+This subpackage imports `spectral`, `adapters`, `methods` and `recipe`. `peft_models`, `checking`,
+`inspecting`, `tuning`, `scaling` and `command_line` import it. They import from mergekit itself
+only the types of recipes, options and merge methods; `tests/host/test_rooms.py` has the list.
 """

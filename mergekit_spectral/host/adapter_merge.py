@@ -7,7 +7,7 @@ the merged delta to the base, is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from mergekit.architecture import arch_info_for_config
 from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.lazy_tensor_loader import ShardedTensorIndex
-from mergekit.merge_methods import registered_methods
 from mergekit.options import MergeOptions
 from torch import Tensor
 
@@ -30,21 +29,12 @@ from mergekit_spectral.host.loaders import HeaderLoader
 from mergekit_spectral.host.lora_inputs import AdaptedLoader, find_adapter_files
 from mergekit_spectral.host.models import read_configuration
 from mergekit_spectral.host.plan import PlannedTensor, plan_tensors
-from mergekit_spectral.host.recipe_check import find_method, require_valid_recipe
+from mergekit_spectral.host.recipe_check import find_spectral_method, require_valid_recipe
 from mergekit_spectral.host.structure import ModelStructure
 from mergekit_spectral.methods import SpectralMethod
+from mergekit_spectral.methods.factored_merge import merge_low_rank
 from mergekit_spectral.methods.task_deltas import TaskDelta, adapter_delta
-from mergekit_spectral.spectral import (
-    Compressed,
-    Delta,
-    DenseDelta,
-    FactoredDelta,
-    LinAlgError,
-    TensorOutput,
-    compress,
-    exact_matmul,
-    shared_bases,
-)
+from mergekit_spectral.spectral import Compressed, exact_matmul
 
 
 class BaseWithoutWeights:
@@ -155,10 +145,8 @@ class AdapterMerge:
         """Merge the weights one by one.
 
         Args:
-            rank: largest rank of a weight; None for the rank of its merged delta. A merged delta of
-                larger rank gets its best approximation. If the method compresses its inputs, they
-                are projected onto bases of this rank that they share, and merged again.
-            energy: share of each merged delta's squared norm to keep. A smaller `rank` wins.
+            rank: largest rank of a weight; None for the rank of its merged delta.
+            energy: share of each merged delta's squared norm to keep. See `merge_low_rank`.
 
         Yields:
             The weights whose merged delta is not zero, in the model's order.
@@ -168,48 +156,30 @@ class AdapterMerge:
         """
         for tensor in self._tensors:
             module = _module(tensor)
-            try:
-                compressed, inputs_kept = self._compress(tensor, rank, energy)
-            except LinAlgError as error:
-                raise MergeError(
-                    f"{self.method.spec.name}: the updates of {module} cannot be decomposed: "
-                    f"{error}; check the adapters' values for this module, and `lambda` and "
-                    "`weight` in the recipe, for very large numbers."
-                ) from error
+            compressed, inputs_kept = merge_low_rank(
+                self.method,
+                tensor.name,
+                self._deltas(tensor),
+                self._parameters(tensor),
+                vocabulary=tensor.vocabulary,
+                rank=rank,
+                energy=energy,
+            )
             if compressed.rank:
                 yield MergedWeight(module, compressed, inputs_kept, self.base.kinds[module])
-
-    @torch.no_grad()
-    @exact_matmul()
-    def _compress(
-        self, tensor: PlannedTensor, rank: int | None, energy: float
-    ) -> tuple[Compressed, float]:
-        """Merge a tensor's updates; return the result, and what was kept of the inputs for it."""
-        deltas = self._deltas(tensor)
-        parameters = self._parameters(tensor)
-        merged = self._merge(tensor, deltas, parameters)
-        elementwise = self.method.is_elementwise(deltas[0].shape, tensor.vocabulary, parameters)
-        ranks = sum(product.rank for product in _products(tensor, self._loaders))
-        if elementwise or not self.method.compresses_inputs:
-            # Embeddings that are merged entry by entry are dense, and may have full rank.
-            dense = not isinstance(merged, FactoredDelta)
-            return compress(merged, ranks if rank is None and dense else rank, energy), 1.0
-        whole = compress(merged, ranks, energy)
-        if rank is None or whole.rank <= rank:
-            return whole, 1.0
-        smaller, kept = _projected(deltas, parameters, rank)
-        return compress(self._merge(tensor, smaller, parameters), rank, energy), kept
 
     def _inputs(self, tensor: PlannedTensor) -> list[ModelReference]:
         return [reference for reference in tensor.inputs if reference in self._loaders]
 
-    def _deltas(self, tensor: PlannedTensor) -> list[TaskDelta]:
-        deltas = []
+    @torch.no_grad()
+    @exact_matmul()
+    def _deltas(self, tensor: PlannedTensor) -> dict[Hashable, TaskDelta]:
+        deltas: dict[Hashable, TaskDelta] = {}
         for reference in self._inputs(tensor):
             loader, name = self._loaders[reference], tensor.names[reference]
             adapted = loader.get_tensor(name)
             assert isinstance(adapted, AdaptedTensor)
-            deltas.append(adapter_delta(adapted, loader.adapter.name, name))
+            deltas[reference] = adapter_delta(adapted, loader.adapter.name, name)
         return deltas
 
     def _parameters(self, tensor: PlannedTensor) -> dict[str, Any]:
@@ -219,52 +189,6 @@ class AdapterMerge:
             own = {each: tensor.per_input[each][parameter.name] for each in self._inputs(tensor)}
             parameters[parameter.name] = own
         return parameters
-
-    def _merge(
-        self, tensor: PlannedTensor, deltas: Sequence[TaskDelta], parameters: Mapping[str, Any]
-    ) -> Delta:
-        output = _MergedDelta(deltas[0].shape)
-        if not all(delta.is_zero() for delta in deltas):
-            self.method.merge_deltas(
-                tensor.name, deltas, self._inputs(tensor), parameters, tensor.vocabulary, output
-            )
-        return output.delta.scaled(parameters["lambda"])
-
-
-def _projected(
-    deltas: Sequence[TaskDelta], parameters: Mapping[str, Any], rank: int
-) -> tuple[list[TaskDelta], float]:
-    """Project updates onto bases that they share, so that their merge has at most `rank`.
-
-    Returns:
-        The projected updates, and the share of their squared norms that is kept.
-    """
-    factors = [delta.matrix for delta in deltas if isinstance(delta.matrix, FactoredDelta)]
-    assert len(factors) == len(deltas)  # every update of a weight in peft's modules is a product
-    weights = list(parameters["weight"].values()) if "weight" in parameters else [1.0] * len(deltas)
-    bases = shared_bases(factors, weights, rank)
-    projected = (bases.project(each) for each in factors)
-    return [TaskDelta(deltas[0].shape, each) for each in projected], bases.kept
-
-
-class _MergedDelta(TensorOutput):
-    """Collects a merged delta, which is written as a matrix or entry by entry.
-
-    Args:
-        shape: [out, in].
-
-    Attributes:
-        delta: the merged delta; zero until something is written.
-    """
-
-    def __init__(self, shape: torch.Size):
-        entries = torch.zeros(shape)
-        super().__init__(entries)
-        self.delta: Delta = DenseDelta(entries)
-
-    def write_matrix(self, number: int, merged: Delta) -> None:
-        assert number == 0  # the weights of peft's modules have two axes
-        self.delta = merged
 
 
 def plan_adapter_merge(config: MergeConfiguration, options: MergeOptions) -> AdapterMerge:
@@ -278,13 +202,7 @@ def plan_adapter_merge(config: MergeConfiguration, options: MergeOptions) -> Ada
         MergeError: if the recipe cannot be merged into an adapter, or an adapter cannot be read or
             does not fit the base.
     """
-    method = find_method(config.merge_method)
-    if not isinstance(method, SpectralMethod):
-        own = (each for each in registered_methods() if isinstance(each, SpectralMethod))
-        raise MergeError(
-            f"The merge method {config.merge_method} cannot merge into an adapter; "
-            f"`merge_method` must be one of {', '.join(each.spec.name for each in own)}."
-        )
+    method = find_spectral_method(config.merge_method)
     require_valid_recipe(config, method)
     reference, inputs = _find_base_and_inputs(config)
     files = {each: find_adapter_files(each, options) for each in inputs}

@@ -22,6 +22,22 @@ def find_method(name: str) -> MergeMethod | None:
     return next((method for method in registered_methods() if method.spec.name == name), None)
 
 
+def find_spectral_method(name: str) -> SpectralMethod:
+    """Return the method of a name, for a merge into an adapter.
+
+    Raises:
+        MergeError: if there is none, or it is one of mergekit's own.
+    """
+    method = find_method(name)
+    if not isinstance(method, SpectralMethod):
+        own = (each for each in registered_methods() if isinstance(each, SpectralMethod))
+        raise MergeError(
+            f"The merge method {name} cannot merge into an adapter; use one of "
+            f"{', '.join(each.spec.name for each in own)}."
+        )
+    return method
+
+
 def has_no_effect_on_base(section: Section, parameter: ParameterSpec) -> bool:
     """Return whether a section is the base model's and a parameter only has values for inputs."""
     return section.of_base and parameter.scope == ParameterScope.NON_BASE

@@ -25,6 +25,7 @@ from mergekit_spectral.inspecting.inputs import (
     select_tensors,
 )
 from mergekit_spectral.inspecting.weights import Values, WeightReport, inspect_weight
+from mergekit_spectral.recipe.reading import RecipeLike
 from mergekit_spectral.spectral import LinAlgError
 from mergekit_spectral.whole_files import Record
 
@@ -88,27 +89,28 @@ class TensorReport:
     other: OtherReport | None
 
 
-def inspect(
-    recipe: Path,
-    folder: Path,
+def measure(
+    recipe: RecipeLike,
+    folder: Path | None,
     options: MergeOptions,
     *,
     pattern: str | None,
     sample: int | None,
     progress: Progress,
-) -> Inspection:
+) -> tuple[str, Inspection]:
     """Measure the updates of a recipe's inputs, tensor by tensor.
 
     Args:
-        recipe: path of the recipe.
-        folder: folder of the record. A stopped inspection continues from an earlier record.
+        recipe: the recipe.
+        folder: folder of the record. A stopped inspection continues from an earlier record. None
+            to record nothing.
         options: mergekit's options.
         pattern: glob that the names of the tensors must match; None for all tensors.
         sample: number of tensors of each kind of weight, evenly over the layers; None for all.
         progress: called with the number of finished tensors and the number of all tensors.
 
     Returns:
-        The measurements of all selected tensors.
+        The recipe's text, and the measurements of all selected tensors.
 
     Raises:
         MergeError: if the recipe has an error or no base model, a model is not on this machine,
@@ -116,7 +118,7 @@ def inspect(
             written to.
     """
     merge = _plan(recipe, folder, options)
-    config = merge.recipe.config
+    path, config = merge.recipe.path, merge.recipe.config
     bases = sorted(merge.recipe.base_models, key=str)
     inputs = inputs_of(merge.recipe)
     tensors, left_out = select_tensors(merge.tensors, inputs, pattern, sample)
@@ -124,22 +126,25 @@ def inspect(
         named = f", and its name must match {pattern}" if pattern else ""
         example = next((f" ({each.name} is {each.why})" for each in left_out if each.why), "")
         raise MergeError(
-            f"{recipe}: there is no tensor to inspect. A tensor must be in the base model and in "
+            f"{path}: there is no tensor to inspect. A tensor must be in the base model and in "
             f"an input, with the same shape{named}{example}."
         )
-    record = Record(folder / RECORD, _fingerprint(recipe, merge), _LINE, "the inspection")
-    known = {report.name: report for report in record.steps}
+    record = None
+    if folder is not None:
+        record = Record(folder / RECORD, _fingerprint(merge), _LINE, "the inspection")
+    known = {report.name: report for report in (record.steps if record else ())}
     with lend_opened_files(config, merge.models, options):
         for number, tensor in enumerate(tensors):
             progress(number, len(tensors))
             if tensor.name not in known:
                 known[tensor.name] = report = _inspect_tensor(tensor, read_updates(tensor, inputs))
                 _check_finite(report)
-                record.add(report)
+                if record:
+                    record.add(report)
     progress(len(tensors), len(tensors))
     reports = [known[tensor.name] for tensor in tensors]
-    return Inspection(
-        recipe=recipe.name,
+    return merge.recipe.text.source, Inspection(
+        recipe=path.name,
         method=config.merge_method,
         base=", ".join(map(str, bases)),
         inputs=tuple(map(str, inputs)),
@@ -151,12 +156,12 @@ def inspect(
     )
 
 
-def _plan(recipe: Path, folder: Path, options: MergeOptions) -> PlannedMerge:
-    merge = plan_inspection(recipe, options, folder)
+def _plan(recipe: RecipeLike, folder: Path | None, options: MergeOptions) -> PlannedMerge:
+    merge = plan_inspection(recipe, options, folder or Path())
     if not merge.recipe.base_models:
         raise MergeError(
-            f"{recipe} names no base model, so there are no updates to inspect; set `base_model` "
-            "to the model that the inputs were fine-tuned from."
+            f"{merge.recipe.path} names no base model, so there are no updates to inspect; set "
+            "`base_model` to the model that the inputs were fine-tuned from."
         )
     return merge
 
@@ -194,9 +199,9 @@ def _out_of_range(name: str, why: str) -> MergeError:
     )
 
 
-def _fingerprint(recipe: Path, merge: PlannedMerge) -> str:
+def _fingerprint(merge: PlannedMerge) -> str:
     """Return a digest that differs if the recipe, a model's file or this program has changed."""
-    digest = hashlib.sha256(recipe.read_bytes())
+    digest = hashlib.sha256(merge.recipe.text.source.encode())
     digest.update(f"{__version__} {TypeAdapter(TensorReport).json_schema()}".encode())
     digest.update(fingerprint_files(merge.models.values()).encode())
     return digest.hexdigest()

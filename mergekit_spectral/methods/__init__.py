@@ -4,6 +4,7 @@
   paper.
 - `base`: what they share, from mergekit's tensors to deltas and back.
 - `task_deltas`: the deltas of mergekit's tensors.
+- `factored_merge`: the merged update of one weight in factors, for adapters.
 - `parameters`: what recipes can set.
 - `costs`: what a merge costs, and the arithmetic that methods share for it; `mergekits_own`: the
   same for mergekit's own methods, which do not say it themselves.

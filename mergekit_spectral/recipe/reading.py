@@ -1,11 +1,14 @@
-"""Read a recipe's file as mergekit reads it, and find what is wrong in its text."""
+"""Read a recipe as mergekit reads it, and find what is wrong in its text."""
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any
 
 import yaml
 from mergekit.common import ModelReference
@@ -13,7 +16,7 @@ from mergekit.config import MergeConfiguration
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from mergekit_spectral.errors import first_line
+from mergekit_spectral.errors import MergeError, first_line
 from mergekit_spectral.recipe.findings import Finding, error, locate
 from mergekit_spectral.recipe.sections import (
     Group,
@@ -26,7 +29,14 @@ from mergekit_spectral.recipe.sections import (
 from mergekit_spectral.recipe.text import MISSING, Key, RecipeText, dotted
 from mergekit_spectral.recipe.unknown_keys import find_unknown_keys
 
-_NESTED = "the file is nested too deeply, or contains itself."
+RecipeLike = str | os.PathLike[str] | Mapping[str, Any] | MergeConfiguration
+"""A recipe: the path of its file; its text, which is a string with a line break; the values of the
+text as Python has them; or mergekit's own object."""
+
+UNNAMED = Path("recipe")
+"""What messages call a recipe that is not in a file."""
+
+_NESTED = "the recipe is nested too deeply, or contains itself."
 
 
 @dataclass(frozen=True)
@@ -34,8 +44,8 @@ class Recipe:
     """A recipe: its text, and what mergekit reads in it.
 
     Attributes:
-        path: the file.
-        text: the file's text, with lines.
+        path: the file; `UNNAMED` for a recipe that is not in a file.
+        text: the text, with lines.
         config: the recipe as mergekit has it.
         sections: all sections of parameters that it may have.
         groups: the lists of models that are merged with one another.
@@ -67,22 +77,29 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Reading:
-    """What came of reading a file.
+    """What came of reading a recipe.
 
     Attributes:
-        recipe: the recipe; None if mergekit would not read the file.
+        path: as a `Recipe` has it.
+        recipe: the recipe; None if mergekit would not read it.
         findings: about the text, with their lines.
     """
 
+    path: Path
     recipe: Recipe | None
     findings: tuple[Finding, ...]
 
 
-def read_recipe(path: Path) -> Reading:
-    """Read a recipe's file."""
-    text, failure = _read_text(path)
+def read_recipe(recipe: RecipeLike) -> Reading:
+    """Read a recipe.
+
+    Raises:
+        MergeError: the file is missing or cannot be read.
+    """
+    path, read = _find_source(recipe)
+    text, failure = _read_text(read)
     if text is None:
-        return Reading(None, (failure,) if failure else ())
+        return Reading(path, None, (failure,) if failure else ())
     findings = [
         Finding(
             "warning",
@@ -94,22 +111,65 @@ def read_recipe(path: Path) -> Reading:
     ]
     config, more = _parse(text)
     findings += more
-    recipe = Recipe.of(path, text, config) if config else None
-    return Reading(recipe, tuple(locate(findings, text)))
+    found = Recipe.of(path, text, config) if config else None
+    return Reading(path, found, tuple(locate(findings, text)))
 
 
-def _read_text(path: Path) -> tuple[RecipeText | None, Finding | None]:
+def _find_source(recipe: RecipeLike) -> tuple[Path, Callable[[], str]]:
+    """Return what messages call a recipe, and what reads its text."""
+    if isinstance(recipe, MergeConfiguration):
+        return UNNAMED, lambda: recipe.to_yaml() + "\n"
+    if isinstance(recipe, Mapping):
+        return UNNAMED, partial(_dump, recipe)
+    if isinstance(recipe, str) and "\n" in recipe:
+        return UNNAMED, lambda: recipe
+    path = Path(recipe)
+    return path, partial(_read_file, path)
+
+
+def _dump(values: Mapping[str, Any]) -> str:
+    text: str = yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """A dumper that takes paths, too."""
+
+
+_Dumper.add_multi_representer(PurePath, lambda dumper, path: dumper.represent_str(str(path)))
+
+
+def _read_file(path: Path) -> str:
     try:
-        return RecipeText(path.read_text(encoding="utf-8")), None
+        content = path.read_bytes()
+    except FileNotFoundError as missing:
+        raise MergeError(
+            f"Recipe {path} not found (working directory {Path.cwd()}); give a recipe's file, its "
+            "text, or a mapping."
+        ) from missing
+    except OSError as failure:
+        name = failure.filename or path
+        raise MergeError(f"The recipe cannot be read ({name}: {failure.strerror}).") from failure
+    return content.decode("utf-8")
+
+
+def _read_text(read: Callable[[], str]) -> tuple[RecipeText | None, Finding | None]:
+    try:
+        source = read()
     except UnicodeDecodeError:
-        return None, error("the file is not text in UTF-8.")
+        return None, error("the recipe is not text in UTF-8.")
+    except yaml.YAMLError as problem:
+        what = " ".join(map(str, problem.args))
+        return None, error(f"the recipe has a value that YAML does not have: {what}.")
+    try:
+        return RecipeText(source), None
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark
         line = mark.line + 1 if mark else None
         what = " ".join(filter(None, (problem.context, problem.problem)))
-        return None, Finding("error", f"the file is not YAML: {what}.", line=line)
+        return None, Finding("error", f"the recipe is not YAML: {what}.", line=line)
     except (yaml.YAMLError, ValueError) as problem:
-        return None, error(f"the file is not YAML: {first_line(problem)}.")
+        return None, error(f"the recipe is not YAML: {first_line(problem)}.")
     except RecursionError:
         return None, error(_NESTED)
 

@@ -22,6 +22,7 @@ class RecipeText:
         text: YAML.
 
     Attributes:
+        source: the text.
         values: the text as Python's mappings, lists and scalars.
 
     Raises:
@@ -30,6 +31,7 @@ class RecipeText:
     """
 
     def __init__(self, text: str):
+        self.source = text
         self.values: Any = yaml.safe_load(text)
         self._root = yaml.compose(text, Loader=yaml.SafeLoader)
 

@@ -5,10 +5,10 @@
 - `staging`: the folder in which an unfinished merge is kept
 - `worker`: merges one part
 - `pools`: has workers merge parts: here, in other processes, or on a Ray cluster
-- `driver`: cuts, has merged and puts together; what `run` does
+- `driver`: cuts, has merged and puts together; the function `merge`
 """
 
-from mergekit_spectral.scaling.driver import Progress, Summary, run, with_defaults
+from mergekit_spectral.scaling.driver import Progress, Summary, merge, with_defaults
 from mergekit_spectral.scaling.resources import RunCosts, estimate_run
 
-__all__ = ["Progress", "RunCosts", "Summary", "estimate_run", "run", "with_defaults"]
+__all__ = ["Progress", "RunCosts", "Summary", "estimate_run", "merge", "with_defaults"]

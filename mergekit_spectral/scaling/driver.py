@@ -23,7 +23,7 @@ from mergekit_spectral.host.parts import assemble
 from mergekit_spectral.host.plan import PlannedMerge
 from mergekit_spectral.host.whole_merges import make_copies
 from mergekit_spectral.methods.tally import Counts
-from mergekit_spectral.recipe.reading import read_recipe
+from mergekit_spectral.recipe.reading import RecipeLike, read_recipe
 from mergekit_spectral.scaling.parts import Part, cut
 from mergekit_spectral.scaling.pools import (
     merge_here,
@@ -92,12 +92,12 @@ class Summary:
     counts: Counts | None = None
 
 
-def run(
-    recipe: str | Path,
+def merge(
+    recipe: RecipeLike,
     out: str | Path,
     options: MergeOptions | None = None,
     *,
-    workers: int | None = None,
+    workers: int | None = 1,
     ray: bool | str = False,
     restart: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
@@ -109,10 +109,13 @@ def run(
     The folder looks like a model only when it is one.
 
     Args:
-        recipe: the recipe's file.
+        recipe: the recipe: the path of its file, its text, its values as a mapping, or mergekit's
+            `MergeConfiguration`. Relative paths in it count from the working directory.
         out: the folder for the merged model.
-        options: mergekit's.
-        workers: processes that merge at a time; by default as many as cores and memory allow.
+        options: mergekit's; by default its own defaults, without its progress bars.
+        workers: processes that merge at a time; None for as many as cores and memory allow. One
+            worker is this process, and its threads use all cores. A script that asks for more must
+            do so below ``if __name__ == "__main__"``, because the workers import it.
         ray: whether to merge on a Ray cluster; or its address.
         restart: whether to start over if there is an unfinished merge.
         progress: is called after each part.
@@ -123,17 +126,15 @@ def run(
             one, or the folder cannot be written to or its disk has too little room.
     """
     start = time.monotonic()
-    path, staging = Path(recipe), Staging(Path(out))
-    options = options or MergeOptions()
+    staging = Staging(Path(out))
+    options = options or MergeOptions(quiet=True)
     if not options.safe_serialization:
-        raise MergeError("`run` writes safetensors only; leave out `safe_serialization`.")
-    if ray and workers is not None:
-        raise MergeError("--workers is for this machine; the cluster decides itself with --ray.")
+        raise MergeError("This writes safetensors only; leave out `safe_serialization`.")
     if ray:
         require_ray()
     with staging.locked():
         options = with_defaults(options, Path(out))
-        fingerprint = _fingerprint(path, options)
+        fingerprint = _fingerprint(recipe, options)
         whole = None if restart else staging.whole_model_of(fingerprint)
         if whole is not None:
             say(
@@ -152,12 +153,12 @@ def run(
             )
         find_device(options.device or "cpu", elsewhere=bool(ray))
         try:
-            merge, findings = plan_whole_merge(path, options, Path(out))
+            merge, findings = plan_whole_merge(recipe, options, Path(out))
         except NotDownloadedError:
-            _download(path, say)
-            merge, findings = plan_whole_merge(path, options, Path(out))
+            _download(recipe, say)
+            merge, findings = plan_whole_merge(recipe, options, Path(out))
         for finding in findings:
-            say(f"{finding.place(path)}: {finding.severity}: {finding.message}")
+            say(f"{finding.place(merge.recipe.path)}: {finding.severity}: {finding.message}")
         _require_other_folder(merge, Path(out))
         parts = cut(merge)
         if restart:
@@ -171,7 +172,7 @@ def run(
             options.num_threads is not None,
         )
         job = Job(
-            recipe=path.read_text(encoding="utf-8"),
+            recipe=merge.recipe.text.source,
             options=options,
             seed=options.random_seed or 0,
             threads=state.threads,
@@ -227,10 +228,10 @@ def _total(results: list[Done]) -> Counts | None:
     return sum(counts, Counts()) if counts else None
 
 
-def _download(path: Path, say: Say) -> None:
-    recipe = read_recipe(path).recipe
-    assert recipe is not None  # its models were looked for
-    for model, download in list(absent_models(recipe)):
+def _download(recipe: RecipeLike, say: Say) -> None:
+    read = read_recipe(recipe).recipe
+    assert read is not None  # its models were looked for
+    for model, download in list(absent_models(read)):
         say(f"downloading {model}")
         try:
             download()
@@ -264,13 +265,13 @@ def _require_room(merge: PlannedMerge, parts: list[Part], staging: Staging) -> N
         )
 
 
-def _fingerprint(path: Path, options: MergeOptions) -> str:
+def _fingerprint(recipe: RecipeLike, options: MergeOptions) -> str:
     """Return a digest of a recipe, apart from its comments, of the options, and of the packages."""
-    recipe = read_recipe(path).recipe
+    found = read_recipe(recipe).recipe
     device = find_device(options.device or "cpu", elsewhere=True).type
     told = (
         *(__version__, version("mergekit"), device),
-        *(options.model_dump(exclude=_WITHOUT_EFFECT), recipe and recipe.config.model_dump_json()),
+        *(options.model_dump(exclude=_WITHOUT_EFFECT), found and found.config.model_dump_json()),
     )
     return hashlib.sha256(f"{told}".encode()).hexdigest()
 

@@ -123,11 +123,9 @@ def find_input(name: str, recipe: TunedRecipe, file: Path) -> ModelReference:
     )
 
 
-def fingerprint_of(
-    path: Path, plan: PlannedMerge, tokenizer: PreTrainedTokenizerBase, options: Options
-) -> str:
+def fingerprint_of(plan: PlannedMerge, tokenizer: PreTrainedTokenizerBase, options: Options) -> str:
     """Return a digest that differs if scores may differ for a candidate, a scale and an item."""
-    digest = hashlib.sha256(path.read_bytes())
+    digest = hashlib.sha256(plan.recipe.text.source.encode())
     scoring = (__version__, dtype_name(options.dtype), options.device.type, options.seed, LONGEST)
     digest.update(repr((*scoring, len(tokenizer), tokenizer.chat_template)).encode())
     digest.update(fingerprint_files(plan.models.values()).encode())

@@ -21,7 +21,7 @@ from mergekit_spectral.host.checkpoints import without_hub
 from mergekit_spectral.host.devices import find_device
 from mergekit_spectral.host.whole_merges import merge_into
 from mergekit_spectral.recipe.editing import edit_recipe
-from mergekit_spectral.recipe.text import Key
+from mergekit_spectral.recipe.reading import RecipeLike
 from mergekit_spectral.reporting import extra
 from mergekit_spectral.tuning.candidates import TunedRecipe, candidates
 from mergekit_spectral.tuning.choice import Kind
@@ -54,7 +54,7 @@ T = TypeVar("T", str, PathLike)
 
 
 def tune(
-    recipe: PathLike,
+    recipe: RecipeLike,
     data: Mapping[PathLike, str | int | None] | Iterable[PathLike] = (),
     text: Iterable[PathLike] = (),
     tasks: Mapping[str, str | int | None] | Iterable[str] = (),
@@ -87,7 +87,8 @@ def tune(
     hub's cache. Data sets of tasks are downloaded.
 
     Args:
-        recipe: the recipe's file.
+        recipe: the recipe: the path of its file, its text, its values as a mapping, or mergekit's
+            `MergeConfiguration`.
         data: files or folders with examples. A mapping gives for each the input that was trained
             for it, by its name in the recipe or its number from 1, or None.
         text: files or folders of text, for perplexity.
@@ -122,7 +123,7 @@ def tune(
         ValueError: a range, a number or the objective is not one that can be searched.
     """
     say = say or (lambda _: None)
-    path, out = Path(recipe), Path(out)
+    out = Path(out)
     require_own(out, (RECIPE, REPORT, PAGE), NAME, "an earlier tuning")
     place = find_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     options = Options(
@@ -148,8 +149,8 @@ def tune(
             quiet=True,
         ),
     )
-    tuning, changes = _search(
-        path,
+    tuning, tuned = _search(
+        recipe,
         [(Path(file), trained) for file, trained in _with_inputs(data)],
         [Path(file) for file in text],
         list(named_tasks((str(name), trained) for name, trained in _with_inputs(tasks))),
@@ -158,7 +159,6 @@ def tune(
         options,
         say,
     )
-    tuned = edit_recipe(path.read_bytes().decode("utf-8"), changes, comment(tuning))
     with errors_as_sentences(out), unfinished(out) as new:
         (new / RECIPE).write_bytes(tuned.encode())
         (new / REPORT).write_text(json.dumps(asdict(tuning), indent=1) + "\n")
@@ -187,7 +187,7 @@ def _with_inputs(
 
 
 def _search(
-    path: Path,
+    source: RecipeLike,
     data: Sequence[tuple[Path, str | None]],
     text: Sequence[Path],
     tasks: Sequence[NamedTask],
@@ -195,10 +195,10 @@ def _search(
     out: Path,
     options: Options,
     say: Say,
-) -> tuple[Tuning, dict[Key, Any]]:
-    """Return what was found, and the changes of the recipe by their places."""
+) -> tuple[Tuning, str]:
+    """Return what was found, and the text of the tuned recipe."""
     start = time.monotonic()
-    plan = plan_inspection(path, options.merge, out)
+    plan = plan_inspection(source, options.merge, out)
     recipe = TunedRecipe(plan.recipe)
     compared = candidates(recipe, options.methods, options.values)
     base = plan.models[recipe.base]
@@ -217,14 +217,15 @@ def _search(
     sets += read_tasks(tasks, task_folders, recipe, base, tokenizer, options.limit, say)
     if options.weights and len(recipe.inputs) > MOST_WEIGHTS:
         raise MergeError(
-            f"{path} has {len(recipe.inputs)} inputs, and each change of a weight is a merge of "
-            f"its own; `--weights` is for at most {MOST_WEIGHTS}."
+            f"{plan.recipe.path} has {len(recipe.inputs)} inputs, and each change of a weight is a "
+            f"merge of its own; `--weights` is for at most {MOST_WEIGHTS}."
         )
-    fingerprint = fingerprint_of(path, plan, tokenizer, options)
+    fingerprint = fingerprint_of(plan, tokenizer, options)
     with without_hub(), work_folder(out, fingerprint) as work:
         options = options.with_copies_in(work / "copies")
         scorer = Scorer(recipe, plan, options, work, ScoreRecord(out, fingerprint), say)
-        return Tuner(recipe, compared, sets, scorer, options, say).run(start)
+        tuning, changes = Tuner(recipe, compared, sets, scorer, options, say).run(start)
+    return tuning, edit_recipe(plan.recipe.text.source, changes, comment(tuning))
 
 
 def _merge(recipe: str, folder: Path, out: Path, options: MergeOptions) -> None:

@@ -86,7 +86,7 @@ def test_disk_errors_are_sentences(
         raise OSError(5, "Input/output error", "/broken")
 
     if broken == "read":
-        monkeypatch.setattr(Path, "read_text", fails)
+        monkeypatch.setattr(Path, "read_bytes", fails)
     else:
         monkeypatch.setattr(shutil, "disk_usage", fails)
     status, _, printed = run(path)

@@ -24,10 +24,11 @@ from support import checkpoints, hub
 from support.hub_server import HubServer, run_hub, use_hub
 from support.planted_faults import Workshop, removed, truncated
 
-from mergekit_spectral.checking.checks import Report, check
+from mergekit_spectral.checking.checks import check
+from mergekit_spectral.checking.report import Report
 from mergekit_spectral.command_line.main import main
 from mergekit_spectral.errors import MergeError
-from mergekit_spectral.scaling import run
+from mergekit_spectral.scaling import merge
 
 BASE, ADAPTER = "lab/base", "lab/adapter"
 TUNED = ("lab/tuned-1", "lab/tuned-2", "lab/tuned-3")
@@ -70,7 +71,7 @@ class Lab:
         path = self.work / "recipe.yml"
         path.write_text(yaml.safe_dump(recipe, sort_keys=False))
         given = MergeOptions(write_model_card=False, **options)
-        return check(path, given, self.work, hub=hub)
+        return check(path, self.work, given, hub=hub)
 
     def check_copies(self, recipe: Recipe, **options: Any) -> Report:
         """Check a recipe on copies in local folders, without the Hub."""
@@ -404,7 +405,7 @@ def test_a_repository_that_is_not_there(lab: Lab):
     shutil.copytree(lab.shop.family.base, lab.work / "else" / "where" / "model")
     path = lab.work / "else" / "recipe.yml"
     path.write_text(yaml.safe_dump(dense("drm", "where/model")))
-    (found,) = check(path, MergeOptions(), lab.work, hub=True).findings
+    (found,) = check(path, lab.work, hub=True).findings
     assert f"it is in the folder of the recipe, so run mergekit in {path.parent}" in found.message
 
 
@@ -599,12 +600,12 @@ def test_run_downloads_what_is_absent(lab: Lab):
     path, said = lab.work / "recipe.yml", list[str]()
     path.write_text(yaml.safe_dump(of_adapter()))
     options = MergeOptions(write_model_card=False, copy_tokenizer=False, quiet=True)
-    run(path, lab.work / "merged", options, workers=1, say=said.append)
+    merge(path, lab.work / "merged", options, workers=1, say=said.append)
     assert f"downloading {BASE}" in said
     assert f"downloading {ADAPTER}" in said
     assert (lab.work / "merged" / "model.safetensors").exists()
     said.clear()
-    run(path, lab.work / "again", options, workers=1, say=said.append)
+    merge(path, lab.work / "again", options, workers=1, say=said.append)
     assert not any(sentence.startswith("downloading") for sentence in said)
 
 
@@ -612,5 +613,5 @@ def test_run_downloads_nothing_for_a_wrong_recipe(lab: Lab):
     path = lab.work / "recipe.yml"
     path.write_text(yaml.safe_dump(dense(parameters={"density": 2})))
     with pytest.raises(MergeError, match="`density` must be"):
-        run(path, lab.work / "merged", workers=1)
+        merge(path, lab.work / "merged", workers=1)
     assert not lab.server.served

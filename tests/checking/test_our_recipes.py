@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mergekit.options import MergeOptions
 from support.planted_faults import checked
 from support.stand_ins import StandIns
 
@@ -18,7 +17,7 @@ RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes"
 
 @pytest.mark.parametrize("path", RECIPES)
 def test_our_recipes_pass(path: str):
-    report = check(ROOT / path, MergeOptions(), Path())
+    report = check(ROOT / path)
     assert not report.failed
     elsewhere = "is neither a local folder nor downloaded"
     others = [f for f in report.findings if elsewhere not in f.message and f.severity != "note"]

@@ -6,7 +6,6 @@ import os
 
 import pytest
 import yaml
-from mergekit.options import MergeOptions
 from support.planted_faults import Workshop
 
 from mergekit_spectral.checking.checks import check
@@ -28,6 +27,6 @@ def test_where_the_merged_model_cannot_go(
         monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)
     path = workshop.folder / "recipe.yml"
     path.write_text(yaml.safe_dump(workshop.recipe()))
-    (found,) = check(path, MergeOptions(), where).findings
+    (found,) = check(path, where).findings
     assert found.severity == severity
     assert message in found.message

@@ -13,7 +13,7 @@ FAULTS: dict[str, Fault] = {
     "a list in itself": (
         lambda w: "merge_method: drm\nmodels: &a [*a]\n",
         "error",
-        "the file is nested too deeply, or contains itself.",
+        "the recipe is nested too deeply, or contains itself.",
         "",
     ),
     "a null": (

@@ -9,7 +9,7 @@ from rich import console as rich_console
 
 from mergekit_spectral.command_line import tables
 from mergekit_spectral.command_line.tables import print_answers, print_table
-from mergekit_spectral.inspecting.page import HEADER
+from mergekit_spectral.inspecting.tables import HEADER
 
 SHORT = ["numbers", "plurals", "sentiment"]
 LONG = [

@@ -243,8 +243,8 @@ def test_what_an_adapter_cannot_hold_is_named(recipe: dict[str, Any], llama: Fam
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"merge_method": "ties"}, "`merge_method` must be one of drm, star, iso, tsvm, actmat,"),
-        ({"merge_method": "drn"}, "`merge_method` must be one of drm, star, iso, tsvm, actmat,"),
+        ({"merge_method": "ties"}, "into an adapter; use one of drm, star, iso, tsvm, actmat,"),
+        ({"merge_method": "drn"}, "into an adapter; use one of drm, star, iso, tsvm, actmat,"),
         ({"parameters": {"lambda": "high"}}, "parameter `lambda` must be from -3.4e38"),
         ({"base_model": None}, "set `base_model` in the recipe"),
         ({"models": []}, "Exactly one of 'models', 'slices', or 'modules' must be present"),

@@ -23,12 +23,11 @@ from support.interrupted import command_on_a_full_disk, killed_at
 from support.recipe_builders import recipe as plain_recipe
 from torch import Tensor
 
-from mergekit_spectral.command_line import inspect_run
 from mergekit_spectral.command_line.main import main
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.inspecting import inspection as module
 from mergekit_spectral.inspecting import plots
-from mergekit_spectral.inspecting.inspection import Inspection, inspect
+from mergekit_spectral.inspecting.inspection import Inspection, measure
 from mergekit_spectral.inspecting.weights import ETAS, WeightReport
 from mergekit_spectral.reporting.plots import Plot
 
@@ -44,7 +43,8 @@ def write(recipe: dict[str, Any], folder: Path) -> Path:
 
 def looked_at(recipe: dict[str, Any], folder: Path, **choice: Any) -> Inspection:
     choice = {"pattern": None, "sample": None, "progress": lambda done, of: None, **choice}
-    return inspect(write(recipe, folder), folder / "report", MergeOptions(), **choice)
+    _, found = measure(write(recipe, folder), folder / "report", MergeOptions(), **choice)
+    return found
 
 
 def weight_called(inspection: Inspection, name: str) -> WeightReport:
@@ -411,7 +411,7 @@ def test_killed_at_any_moment(reported: Path, tmp_path: Path, monkeypatch: pytes
         names = sorted(name for name in whole if name.endswith(".png"))
         return [Plot(Path(name).stem, name, "", whole[name], b"") for name in names]
 
-    monkeypatch.setattr(inspect_run, "draw_inspection", copied)
+    monkeypatch.setattr(plots, "draw_inspection", copied)
     pages = []
     for event in range(300):
         out = tmp_path / str(event)

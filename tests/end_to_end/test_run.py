@@ -35,7 +35,7 @@ from mergekit_spectral.command_line.run_run import in_words
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host import parts as host_parts
 from mergekit_spectral.scaling import Progress, Summary, driver, parts, pools, staging
-from mergekit_spectral.scaling.driver import run as merge_in_parts
+from mergekit_spectral.scaling.driver import merge as merge_in_parts
 from mergekit_spectral.scaling.staging import FOLDER, Staging
 
 SHARDS = 20_000

@@ -16,7 +16,7 @@ from support.checkpoints import Family
 from support.recipe_builders import recipe
 
 from mergekit_spectral.command_line.main import main
-from mergekit_spectral.scaling import Progress, parts, pools, run
+from mergekit_spectral.scaling import Progress, merge, parts, pools
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 MEMORY = 100 * 2**20
@@ -63,7 +63,7 @@ def test_a_node_that_is_killed(
             process = int(workers[0].rpartition(" ")[2])
             cluster.remove_node(node_of(process, cluster), allow_graceful=False)
 
-    summary = run(path, tmp_path / "ray" / "model", ray=cluster.address, progress=kill_its_node)
+    summary = merge(path, tmp_path / "ray" / "model", ray=cluster.address, progress=kill_its_node)
     assert len(workers) > 8
     assert workers[-1] != workers[0]
     assert summary.workers is None

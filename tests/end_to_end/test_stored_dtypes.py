@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 from click.testing import Result
-from mergekit.options import MergeOptions
 from safetensors.torch import load_file
 from support import checkpoints
 from support.checkpoints import Family
@@ -59,7 +58,7 @@ def test_numbers_that_are_no_weights(
     )
     wrong = recipe("drm", family) | ({"dtype": dtype} if dtype else {})
     _assert_refused(try_mergekit_yaml(wrong, out), out, WEIGHT, str(changed), message)
-    (told,) = check(_written(out, wrong), MergeOptions(), out.parent).errors
+    (told,) = check(_written(out, wrong), out.parent).errors
     assert WEIGHT in told.message
     assert message in told.message
 
@@ -82,7 +81,7 @@ def test_pickles_of_other_forms(
     torch.save({**weights, WEIGHT: form(weights[WEIGHT])}, changed / "pytorch_model.bin")
     wrong = recipe("drm", Family(llama.base, (llama.tuned[0], changed)))
     _assert_refused(try_mergekit_yaml(wrong, out), out, str(changed), kind)
-    (told,) = check(_written(out, wrong), MergeOptions(), out.parent).errors
+    (told,) = check(_written(out, wrong), out.parent).errors
     assert str(changed) in told.message
 
 
@@ -99,7 +98,7 @@ def test_pickles_with_other_keys_and_parameters(llama: Family, out: Path):
     plain = recipe("drm", Family(llama.base, llama.tuned[:2]))
     expected = load_file(mergekit_yaml(plain, out.parent / "plain") / "model.safetensors")
     assert all(torch.equal(merged[name], expected[name]) for name in expected)
-    assert check(_written(out, same), MergeOptions(), out.parent).findings == ()
+    assert check(_written(out, same), out.parent).findings == ()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -116,7 +115,7 @@ def test_fp8_without_scales_is_a_dtype_like_others(method: str, llama: Family, o
     stored, same = (recipe(method, Family(base, tuple(rest))) for base, *rest in (small, large))
     _assert_refused(try_mergekit_yaml(stored, out), out, "float8_e4m3fn", "set `dtype: bfloat16`")
     converted = {**stored, "dtype": "float32"}
-    assert check(_written(out, converted), MergeOptions(), out.parent).errors == []
+    assert check(_written(out, converted), out.parent).errors == []
     merged = load_file(mergekit_yaml(converted, out) / "model.safetensors")
     expected = load_file(mergekit_yaml(same, out.parent / "same") / "model.safetensors")
     assert all(torch.equal(merged[name], expected[name]) for name in expected)
@@ -142,7 +141,7 @@ def test_an_adapter_on_whole_numbers(
     wrong = recipe("drm", inputs) | ({"dtype": dtype} if dtype else {})
     told = f"changes tensor {WEIGHT} of {changed}, which is of {str(kind).removeprefix('torch.')}; "
     _assert_refused(try_mergekit_yaml(wrong, out), out, str(adapter), told)
-    (error,) = check(_written(out, wrong), MergeOptions(), out.parent).errors
+    (error,) = check(_written(out, wrong), out.parent).errors
     assert told in error.message
 
 
@@ -154,7 +153,7 @@ def test_quantized_experts_are_missed(out: Path, caplog: pytest.LogCaptureFixtur
     mergekit_yaml(wrong, out)
     told = f"lacks 12 of the 60 tensors of {base}, the first are {CODES}, "
     assert [message for message in caplog.messages if told in message]
-    (error,) = check(_written(out, wrong), MergeOptions(), out.parent).errors
+    (error,) = check(_written(out, wrong), out.parent).errors
     assert told in error.message
 
 
@@ -168,7 +167,7 @@ def test_an_adapter_on_quantized_experts(out: Path):
     told = f"{CODES.removesuffix('_blocks')}, which mergekit does not find in the files of {base}; "
     told += f"the files contain {CODES} in uint8, so they seem to be quantized"
     _assert_refused(try_mergekit_yaml(wrong, out), out, str(adapter), told)
-    (error,) = check(_written(out, wrong), MergeOptions(), out.parent).errors
+    (error,) = check(_written(out, wrong), out.parent).errors
     assert told in error.message
 
 

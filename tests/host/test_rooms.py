@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 import mergekit_spectral
-from mergekit_spectral import adapters, host, reporting, scaling
+from mergekit_spectral import adapters, host, peft_models, reporting, scaling
 
 PACKAGE = Path(mergekit_spectral.__file__).parent
 FILES = {
@@ -30,6 +30,7 @@ ORDER = (
     "host",
     "autoload",
     "__init__",
+    "peft_models",
     "checking",
     "reporting",
     "inspecting",
@@ -154,7 +155,7 @@ def test_what_every_import_of_torch_loads_imports_the_standard_library_only():
             assert top in sys.stdlib_module_names or known, f"{module} imports {other}"
 
 
-@pytest.mark.parametrize("room", [adapters, host, reporting, scaling])
+@pytest.mark.parametrize("room", [adapters, host, peft_models, reporting, scaling])
 def test_rooms_say_what_each_file_holds_in_the_order_of_their_imports(room: ModuleType):
     own = room.__name__.split(".")[1]
     listed = re.findall(r"^- `(\w+)`:", room.__doc__ or "", re.MULTILINE)

@@ -11,9 +11,9 @@ import torch
 from support.inspections import SHAPE, dense, inspection, low_rank
 from support.matrices import gaussian, orthogonal
 
-from mergekit_spectral.inspecting.page import input_rows
 from mergekit_spectral.inspecting.suggestions import BEST_SCALES, RECOMMENDED, suggestions
 from mergekit_spectral.inspecting.summary import mean_over_weights, mean_pairs, worst_conflicts
+from mergekit_spectral.inspecting.tables import input_rows
 from mergekit_spectral.inspecting.takeaways import takeaways
 
 

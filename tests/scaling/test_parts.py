@@ -87,7 +87,7 @@ def test_more_workers_take_less_time_and_more_memory(
 ):
     monkeypatch.setattr(resources, "measure_speeds", lambda *_: Speeds(1e6, 1e6, 1e6))
     monkeypatch.setattr(parts, "SHORTEST", 1e-12)
-    costs = check(path, MergeOptions(), path.parent / "out").costs
+    costs = check(path, path.parent / "out").costs
     assert costs is not None
     one, two, four, many = (estimate_run(merge, costs, workers) for workers in (1, 2, 4, 1000))
     computing = [each.seconds - 2 * costs.startup_seconds for each in (one, two, four)]

@@ -15,7 +15,8 @@ from support import checkpoints
 from support.checkpoints import Family
 from support.recipe_builders import recipe as plain_recipe
 
-from mergekit_spectral.checking.checks import Report, check
+from mergekit_spectral.checking.checks import check
+from mergekit_spectral.checking.report import Report
 from mergekit_spectral.recipe.findings import Finding
 from mergekit_spectral.recipe.text import dotted
 
@@ -106,7 +107,7 @@ class Workshop:
 def checked(recipe: Recipe | str, folder: Path, **options: Any) -> Report:
     path = folder / "recipe.yml"
     path.write_text(recipe if isinstance(recipe, str) else yaml.safe_dump(recipe, sort_keys=False))
-    return check(path, MergeOptions(**options), folder)
+    return check(path, folder, MergeOptions(**options))
 
 
 def without(recipe: Recipe, key: str) -> Recipe:

@@ -93,6 +93,10 @@ def mean_weights(weights: Sequence[float], normalize: bool = True) -> list[float
 
     A sum within 1e-8 of the sum of magnitudes counts as zero, so weights may be of any size.
     mergekit's linear methods take any sum within 1e-8 of zero as zero.
+
+    Args:
+        weights: T weights.
+        normalize: whether to divide by their sum.
     """
     total = sum(weights)
     magnitude = sum(map(abs, weights))

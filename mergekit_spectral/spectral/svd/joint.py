@@ -135,6 +135,9 @@ def joint_decomposition(
 ) -> JointDecomposition:
     """Decompose the horizontal concatenation of `deltas`, [out, T·in].
 
+    Deltas that are all in factors are decomposed from the factors. If one is dense, all are
+    decomposed as dense matrices.
+
     Args:
         deltas: T deltas of one shape [out, in] and one dtype, at least one.
         rank: how many directions to keep; only those are computed.
@@ -148,9 +151,6 @@ def joint_decomposition(
 
     Raises:
         LinAlgError: if no algorithm converges.
-
-    Deltas that are all in factors are decomposed from the factors. If one is dense, all are
-    decomposed as dense matrices.
     """
     factors = [(delta.B, delta.A) for delta in deltas if isinstance(delta, FactoredDelta)]
     if len(factors) == len(deltas):
@@ -170,11 +170,17 @@ def joint_decomposition(
 
 
 def above_tolerance(rank_tolerance: float) -> RankRule:
-    """Keep the directions with s_i > `rank_tolerance`·s_1 (0 ≤ rank_tolerance < 1).
+    """Keep the directions with s_i > `rank_tolerance`·s_1.
 
     One that exceeds the limit by a share of at most `TIE` counts as equal to it. A tolerance below
     what float64 resolves is raised to that: the directions below it are rounding noise, and DRM
     would scale them up to unit length.
+
+    Args:
+        rank_tolerance: the largest share of s_1 that is not kept, 0 ≤ rank_tolerance < 1.
+
+    Returns:
+        A rule, which takes singular values [n], descending, and returns how many to keep.
     """
 
     def rank(values: Tensor) -> int:
@@ -189,6 +195,13 @@ def leading(limit: int, rule: RankRule) -> RankRule:
 
     Those whose singular values are within `TIE`·s_1 of the last kept one are kept too: which of
     them come first is arbitrary.
+
+    Args:
+        limit: number of directions, at least 1.
+        rule: another rule.
+
+    Returns:
+        A rule, as of `above_tolerance`.
     """
 
     def rank(values: Tensor) -> int:

@@ -113,7 +113,15 @@ def _of_factors(delta: FactoredDelta, rank: RankRule) -> tuple[Tensor, Tensor, T
 
 
 def at_most(limit: int, rule: RankRule) -> RankRule:
-    """Keep as many directions as `rule` does, but no more than `limit`."""
+    """Keep as many directions as `rule` does, but no more than `limit`.
+
+    Args:
+        limit: number of directions.
+        rule: another rule.
+
+    Returns:
+        A rule, as of `above_tolerance`.
+    """
     return lambda values: min(limit, rule(values))
 
 
