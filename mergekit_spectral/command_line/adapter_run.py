@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mergekit_spectral.adapters.writing import check_folder, write_adapter
+from mergekit_spectral.checking.servers import check_servers
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.adapter_merge import AdapterMerge, MergedWeight, plan_adapter_merge
@@ -54,6 +55,7 @@ def merge_into_adapter(
     rank: int | None,
     energy: float,
     dtype: torch.dtype,
+    rank_pattern: bool,
     overwrite: bool,
     options: MergeOptions,
     console: Console,
@@ -66,6 +68,7 @@ def merge_into_adapter(
         rank: largest rank of a weight; None for the rank of its merged update.
         energy: share of each merged update's squared norm to keep.
         dtype: dtype in which the factors are stored.
+        rank_pattern: whether each weight is stored with its own rank.
         overwrite: whether an adapter in the folder may be replaced.
         options: mergekit's options.
         console: console for progress and remarks.
@@ -108,6 +111,7 @@ def merge_into_adapter(
         base_model=str(base),
         dtype=dtype,
         task_type=_common_task(merge),
+        rank_pattern=rank_pattern,
         card=CARD.format(
             metadata=yaml.safe_dump(metadata),
             name=out.resolve().name,
@@ -118,7 +122,8 @@ def merge_into_adapter(
         ),
     )
     size = (out / "adapter_model.safetensors").stat().st_size
-    _print(merged, f"Adapter written to {out}: {len(merged)} weights, {size / 1e6:.1f} MB")
+    written = f"Adapter written to {out}: {len(merged)} weights, {size / 1e6:.1f} MB"
+    _print(merged, (written, *_serving_notes(out)))
 
 
 def _read(recipe: Path) -> MergeConfiguration:
@@ -141,7 +146,18 @@ def _link(model: ModelReference) -> str:
     return str(model) if os.path.exists(path) else f"[{model}](https://huggingface.co/{path})"
 
 
-def _print(merged: Iterable[MergedWeight], note: str) -> None:
+def _serving_notes(out: Path) -> Iterator[str]:
+    """Yield a line for each server that refuses the adapter, and one that names the command."""
+    servings = check_servers(out)
+    taken = [each.server for each in servings if each.takes]
+    for each in servings:
+        if not each.takes:
+            yield f"{each.server} does not take it: {'; '.join(each.reasons)}."
+    ready = f"Ready for peft{''.join(f', {server}' for server in taken)}; "
+    yield f"{ready}`mergekit-spectral check {out}` prints how to serve it."
+
+
+def _print(merged: Iterable[MergedWeight], notes: Sequence[str]) -> None:
     """Print ranks and losses by kind of weight, which is the last part of the module's name."""
     kinds: dict[str, list[MergedWeight]] = defaultdict(list)
     for weight in merged:
@@ -160,4 +176,4 @@ def _print(merged: Iterable[MergedWeight], note: str) -> None:
             )
         )
     header = ("weight", "count", "rank", "squared norm lost, mean", "squared norm lost, maximum")
-    print_table("The merged adapter", header, rows, words=("weight",), notes=(note,))
+    print_table("The merged adapter", header, rows, words=("weight",), notes=notes)
