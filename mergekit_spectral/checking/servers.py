@@ -1,7 +1,7 @@
 """Check whether inference servers apply a LoRA adapter as peft does, without reading its factors.
 
-What each server accepts is read from its source: vLLM 0.32 (``lora/peft_helper.py``,
-``lora/lora_model.py``), and llama.cpp of September 2026 (``convert_lora_to_gguf.py``,
+What each server accepts was read in its source: vLLM 0.32 (``lora/peft_helper.py``,
+``lora/lora_model.py``), and llama.cpp as in llama-cpp-python 0.3.36 (``convert_lora_to_gguf.py``,
 ``src/llama-adapter.h``).
 """
 
@@ -95,7 +95,9 @@ def _check_vllm(adapter: LoraAdapter, folder: Path, base: str) -> Serving:
         return Serving("vLLM", (reason,), None, _with_one_rank(folder, base, VLLM_RANKS[-1]))
     whole_scale = adapter.scale(adapter.config.r, adapter.config.lora_alpha)
     note = None
-    if any(not math.isclose(product.scale, whole_scale) for _, product in products):
+    if adapter.wrapped:
+        note = f"adapters on fused experts ({_some(list(adapter.wrapped))}) were not tried"
+    elif any(not math.isclose(product.scale, whole_scale) for _, product in products):
         note = (
             f"versions before {_VLLM_WITH_PATTERNS} ignore `rank_pattern` and `alpha_pattern`, "
             "and scale the adapter wrongly"

@@ -111,6 +111,15 @@ def test_tied_embeddings(target: str, family: Family, folder: Path, tmp_path: Pa
         assert (found.note or "").startswith(note)
 
 
+def test_fused_experts(folder: Path):
+    targets = ["experts.gate_up_proj", "experts.down_proj"]
+    settings = {"rank": 2, "targets": ["q_proj"], "target_parameters": targets}
+    checkpoints.write_adapter(folder, checkpoints.mixtral(), 1, lora_dropout=0.0, **settings)
+    found = by_server(folder)
+    assert "adapters on fused experts" in (found["vLLM"].note or "")
+    assert "the adapter changes fused experts" in found["llama.cpp"].reasons[0]
+
+
 def test_other_kinds_of_adapters(family: Family, folder: Path):
     config = peft.LoHaConfig(target_modules=TARGETS)
     peft.get_peft_model(checkpoints.llama(), config).save_pretrained(folder)
