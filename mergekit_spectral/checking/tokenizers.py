@@ -88,11 +88,12 @@ def _check_source(source: ModelReference, subject: Subject, key: Key) -> Iterato
 
 
 def _check_base(subject: Subject) -> Iterator[Finding]:
-    """Check that the base has a tokenizer, which mergekit copies."""
+    """Check that the base has a tokenizer, which mergekit copies, if it is a language model."""
     base = subject.recipe.config.base_model
     if base is None or base not in subject.models or not subject.options.copy_tokenizer:
         return
-    if not _has_tokenizer(subject.models[base].checkpoint.folder):
+    model = subject.models[base]
+    if _vocabulary(model) is not None and not _has_tokenizer(model.checkpoint.folder):
         yield warning(
             f"{base} has no tokenizer, so the merged model gets none, and cannot be served or "
             "converted to GGUF; copy one there.",

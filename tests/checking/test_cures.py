@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from support import checkpoints
 from support.command import mergekit_yaml
 from support.planted_faults import Recipe, Workshop, checked, of_another_vocabulary, without
+from support.recipe_builders import recipe as plain_recipe
 
 from mergekit_spectral.checking.checks import Report
 from mergekit_spectral.command_line.main import main
@@ -105,6 +106,12 @@ def test_a_tokenizer_is_copied_to_the_base(keys: Recipe, workshop: Workshop):
     assert command[0] == "cp"
     subprocess.run(command, check=True)
     assert checked(recipe, workshop.folder).findings == ()
+
+
+def test_vision_models_need_no_tokenizer(workshop: Workshop):
+    family = checkpoints.write_family(workshop.folder, checkpoints.vit(), count=1)
+    findings = checked(plain_recipe("drm", family), workshop.folder).findings
+    assert not any("tokenizer" in finding.message for finding in findings)
 
 
 def test_a_tokenizer_of_another_size_is_not_copied(workshop: Workshop):
