@@ -143,6 +143,8 @@ def _check_llama_cpp(adapter: LoraAdapter, folder: Path, base: str) -> Serving:
     note = None
     if ties is None:
         note = f"it fails on {_some(tied)} if the base ties its embeddings to its head"
+    elif adapter.config.fan_in_fan_out:
+        note = "adapters with `fan_in_fan_out`, as on GPT-2, were not tried"
     return Serving("llama.cpp", (), note, f"{shlex.join(convert)}\n{shlex.join(serve)}")
 
 

@@ -111,6 +111,11 @@ def test_tied_embeddings(target: str, family: Family, folder: Path, tmp_path: Pa
         assert (found.note or "").startswith(note)
 
 
+def test_layers_that_are_transposed(folder: Path):
+    checkpoints.write_adapter(folder, checkpoints.gpt2(), 1, ["c_attn"], fan_in_fan_out=True)
+    assert "were not tried" in (by_server(folder)["llama.cpp"].note or "")
+
+
 def test_fused_experts(folder: Path):
     targets = ["experts.gate_up_proj", "experts.down_proj"]
     settings = {"rank": 2, "targets": ["q_proj"], "target_parameters": targets}
