@@ -68,9 +68,9 @@ class NotAProductError(MergeError):
 
     def __init__(self, adapter: str, what: str):
         super().__init__(
-            f"Adapter {adapter} uses {what}, which is not an added product of two matrices; give "
-            "--lora-merge-cache FOLDER to merge it through a full copy of the model, or merge it "
-            "into its base with peft and give the merged model as the input."
+            f"Adapter {adapter} uses {what}, which is not an added product of two matrices; merge "
+            "with `mergekit-yaml`, and give it --lora-merge-cache FOLDER for a full copy of the "
+            "model, or merge the adapter into its base with peft first."
         )
         self.what = what
 

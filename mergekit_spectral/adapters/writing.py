@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,6 +14,7 @@ import peft
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers.pytorch_utils import Conv1D
 
 from mergekit_spectral.adapters.adapter_files import CONFIG_NAME, WEIGHTS_NAMES
@@ -72,6 +73,11 @@ class NewLayer:
         """Return the factors that peft calls A and B, in peft's axes."""
         return (self.A, self.B) if self.kind is LayerKind.LINEAR else (self.B.T, self.A.T)
 
+    def padded(self, rank: int) -> NewLayer:
+        """Return the same update with a larger rank: the new columns of B and rows of A are 0."""
+        more = rank - self.rank
+        return replace(self, B=pad(self.B, (0, more)), A=pad(self.A, (0, 0, 0, more)))
+
 
 def check_folder(folder: Path, inputs: Mapping[str, Path], overwrite: bool) -> None:
     """Check that an adapter may be written to a folder, and that the folder is writable.
@@ -118,9 +124,14 @@ def write_adapter(
     base_model: str,
     dtype: torch.dtype,
     task_type: str | None = None,
+    rank_pattern: bool = False,
     card: str,
 ) -> None:
     """Write an adapter with the given updates. Every scale, alpha / r, is 1.
+
+    All layers get the largest rank, because not every server reads ``rank_pattern`` and
+    ``alpha_pattern``: llama.cpp takes the rank from a layer's factors and alpha from the whole
+    adapter, so it would scale a layer of smaller rank up.
 
     An adapter in the folder is replaced once the new one is complete. Other files stay as they are.
 
@@ -132,11 +143,16 @@ def write_adapter(
         base_model: the base's name or path.
         dtype: the dtype of the stored factors.
         task_type: peft's task type, such as ``CAUSAL_LM``.
+        rank_pattern: store each layer with its own rank, listed in ``rank_pattern``. This makes a
+            smaller file.
         card: the text of README.md.
 
     Raises:
         MergeError: if the folder cannot be written to, or a factor is out of the dtype's range.
     """
+    rank = max(layer.rank for layer in layers.values())
+    if not rank_pattern:
+        layers = {name: layer.padded(rank) for name, layer in layers.items()}
     config = adapter_config(layers, all_modules, base_model, task_type)
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
@@ -173,7 +189,7 @@ def adapter_config(
 ) -> peft.LoraConfig:
     """Return peft's configuration of an adapter with the given updates.
 
-    Every layer's scale, alpha / r, is 1, because some servers do not support patterns.
+    Every layer's scale, alpha / r, is 1.
 
     Args:
         layers: the updates by the names of the modules, at least one.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from mergekit.merge_methods import registered_methods
 from mergekit.merge_methods.base import BasePolicy
 
+from mergekit_spectral.checking.cures import in_recipe
 from mergekit_spectral.checking.subject import Subject
 from mergekit_spectral.host.mergeable import wrong_dtypes
 from mergekit_spectral.recipe.findings import Finding, error, note, suggest_name
@@ -36,7 +37,11 @@ def check_base(subject: Subject) -> Iterator[Finding]:
             if method.spec.contract.max_inputs == 2
             else "the model that the inputs were fine-tuned from"
         )
-        yield error(f"{method.spec.name} needs a base model: set `base_model` to {which}.")
+        adapted = {reference.model for reference in subject.recipe.references if reference.lora}
+        yield error(
+            f"{method.spec.name} needs a base model: set `base_model` to {which}.",
+            cure=in_recipe({"base_model": str(*adapted)}) if len(adapted) == 1 else None,
+        )
     if policy == BasePolicy.FORBIDDEN and base is not None:
         yield error(f"{method.spec.name} takes no base model; leave it out.", ("base_model",))
     if policy == BasePolicy.IGNORED and base is not None:
@@ -50,4 +55,4 @@ def check_base(subject: Subject) -> Iterator[Finding]:
 def check_dtypes(subject: Subject) -> Iterator[Finding]:
     """Check that merged weights can have ``dtype`` and ``out_dtype``."""
     for key, message in wrong_dtypes(subject.recipe.config):
-        yield error(message, (key,))
+        yield error(message, (key,), cure=in_recipe({key: "bfloat16"}))

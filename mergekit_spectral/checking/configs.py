@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mergekit_spectral.checking.cures import change_merged_config
 from mergekit_spectral.checking.subject import Subject
 from mergekit_spectral.host.models import OpenedModel
 from mergekit_spectral.recipe.findings import Finding, warning
@@ -19,6 +20,7 @@ def check_configs(subject: Subject) -> Iterator[Finding]:
                 f"the config.json of {donor} has a `quantization_config`, which the merged model "
                 "gets, so that it does not load; remove it from the merged config.json.",
                 named[donor],
+                cure=change_merged_config(subject, "del c['quantization_config']"),
             )
     if base is None or base not in models or not _ties_head(models[base]):
         return
@@ -30,6 +32,7 @@ def check_configs(subject: Subject) -> Iterator[Finding]:
                 "dropped when it is loaded; set `tie_word_embeddings` to false in the merged "
                 "config.json.",
                 named[reference],
+                cure=change_merged_config(subject, "c['tie_word_embeddings'] = False"),
             )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mergekit.common import ModelReference
 
+from mergekit_spectral.checking.cures import merge_through_copies
 from mergekit_spectral.checking.estimate import gigabytes
 from mergekit_spectral.checking.subject import Subject
 from mergekit_spectral.host.models import copied_inputs, whole_inputs
@@ -36,6 +37,7 @@ def _check(
                 f"{message}, and needs --lora-merge-cache FOLDER for it, also for this command"
                 f"{otherwise}.",
                 key,
+                cure=merge_through_copies(subject),
             )
         else:
             yield note(f"{message}, in {subject.options.lora_merge_cache}.", key)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from mergekit.common import ModelReference
 
+from mergekit_spectral.checking.cures import in_recipe
 from mergekit_spectral.checking.subject import Subject
 from mergekit_spectral.recipe.findings import Finding, error
 
@@ -33,9 +34,10 @@ def check_shapes(subject: Subject) -> Iterator[Finding]:
     if vocabularies:
         sizes = ", ".join(f"{size} tokens in {model}" for model, size in vocabularies.items())
         yield error(
-            f"the vocabularies differ, {sizes}; set `tokenizer: {{source: union}}`, or `base`, to "
-            "match tokens by their text.",
+            f"the vocabularies differ, {sizes}; have mergekit match tokens by their text, for all "
+            "models' tokens (`union`) or the base's (`base`).",
             named[next(reversed(vocabularies))],
+            cure=in_recipe({"tokenizer": {"source": "union"}}),
         )
     for (model, first), names in differing.items():
         yield error(

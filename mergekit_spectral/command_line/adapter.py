@@ -50,6 +50,13 @@ class Share(click.FloatRange):
     show_default=True,
     help="The dtype in which the factors are stored.",
 )
+@click.option(
+    "--rank-pattern",
+    is_flag=True,
+    help="Store each weight with its own rank, listed in `rank_pattern`. The file is smaller, but "
+    "llama.cpp and servers built on it scale such adapters wrongly. By default, all weights get "
+    "the largest rank, filled up with zeros.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an adapter that is already in OUT.")
 @click.option(
     "--trust-remote-code", is_flag=True, help="Run custom code from the base model's files."
@@ -65,6 +72,7 @@ def adapter(
     rank: int | None,
     energy: float,
     dtype: str,
+    rank_pattern: bool,
     overwrite: bool,
     trust_remote_code: bool,
     random_seed: int | None,
@@ -92,6 +100,7 @@ def adapter(
         rank=rank,
         energy=energy,
         dtype=getattr(torch, dtype),
+        rank_pattern=rank_pattern,
         overwrite=overwrite,
         options=MergeOptions(trust_remote_code=trust_remote_code),
         console=progress_console(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mergekit_spectral.adapters.writing import check_folder, common_task_type, write_adapter
+from mergekit_spectral.checking.servers import check_servers
 from mergekit_spectral.command_line.command import is_quiet
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.errors import MergeError
@@ -77,6 +78,7 @@ def merge_into_adapter(
     rank: int | None,
     energy: float,
     dtype: torch.dtype,
+    rank_pattern: bool,
     overwrite: bool,
     options: MergeOptions,
     console: Console,
@@ -91,6 +93,7 @@ def merge_into_adapter(
         rank: largest rank of a weight; None for the rank of its merged update.
         energy: share of each merged update's squared norm to keep.
         dtype: dtype in which the factors are stored.
+        rank_pattern: whether each weight is stored with its own rank.
         overwrite: whether an adapter in the folder may be replaced.
         options: mergekit's options.
         console: console for progress and remarks.
@@ -129,12 +132,14 @@ def merge_into_adapter(
         base_model=str(base),
         dtype=dtype,
         task_type=common_task_type(adapter.config for adapter in merge.adapters),
+        rank_pattern=rank_pattern,
         card=_card(merge, text, out.resolve().name, limits),
     )
     size = (out / "adapter_model.safetensors").stat().st_size
     if is_quiet():
         return
-    _print(merged, f"Adapter written to {out}: {len(merged)} weights, {size / 1e6:.1f} MB")
+    written = f"Adapter written to {out}: {len(merged)} weights, {size / 1e6:.1f} MB"
+    _print(merged, (written, *_serving_notes(out)))
 
 
 def _read(recipe: Path) -> MergeConfiguration:
@@ -186,7 +191,18 @@ def _link(model: ModelPath) -> str:
     return str(model) if is_local else f"[{model}](https://huggingface.co/{model.path})"
 
 
-def _print(merged: Sequence[MergedWeight], note: str) -> None:
+def _serving_notes(out: Path) -> Iterator[str]:
+    """Yield a line for each server that refuses the adapter, and one that names the command."""
+    servings = check_servers(out)
+    taken = [each.server for each in servings if each.takes]
+    for each in servings:
+        if not each.takes:
+            yield f"{each.server} does not take it: {'; '.join(each.reasons)}."
+    ready = f"Ready for peft{''.join(f', {server}' for server in taken)}; "
+    yield f"{ready}`mergekit-spectral check {out}` prints how to serve it."
+
+
+def _print(merged: Sequence[MergedWeight], notes: Sequence[str]) -> None:
     """Print ranks and losses by kind of weight, which is the last part of the module's name."""
     kinds: dict[str, list[MergedWeight]] = defaultdict(list)
     for weight in merged:
@@ -205,10 +221,10 @@ def _print(merged: Sequence[MergedWeight], note: str) -> None:
     header = ("weight", "count", "rank", *UPDATE_LOST, *(INPUTS_LOST if is_projected else ()))
     is_cut = any(weight.compressed.kept < 1 - LEAST for weight in merged)
     remarks = (ABOUT_UPDATES if is_cut else "", ABOUT_INPUTS if is_projected else "")
-    notes = [note, *filter(None, remarks)]
+    explained = [*notes, *filter(None, remarks)]
     if is_cut or is_projected:
-        notes.append(ABOUT_ACCURACY)
-    print_table("The merged adapter", header, rows, words=("weight",), notes=notes)
+        explained.append(ABOUT_ACCURACY)
+    print_table("The merged adapter", header, rows, words=("weight",), notes=explained)
 
 
 def _lost(kept: Iterable[float]) -> list[str]:

@@ -288,9 +288,10 @@ class SpectralMethod(GroupMergeMethod):
                 "below 1e-38, which float32 cannot represent exactly."
             ) from error
         if not is_finite(result):
+            advice = "set `dtype: bfloat16`, or " if result.dtype == torch.float16 else ""
             raise MergeError(
                 f"{self.spec.name}: merging tensor {name} gave values out of the range of "
-                f"{dtype_name(result.dtype)}; lower `lambda`, or set a `dtype` with a wider range."
+                f"{dtype_name(result.dtype)}; {advice}lower `lambda`."
             )
         return result
 

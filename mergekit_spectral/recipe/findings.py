@@ -25,6 +25,7 @@ class Finding:
         line: the line of the key, from 1; None until `locate` has found it, or if there is none.
         absent: whether it reports a model that is not on this machine, so that nothing is known
             about it.
+        cure: what to paste, if that is known: keys of the recipe, as YAML, or commands.
     """
 
     severity: Severity
@@ -32,20 +33,21 @@ class Finding:
     key: Key = ()
     line: int | None = None
     absent: bool = False
+    cure: str | None = None
 
     def place(self, recipe: Path) -> str:
         """Return the file and the line, as in ``recipe.yml:8``."""
         return f"{recipe}:{self.line}" if self.line else str(recipe)
 
 
-def error(message: str, key: Key = ()) -> Finding:
+def error(message: str, key: Key = (), cure: str | None = None) -> Finding:
     """Return why the merge would fail."""
-    return Finding("error", message, key)
+    return Finding("error", message, key, cure=cure)
 
 
-def warning(message: str, key: Key = ()) -> Finding:
+def warning(message: str, key: Key = (), cure: str | None = None) -> Finding:
     """Return what the merge would do other than what the recipe seems to ask for."""
-    return Finding("warning", message, key)
+    return Finding("warning", message, key, cure=cure)
 
 
 def note(message: str, key: Key = ()) -> Finding:

@@ -12,6 +12,7 @@ from support.recipe_builders import recipe as plain_recipe
 @pytest.mark.parametrize("differs", [False, True])
 def test_buffers_must_be_equal(differs: bool, workshop: Workshop):
     family = checkpoints.write_family(workshop.folder, checkpoints.llama(), count=1)
+    checkpoints.write_tokenizer(family.base)
     name = "model.norm.weight"
     for number, path in enumerate((family.base, *family.tuned)):
         buffer = torch.arange(32) + number * differs

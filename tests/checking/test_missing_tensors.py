@@ -60,6 +60,7 @@ def test_optional_tensors_may_be_missing_where_mergekit_allows_it(
 def test_a_tensor_that_only_one_has_beside_tied_ones(workshop: Workshop):
     model = checkpoints.llama(tie_word_embeddings=True)
     family = checkpoints.write_family(workshop.folder, model)
+    checkpoints.write_tokenizer(family.base)
     stored = load((family.tuned[0] / "model.safetensors").read_bytes())
     assert "lm_head.weight" not in stored
     assert checked(plain_recipe("drm", family), workshop.folder).findings == ()
@@ -70,6 +71,7 @@ def test_a_tensor_that_only_one_has_beside_tied_ones(workshop: Workshop):
 
 def test_experts_that_mergekit_puts_together(workshop: Workshop):
     family = checkpoints.write_family(workshop.folder, checkpoints.mixtral())
+    checkpoints.write_tokenizer(family.base)
     names = load_file(family.base / "model.safetensors")
     assert any("experts.0." in name for name in names)
     report = checked(plain_recipe("drm", family), workshop.folder)

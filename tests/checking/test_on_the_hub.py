@@ -167,6 +167,7 @@ def half_uploaded(lab: Lab) -> Recipe:
 def of_opt(lab: Lab) -> Recipe:
     """An architecture that mergekit has to infer."""
     family = checkpoints.write_family(lab.shop.folder / "opt", checkpoints.opt(), count=1)
+    checkpoints.write_tokenizer(family.base)
     lab.server.add("lab/opt", family.base)
     lab.server.add("lab/opt-tuned", family.tuned[0])
     return {**dense("drm", "lab/opt-tuned"), "base_model": "lab/opt"}

@@ -171,6 +171,7 @@ def test_what_is_downloaded_in_part_is_not_an_error(workshop: Workshop, hub_cach
 
 def test_models_of_the_hub_that_mergekit_has_to_look_into(workshop: Workshop, hub_cache: Path):
     family = checkpoints.write_family(workshop.folder / "opt", checkpoints.opt(), count=1)
+    checkpoints.write_tokenizer(family.base)
     for name, path in (("base", family.base), ("tuned", family.tuned[0])):
         hub.store(hub_cache, f"lab/{name}", "main", path)
     recipe = {"merge_method": "drm", "base_model": "lab/base", "models": [{"model": "lab/tuned"}]}

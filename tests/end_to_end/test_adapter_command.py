@@ -89,8 +89,23 @@ def test_needs_only_the_configuration_of_the_base(recipe: dict[str, Any], out: P
     assert all(torch.equal(whole[key], lean[key]) for key in whole)
 
 
-def test_ranks_and_names_in_the_configuration(recipe: dict[str, Any], out: Path):
+def test_all_weights_have_one_rank(recipe: dict[str, Any], out: Path):
+    """Zeros fill up the factors of smaller rank, so no server needs a pattern."""
     tensors = succeed(recipe, out)
+    config = peft.PeftConfig.from_pretrained(str(out))
+    assert config.r == config.lora_alpha == 7  # v_proj: 4 + 3
+    assert not config.rank_pattern
+    assert not config.alpha_pattern
+    assert {tensor.shape["lora_B" in key] for key, tensor in tensors.items()} == {7}
+    lean = succeed(recipe, out.parent / "lean", "--rank-pattern")
+    for key, tensor in tensors.items():
+        rows, columns = lean[key].shape
+        assert torch.equal(tensor[:rows, :columns], lean[key])
+        assert tensor.count_nonzero() == lean[key].count_nonzero()
+
+
+def test_ranks_and_names_in_the_configuration(recipe: dict[str, Any], out: Path):
+    tensors = succeed(recipe, out, "--rank-pattern")
     config = peft.PeftConfig.from_pretrained(str(out))
     assert config.base_model_name_or_path == recipe["base_model"]
     assert set(config.target_modules) == {"q_proj", "v_proj", "up_proj", "down_proj"}
@@ -113,7 +128,7 @@ def test_rank_limits_every_weight(
     recipe |= {"merge_method": method, "parameters": {"lambda": 0.7, **settings}}
     for entry, weight in zip(recipe["models"], weights, strict=True):
         entry["parameters"] = {"weight": weight}
-    tensors = succeed(recipe, out, "--rank", "3")
+    tensors = succeed(recipe, out, "--rank", "3", "--rank-pattern")
     assert max(t.shape[0] for key, t in tensors.items() if "lora_A" in key) == 3
     inputs = [
         updates(adapter, 8 / rank) for adapter, (_, rank) in zip(adapters, TARGETS, strict=True)
@@ -158,7 +173,7 @@ def test_rank_has_no_effect_where_energy_gives_a_smaller_one(
 
 
 def test_energy_gives_the_smallest_rank(recipe: dict[str, Any], out: Path):
-    tensors = succeed(recipe, out, "--energy", "0.8")
+    tensors = succeed(recipe, out, "--energy", "0.8", "--rank-pattern")
     for kept, one_less in _assert_best(recipe, out, tensors):
         assert kept >= 0.8 > one_less
 
@@ -179,6 +194,14 @@ def _assert_best(
         squares = s.square() / s.square().sum()
         shares.append((float(squares[:r].sum()), float(squares[: r - 1].sum())))
     return shares
+
+
+def test_what_a_server_does_not_take_is_reported(recipe: dict[str, Any], out: Path):
+    output = " ".join(run(recipe, out).output.split())
+    assert f"Ready for peft, vLLM, llama.cpp; `mergekit-spectral check {out}` prints" in output
+    output = " ".join(run(recipe, out, "--overwrite", "--rank-pattern").output.split())
+    assert "llama.cpp does not take it: it would scale 9 of 12 updates wrongly" in output
+    assert "Ready for peft, vLLM; " in output
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from mergekit.options import MergeOptions
 from safetensors.torch import load, load_file
 from support import checkpoints
 from support.command import mergekit_yaml
@@ -17,6 +18,7 @@ from transformers import DeepseekV3ForCausalLM, LlamaConfig, PreTrainedModel
 from mergekit_spectral.checking.checks import check
 from mergekit_spectral.host.unread_weights import find_unread_weights
 
+OPTIONS = MergeOptions(copy_tokenizer=False)
 WEIGHT = ((2, 2), torch.float32)
 
 
@@ -43,7 +45,7 @@ def test_most_of_a_model_is_missed(
     said += f"first are {first}"
     assert [message for message in caplog.messages if said in message]
     (tmp_path / "recipe.yml").write_text(yaml.safe_dump(wrong))
-    (told,) = check(tmp_path / "recipe.yml", tmp_path).findings
+    (told,) = check(tmp_path / "recipe.yml", tmp_path, OPTIONS).findings
     assert told.severity == "error"
     assert said in told.message
 
@@ -54,7 +56,7 @@ def test_a_base_without_all_that_it_had(tmp_path: Path):
     more = {**load((family.base / "model.safetensors").read_bytes()), "extra.weight": torch.ones(3)}
     checkpoints.write_tensors(family.base, more)
     (tmp_path / "recipe.yml").write_text(yaml.safe_dump(recipe("drm", family)))
-    (told,) = check(tmp_path / "recipe.yml", tmp_path).findings
+    (told,) = check(tmp_path / "recipe.yml", tmp_path, OPTIONS).findings
     assert told.severity == "error"
     assert "lacks 1 of the 37 tensors" in told.message
 

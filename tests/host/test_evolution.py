@@ -159,7 +159,8 @@ def test_check_finds_nothing_in_the_first_recipe(models: Path, method: str, tmp_
     own = genome(models, method)
     recipe = tmp_path / "best_config.yaml"
     recipe.write_text(own.genotype_merge_config(own.initial_genotype()).to_yaml())
-    found = check(recipe, tmp_path / "out").findings
+    options = MergeOptions(copy_tokenizer=False)
+    found = check(recipe, tmp_path / "out", options).findings
     assert {finding.severity for finding in found} <= {"note"}, found
 
 

@@ -212,7 +212,9 @@ def test_coordinates_out_of_range_are_an_error(method: str):
 def test_result_out_of_range_is_an_error(method: str):
     base = gaussian((6, 5), 1)[0].half()
     tuned = base + gaussian((6, 5), 1, seed=1)[0].half()
-    with pytest.raises(MergeError, match="out of the range of float16; lower `lambda`"):
+    with pytest.raises(
+        MergeError, match="out of the range of float16; set `dtype: bfloat16`, or lower"
+    ):
         merge([base, tuned], method, **{"lambda": 1e6})
 
 

@@ -30,7 +30,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def merge(path: Path) -> PlannedMerge:
-    plan, findings = plan_whole_merge(path, MergeOptions(), path.parent / "out")
+    plan, findings = plan_whole_merge(path, MergeOptions(copy_tokenizer=False), path.parent / "out")
     assert not findings
     return plan
 
