@@ -73,11 +73,6 @@ class NewLayer:
         """Return the factors that peft calls A and B, in peft's axes."""
         return (self.A, self.B) if self.kind is LayerKind.LINEAR else (self.B.T, self.A.T)
 
-    def padded(self, rank: int) -> NewLayer:
-        """Return the same update with a larger rank: the new columns of B and rows of A are 0."""
-        more = rank - self.rank
-        return replace(self, B=pad(self.B, (0, more)), A=pad(self.A, (0, 0, 0, more)))
-
 
 def check_folder(folder: Path, inputs: Mapping[str, Path], overwrite: bool) -> None:
     """Check that an adapter may be written to a folder, and that the folder is writable.
@@ -129,10 +124,6 @@ def write_adapter(
 ) -> None:
     """Write an adapter with the given updates. Every scale, alpha / r, is 1.
 
-    All layers get the largest rank, because not every server reads ``rank_pattern`` and
-    ``alpha_pattern``: llama.cpp takes the rank from a layer's factors and alpha from the whole
-    adapter, so it would scale a layer of smaller rank up.
-
     An adapter in the folder is replaced once the new one is complete. Other files stay as they are.
 
     Args:
@@ -143,16 +134,15 @@ def write_adapter(
         base_model: the base's name or path.
         dtype: the dtype of the stored factors.
         task_type: peft's task type, such as ``CAUSAL_LM``.
-        rank_pattern: store each layer with its own rank, listed in ``rank_pattern``. This makes a
-            smaller file.
+        rank_pattern: store each layer with its own rank, listed in ``rank_pattern``, and not as
+            `with_one_rank` does. This makes a smaller file.
         card: the text of README.md.
 
     Raises:
         MergeError: if the folder cannot be written to, or a factor is out of the dtype's range.
     """
-    rank = max(layer.rank for layer in layers.values())
     if not rank_pattern:
-        layers = {name: layer.padded(rank) for name, layer in layers.items()}
+        layers = with_one_rank(layers)
     config = adapter_config(layers, all_modules, base_model, task_type)
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
@@ -179,6 +169,20 @@ def common_task_type(configs: Iterable[peft.PeftConfig]) -> str | None:
     """Return the task type if all adapters have the same one and peft expects no head for it."""
     types = {config.task_type for config in configs}
     return types.pop() if len(types) == 1 and not types & _WITH_HEAD else None
+
+
+def with_one_rank(layers: Mapping[str, NewLayer]) -> dict[str, NewLayer]:
+    """Return the same updates, all with the largest rank: new columns of B and rows of A are 0.
+
+    Not every server reads ``rank_pattern`` and ``alpha_pattern``: llama.cpp takes the rank from a
+    layer's factors and alpha from the whole adapter, so it would scale layers of smaller rank up.
+    """
+    largest = max(layer.rank for layer in layers.values())
+    padded = {}
+    for name, layer in layers.items():
+        more = largest - layer.rank
+        padded[name] = replace(layer, B=pad(layer.B, (0, more)), A=pad(layer.A, (0, 0, 0, more)))
+    return padded
 
 
 def adapter_config(

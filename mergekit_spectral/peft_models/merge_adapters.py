@@ -12,7 +12,7 @@ import peft
 import torch
 
 from mergekit_spectral.adapters.lora import NotAProductError, require_products
-from mergekit_spectral.adapters.writing import NewLayer, in_stored_dtype
+from mergekit_spectral.adapters.writing import NewLayer, in_stored_dtype, with_one_rank
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.recipe_check import find_spectral_method
 from mergekit_spectral.methods import SpectralMethod
@@ -148,7 +148,7 @@ def merge_adapters(
             "weight matrices.",
             stacklevel=2,
         )
-    add_adapter(model, adapter_name, layers, adapters)
+    add_adapter(model, adapter_name, with_one_rank(layers), adapters)
     return MergedAdapter(
         adapter_name,
         {name: rank for name, (rank, _) in merged.items()},

@@ -159,6 +159,8 @@ def merge(
             merge, findings = plan_whole_merge(recipe, options, Path(out))
         for finding in findings:
             say(f"{finding.place(merge.recipe.path)}: {finding.severity}: {finding.message}")
+            if finding.cure:
+                say(finding.cure)
         _require_other_folder(merge, Path(out))
         parts = cut(merge)
         if restart:
