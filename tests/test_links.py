@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import mergekit_spectral
 from mergekit_spectral import spectral
 
 ROOT = Path(__file__).parents[1]
@@ -133,3 +134,9 @@ def test_the_page_of_the_mathematics_has_every_public_name():
     # An alias of PyTorch's, which the page names.
     assert sorted(shown) == sorted({*spectral.__all__} - {"LinAlgError"})
     assert "`LinAlgError`" in page
+
+
+def test_the_page_of_the_python_api_has_every_public_name():
+    page = (DOCS / "api" / "index.md").read_text()
+    shown = re.findall(r"^::: mergekit_spectral\.(\w+)$", page, re.MULTILINE)
+    assert sorted(shown) == sorted(mergekit_spectral.__all__)
