@@ -6,6 +6,7 @@
 # make coverage       list the lines that no test ran in the last `make test`
 # make test-lowest    run all tests with the lowest versions that pyproject.toml allows
 # make test-mergekit  run mergekit's own tests, with this package installed beside it
+# make test-llama-cpp convert merges to GGUF, and compare llama.cpp's answers with transformers'
 #
 # Each makes the environment it needs, in .venv or beside it, if it is missing.
 
@@ -21,7 +22,7 @@ make_venv = $(PYTHON) -m venv --clear $(1) \
 	&& $(1)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' uv
 uv_install = $(1)/bin/uv pip install --quiet --python $(1)/bin/python '$(TORCH)'
 
-.PHONY: demo test coverage test-lowest test-mergekit lint docs clean
+.PHONY: demo test coverage test-lowest test-mergekit test-llama-cpp lint docs clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/mergekit-spectral demo
@@ -60,6 +61,10 @@ $(VENV)-lowest/.test: pyproject.toml
 # The tests are in mergekit's source distribution. Nothing of it is kept in this repository.
 test-mergekit: $(VENV)/.test
 	@tests/versions/mergekits_own_tests.sh $(BIN)/python
+
+# llama.cpp's converters and a build of it are downloaded from PyPI.
+test-llama-cpp: $(VENV)/.demo
+	@tests/versions/llama_cpp.sh $(BIN)/python
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest build/site
