@@ -47,8 +47,9 @@ def _found(merge: Mapping[str, Any], counts: Sequence[int]) -> list[str]:
         found = [draw["accuracy"] for draw in draws]
         chosen = [draw["scale"] for draw in draws]
         gain = grid[scale] - grid[PUBLISHED]
-        share = f", {(fmean(found) - grid[PUBLISHED]) / gain:.0%}" if gain else ""
-        cells.append(f"{100 * fmean(found):.1f} ± {100 * pstdev(found):.1f}{share}")
+        spread = f" ± {100 * pstdev(found):.1f}" if len(found) > 1 else ""
+        share = f" ({(fmean(found) - grid[PUBLISHED]) / gain:.0%})" if gain else ""
+        cells.append(f"{100 * fmean(found):.1f}{spread}{share}")
     return [*cells, f"{min(chosen):g} to {max(chosen):g}"]
 
 

@@ -37,7 +37,7 @@ def test_what_was_found(capsys: pytest.CaptureFixture[str]):
         if line.startswith("| drm")
     ]
     assert rows == [
-        ["drm", "50.0", "70.0 (λ = 1.5)", "60.0 ± 10.0, 50%", "1 to 1.4"],
+        ["drm", "50.0", "70.0 (λ = 1.5)", "60.0 ± 10.0 (50%)", "1 to 1.4"],
         ["drm", "70.0", "45.0"],
     ]
 
