@@ -58,11 +58,11 @@ BEST_SCALES: dict[str, dict[bool, dict[int, tuple[float, ...]]]] = {
         False: {2: (0.7, 1, 1), 5: (1, 1, 1), 10: (1,)},
     },
     "iso": {
-        True: {2: (0.4, 1, 1), 5: (0.4, 0.4), 10: (0.2,)},
+        True: {2: (0.4, 1, 1), 5: (0.4, 0.4, 0.4, 0.7), 10: (0.2,)},
         False: {2: (1, 1.7), 5: (1.7, 1.7, 1.7), 10: (0.7,)},
     },
     "tsvm": {
-        True: {2: (0.4, 1, 1), 5: (0.2, 1), 10: (0.2,)},
+        True: {2: (0.4, 1, 1), 5: (0.2, 0.2, 0.4, 1), 10: (0.2,)},
         False: {2: (1.7,), 5: (1, 1.7, 1.7), 10: (1.7,)},
     },
     "actmat": {
@@ -72,7 +72,8 @@ BEST_SCALES: dict[str, dict[bool, dict[int, tuple[float, ...]]]] = {
 }
 """The best λ of each measured merge (docs/quality.md, "Which λ").
 
-By method, then whether the inputs are adapters, then their number.
+By method, then whether the inputs are adapters, then their number. Five adapters of the last three
+methods include a merge of six.
 """
 
 
@@ -102,8 +103,8 @@ RECOMMENDED: dict[bool, dict[int, Recommendation]] = {
         5: Recommendation(
             "iso",
             0.4,
-            "For five adapters, tuning chose λ = 0.4 in both measured merges. With a tuned λ, "
-            "all methods are within about 4 points.",
+            "For five adapters, tuning chose λ = 0.4 in two of three merges. With a tuned λ, "
+            "all methods are within 5 points.",
         ),
         10: Recommendation(
             "iso",

@@ -57,7 +57,7 @@ def test_one_of_two_inputs_is_an_outlier():
     ("method", "count", "lora", "scale"),
     [
         ("drm", 3, True, [("1.7", "with two adapters of a small model, 0.7 to 1.7 was best")]),
-        ("iso", 7, True, [("0.4", "For five adapters, tuning chose λ = 0.4 in both")]),
+        ("iso", 7, True, [("0.4", "For five adapters, tuning chose λ = 0.4 in two of three")]),
         ("iso", 4, True, [("1", "For four adapters, `iso` kept 83%")]),
         ("ties", 8, True, [("0.4", "with ten adapters of a small model, 0.4 was best")]),
         ("iso", 4, False, [("1.7", "with five full fine-tunes of a small model, 1.7 was best")]),
