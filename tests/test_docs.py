@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
+import pytest
 from mergekit.merge_methods import registered_methods
+from support.documents import prose, table, tables
 
 from mergekit_spectral.methods import SpectralMethod
 from mergekit_spectral.methods.description import (
@@ -89,3 +93,79 @@ def test_pages_have_the_estimates_of_the_table():
     for page, figures in expected.items():
         text = " ".join((ROOT / "docs" / page).read_text().split())
         assert [figure for figure in figures if figure not in text] == [], page
+
+
+def bounds(rounded: str) -> tuple[float, float]:
+    """The least and the largest value that is rounded so."""
+    half = 0.5 / 10 ** len(rounded.partition(".")[2])
+    return float(rounded) - half, float(rounded) + half
+
+
+@pytest.mark.parametrize("page", ["docs/performance.md", "docs/lora.md"])
+def test_ratios_are_those_of_the_figures_beside_them(page: str):
+    pairs = (("seconds", "time / ties"), ("peak MiB", "peak / ties"), ("wall s", "times ties"))
+    measured = [
+        (each, each.header.index(figure), each.header.index(ratio))
+        for each in tables((ROOT / page).read_text(encoding="utf-8"))
+        for figure, ratio in pairs
+        if {figure, ratio} <= {*each.header}
+    ]
+    assert measured
+    for each, figure, ratio in measured:
+        for row in each.rows:
+            if float(row[ratio]) == 1 and {"ties", "ties, copies to be made"} & {*row}:
+                ties = row[figure]
+            (least, most), (low, high) = bounds(row[figure]), bounds(ties)
+            below, above = bounds(row[ratio])
+            assert below <= most / low, (each.heading, row)
+            assert above >= least / high, (each.heading, row)
+
+
+def test_pages_repeat_the_measured_speeds():
+    """Figures from the tables of docs/performance.md in sentences and tables of other pages."""
+    speeds = partial(table, "docs/performance.md")
+
+    def span(values: Iterable[str], digits: int = 1) -> str:
+        least, *_, most = sorted(map(float, values))
+        return f"{least:.{digits}f} to {most:.{digits}f}"
+
+    workers = [row[3] for row in speeds("Several workers").rows if row[0].startswith("full, drm")]
+    in_float32 = (speeds("One weight, full fine-tunes", number).rows for number in (2, 3))
+    time = [(method, ratio) for rows in in_float32 for _, method, _, ratio, *_ in rows[-4:]]
+    of_drm = span(ratio for method, ratio in time if method == "drm")
+    least, most = sorted(float(each) for method, each in time if method in ("iso", "actmat"))[::2]
+    fewer = {row[0]: row[4] for row in speeds("Fewer directions").rows}
+    on_gpu = [row[1].split(" (")[0] for row in speeds("On a GPU").rows if row[0] != "ties"]
+    seconds = span((each for each in on_gpu if each), 2)
+    inputs = {row[0]: row[1:] for row in speeds("How cost grows").rows}["inputs T"]
+    expected = {
+        "full-fine-tunes.md": [
+            f"{span(workers, 2)} of it for `drm` on two cores",
+            f"{least} to {most:.1f} times that of `ties`, for four weights of 4096×4096 in "
+            f"float32; `drm` takes {of_drm} times",
+            f"{float(fewer['drm, rank: 0.25']):.1f} times that of `ties` instead of "
+            f"{span([fewer['drm'], fewer['knots_ties']])}, for six inputs in bfloat16",
+            f"on an H100, {seconds} s for one weight of four inputs",
+        ],
+        "faq.md": [f"a 4096×4096 weight of four full fine-tunes takes {seconds} s"],
+        "many-models.md": [
+            "`drm` and `knots_ties` grow with {1}, `star` with {3} and `ties` with {0}".format(
+                *inputs
+            )
+        ],
+    }
+    for page, figures in expected.items():
+        text = prose(f"docs/{page}")
+        assert [figure for figure in figures if figure not in text] == [], page
+
+
+def test_means_of_the_demo_are_those_of_its_tasks():
+    rows = table("docs/demo.md", "The demo").rows
+    for label, *shares in rows:
+        *tasks, mean = (float(share.removesuffix("%")) for share in shares[:4])
+        assert f"{sum(tasks) / 3:.0f}" == f"{mean:.0f}", label
+    means = {row[0].split()[0]: int(row[4].removesuffix("%")) for row in rows}
+    gain, loss = means["tuned"] - means["ties"], means["iso"] - means["tuned"]
+    text = prose("docs/demo.md")
+    assert f"It is {gain} points above the recipe" in text
+    assert f"and {loss} points below `iso` at λ = 1" in text
