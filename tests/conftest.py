@@ -9,6 +9,8 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # xdist gives its workers a width of 80, and then wide tables are not in Markdown.
+    os.environ.pop("COLUMNS", None)
 
 import torch
 from hypothesis import settings

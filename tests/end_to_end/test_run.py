@@ -634,7 +634,7 @@ def test_an_interrupt_says_how_to_continue(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_run, "run_merge", interrupted)
+    monkeypatch.setattr(run_run, "merge", interrupted)
     result = command(drm, tmp_path / "out", "--workers=1")
     assert result.exit_code == 1
     assert "Run the same command again to continue." in result.output
