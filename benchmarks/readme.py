@@ -39,6 +39,8 @@ def speed_table(folder: Path = RESULTS) -> str:
         seconds, size = figures["ties"]
         cells = (
             f"{ratio(figures[method][0] / seconds)} ({ratio(figures[method][1] / size)})"
+            if method in figures
+            else "–"
             for method in METHODS
         )
         lines.append([label, *cells])

@@ -16,10 +16,18 @@ def in_recipe(keys: Mapping[str, object]) -> str:
     return yaml.safe_dump(dict(keys), sort_keys=False, width=10**6).rstrip()
 
 
-def merge_through_copies(subject: Subject) -> str:
-    """Return the command that runs the recipe with mergekit's merged copies of LoRA inputs."""
-    recipe, out = str(subject.recipe.path), str(out_folder(subject))
-    return shlex.join(["mergekit-yaml", recipe, out, "--lora-merge-cache", "merged-copies"])
+def merge_through_copies(subject: Subject) -> str | None:
+    """Return the command that runs the recipe with mergekit's merged copies of LoRA inputs.
+
+    None is returned for a recipe that is in no file.
+    """
+    recipe, out = subject.recipe.path, out_folder(subject)
+    if not recipe.is_file():
+        return None
+    command = ["mergekit-yaml", str(recipe), str(out), "--lora-merge-cache", "merged-copies"]
+    command += ["--trust-remote-code"] * subject.options.trust_remote_code
+    command += ["--allow-crimes"] * subject.options.allow_crimes
+    return shlex.join(command)
 
 
 def change_merged_config(subject: Subject, statement: str) -> str:
@@ -30,7 +38,7 @@ def change_merged_config(subject: Subject, statement: str) -> str:
         statement: Python that changes the mapping ``c``.
     """
     path = str(out_folder(subject) / "config.json")
-    program = f"import json; p = {path!r}; c = json.load(open(p)); {statement}; "
+    program = f"import json; p = {path!r}; c = json.load(open(p, encoding='utf-8')); {statement}; "
     return shlex.join(["python", "-c", program + "json.dump(c, open(p, 'w'), indent=2)"])
 
 

@@ -45,10 +45,7 @@ class Report:
         return bool(self.errors)
 
     def __repr__(self) -> str:
-        findings = (
-            f"{finding.place(self.recipe)}: {finding.severity}: {finding.message}"
-            for finding in self.findings
-        )
+        findings = (finding.in_words(self.recipe) for finding in self.findings)
         costs = (f"{self.recipe}: {line}" for line in self.costs_in_words())
         return "\n".join([*findings, *costs, f"{self.recipe}: {self.verdict()}"])
 
@@ -56,7 +53,9 @@ class Report:
         """Return a table of the findings, what the merge takes, and the verdict."""
         rows = "".join(
             f"<tr><td>{finding.line or ''}</td><td>{finding.severity}</td>"
-            f'<td style="text-align: left">{escape(finding.message)}</td></tr>'
+            f'<td style="text-align: left">{escape(finding.message)}'
+            + (f"<pre>{escape(finding.cure)}</pre>" if finding.cure else "")
+            + "</td></tr>"
             for finding in self.findings
         )
         header = "<tr><th>line</th><th></th><th></th></tr>"

@@ -88,8 +88,8 @@ def _check_vllm(adapter: LoraAdapter, folder: Path, base: str) -> Serving:
     if reasons:
         return Serving("vLLM", tuple(reasons), None, _into_base(folder, base))
     products = _products(adapter)
-    rank = max((product.rank for _, product in products), default=adapter.config.r)
-    limit = next((each for each in VLLM_RANKS if each >= max(rank, adapter.config.r)), None)
+    rank = max([adapter.config.r, *(product.rank for _, product in products)])
+    limit = next((each for each in VLLM_RANKS if each >= rank), None)
     if limit is None:
         reason = f"its rank is {rank}, and vLLM's limit is {VLLM_RANKS[-1]}"
         return Serving("vLLM", (reason,), None, _with_one_rank(folder, base, VLLM_RANKS[-1]))
@@ -151,7 +151,7 @@ def _check_llama_cpp(adapter: LoraAdapter, folder: Path, base: str) -> Serving:
 def _ties_embeddings(base: str) -> bool | None:
     """Return whether a model has one weight for its embeddings and its head; None if unknown."""
     try:
-        config = AutoConfig.from_pretrained(base, local_files_only=True)
+        config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     except Exception:  # not on this machine, or a configuration that transformers cannot read
         return None
     return bool(getattr(config.get_text_config(), "tie_word_embeddings", False))
@@ -177,23 +177,23 @@ def _some(names: Sequence[str]) -> str:
 def _with_one_rank(folder: Path, base: str, rank: int | None = None) -> str:
     """Return commands that write the adapter again, with one rank and one scale."""
     name = folder.resolve().name
-    command = ["mergekit-spectral", "adapter", f"{name}.yml", f"{name}-one-rank"]
+    command = ["mergekit-spectral", "adapter", f"{name}-one-rank.yml", f"{name}-one-rank"]
     command += ["--rank", str(rank)] if rank else []
     recipe = {
         "merge_method": "knots_task_arithmetic",
         "base_model": base,
         "models": [{"model": f"{base}+{folder}"}],
     }
-    return "\n".join((*_write(f"{name}.yml", recipe), shlex.join(command)))
+    return "\n".join((*_write(f"{name}-one-rank.yml", recipe), shlex.join(command)))
 
 
 def _into_base(folder: Path, base: str) -> str:
     """Return commands that merge the adapter into its base."""
     name = folder.resolve().name
-    command = ["mergekit-yaml", f"{name}.yml", f"{name}-merged"]
+    command = ["mergekit-yaml", f"{name}-merged.yml", f"{name}-merged"]
     command += ["--lora-merge-cache", "merged-copies"]
     recipe = {"merge_method": "passthrough", "models": [{"model": f"{base}+{folder}"}]}
-    return "\n".join((*_write(f"{name}.yml", recipe), shlex.join(command)))
+    return "\n".join((*_write(f"{name}-merged.yml", recipe), shlex.join(command)))
 
 
 def _write(name: str, recipe: Mapping[str, object]) -> Iterator[str]:

@@ -31,6 +31,7 @@ from mergekit_spectral.host.model_card import (
 )
 from mergekit_spectral.recipe.findings import find_errors
 from mergekit_spectral.recipe.reading import read_recipe
+from mergekit_spectral.spectral import dtype_name
 
 CARD = """\
 ---
@@ -125,6 +126,8 @@ def merge_into_adapter(
         )
 
     limits = f" --rank {rank}" * (rank is not None) + f" --energy {energy}" * (energy < 1)
+    limits += f" --dtype {dtype_name(dtype)}" * (dtype != torch.float32)
+    limits += " --rank-pattern" * rank_pattern
     write_adapter(
         out,
         {weight.module: weight.layer for weight in merged},
@@ -157,7 +160,7 @@ def _card(merge: AdapterMerge, recipe: str, name: str, limits: str) -> str:
         merge: what was merged.
         recipe: the recipe's text.
         name: of the adapter.
-        limits: options that limit its rank.
+        limits: options that decide about ranks and the dtype.
     """
     text = portable_recipe(recipe)
     config: MergeConfiguration = MergeConfiguration.model_validate(yaml.safe_load(text))

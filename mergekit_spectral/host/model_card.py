@@ -34,7 +34,7 @@ from mergekit_spectral.methods.description import (
     ParameterDescription,
     default_text,
 )
-from mergekit_spectral.recipe.editing import edit_recipe, find_comment
+from mergekit_spectral.recipe.editing import change_values, edit_recipe, find_comment
 from mergekit_spectral.recipe.sections import references, sections
 from mergekit_spectral.recipe.text import Key
 
@@ -250,7 +250,12 @@ def portable_recipe(text: str) -> str:
     names = _portable_names(sorted(paths))
     changes = {key: _renamed(value, names) for key, value in strings.items()}
     changes = {key: value for key, value in changes.items() if value != strings[key]}
-    return edit_recipe(text, changes) if changes else text
+    if not changes:
+        return text
+    try:
+        return edit_recipe(text, changes)
+    except MergeError:  # such as in what a merge key brings in
+        return yaml.safe_dump(change_values(values, changes), sort_keys=False)
 
 
 def _strings(value: Any, key: Key) -> Iterator[tuple[Key, str]]:

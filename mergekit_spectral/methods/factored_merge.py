@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.methods.base import SpectralMethod
@@ -16,6 +17,7 @@ from mergekit_spectral.spectral import (
     DenseDelta,
     FactoredDelta,
     LinAlgError,
+    Output,
     TensorOutput,
     compress,
     exact_matmul,
@@ -63,7 +65,7 @@ def merge_low_rank(
 
     def merge(inputs: Mapping[Hashable, TaskDelta]) -> Delta:
         updates = list(inputs.values())
-        output = _MergedDelta(updates[0])
+        output = _MergedDelta(factors[0])
         if not all(update.is_zero() for update in updates):
             method.merge_deltas(name, updates, list(inputs), parameters, vocabulary, output)
         return output.delta.scaled(parameters["lambda"])
@@ -79,7 +81,9 @@ def merge_low_rank(
         whole = compress(merged, ranks, energy)
         if rank is None or whole.rank <= rank:
             return whole, 1.0
-        projected, kept = _project(factors, parameters, rank)
+        weights = [parameters["weight"][each] if "weight" in parameters else 1.0 for each in deltas]
+        bases = shared_bases(factors, weights, rank)
+        projected, kept = [bases.project(each) for each in factors], bases.kept
         smaller = (TaskDelta(shape, each) for each in projected)
         compressed = compress(merge(dict(zip(deltas, smaller, strict=True))), rank, energy)
     except LinAlgError as error:
@@ -96,22 +100,7 @@ def _factors(delta: TaskDelta) -> FactoredDelta:
     return delta.matrix
 
 
-def _project(
-    factors: Sequence[FactoredDelta], parameters: Mapping[str, Any], rank: int
-) -> tuple[list[FactoredDelta], float]:
-    """Project updates onto bases that they share, so that their merge has at most `rank`.
-
-    Returns:
-        The projected updates, and the share of their squared norms that is kept.
-    """
-    weights = (
-        list(parameters["weight"].values()) if "weight" in parameters else [1.0] * len(factors)
-    )
-    bases = shared_bases(factors, weights, rank)
-    return [bases.project(each) for each in factors], bases.kept
-
-
-class _MergedDelta(TensorOutput):
+class _MergedDelta(Output):
     """Collects a merged delta, which is written as a matrix or entry by entry.
 
     Args:
@@ -121,10 +110,15 @@ class _MergedDelta(TensorOutput):
         delta: the merged delta; zero until something is written.
     """
 
-    def __init__(self, like: TaskDelta):
-        entries = torch.zeros(like.shape, dtype=like.matrix.dtype, device=like.matrix.device)
-        super().__init__(entries)
-        self.delta: Delta = DenseDelta(entries)
+    def __init__(self, like: FactoredDelta):
+        self.delta: Delta = FactoredDelta(like.B[:, :0], like.A[:0])
+        self._entries: TensorOutput | None = None
+
+    def write(self, places: slice | Tensor, values: Tensor) -> None:
+        if self._entries is None:
+            entries = torch.zeros(self.delta.shape, dtype=values.dtype, device=values.device)
+            self._entries, self.delta = TensorOutput(entries), DenseDelta(entries)
+        self._entries.write(places, values)
 
     def write_matrix(self, number: int, merged: Delta) -> None:
         assert number == 0  # the weights of peft's modules have two axes

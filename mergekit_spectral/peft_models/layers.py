@@ -167,7 +167,8 @@ def add_adapter(
     base = model.get_base_model()
     config = adapter_config(
         layers,
-        [module for module, _ in _walk(base)],
+        # peft looks for the names among all modules, also in those that it has put there.
+        [module for module, _ in base.named_modules() if module],
         configs[0].base_model_name_or_path,
         common_task_type(configs),
     )
@@ -177,7 +178,7 @@ def add_adapter(
         # On the meta device, because the factors are replaced. The base may have no values either.
         tuner.inject_adapter(tuner.model, name, low_cpu_mem_usage=True)
     except BaseException:
-        del tuner.peft_config[name]
+        tuner.delete_adapter(name)
         raise
     found = {layer.name: layer for layer in find_layers(model) if layer.has(name)}
     assert found.keys() == layers.keys()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from textwrap import indent
 from typing import Literal
 
 from mergekit_spectral.recipe.text import Key, RecipeText
@@ -38,6 +39,11 @@ class Finding:
     def place(self, recipe: Path) -> str:
         """Return the file and the line, as in ``recipe.yml:8``."""
         return f"{recipe}:{self.line}" if self.line else str(recipe)
+
+    def in_words(self, recipe: Path) -> str:
+        """Return the finding with its place, and below it, indented, what cures it."""
+        line = f"{self.place(recipe)}: {self.severity}: {self.message}"
+        return f"{line}\n{indent(self.cure, '    ')}" if self.cure else line
 
 
 def error(message: str, key: Key = (), cure: str | None = None) -> Finding:

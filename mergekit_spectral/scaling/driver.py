@@ -158,14 +158,12 @@ def merge(
             _download(recipe, say)
             merge, findings = plan_whole_merge(recipe, options, Path(out))
         for finding in findings:
-            say(f"{finding.place(merge.recipe.path)}: {finding.severity}: {finding.message}")
-            if finding.cure:
-                say(finding.cure)
+            say(finding.in_words(merge.recipe.path))
         _require_other_folder(merge, Path(out))
         parts = cut(merge)
+        _require_room(merge, parts, staging)
         if restart:
             staging.clear()
-        _require_room(merge, parts, staging)
         count = 1 if ray else workers or default_workers(parts, options)
         threads = options.num_threads or (1 if ray else threads_of(count))
         weights = sum(len(part.names) for part in parts)

@@ -161,7 +161,11 @@ class Staging:
 
     def count_bytes(self) -> int:
         """Return the size of all files that an unfinished merge has left."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        sizes = 0
+        for path in self.folder.rglob("*"):
+            with suppress(FileNotFoundError):  # a worker that has not ended yet may move its part
+                sizes += path.stat().st_size if path.is_file() else 0
+        return sizes
 
     def remove_unfinished_copies(self) -> None:
         """Remove copies of LoRA inputs that mergekit may have been writing when it was stopped.

@@ -198,12 +198,14 @@ def candidates(
             chosen: dict[str, Any] = dict(zip(own, combined, strict=True))
             found.append(Candidate(method, **chosen))
     if without_use:
-        name, compared = min(without_use), " and ".join(methods or [recipe.own.method])
+        name, compared = min(without_use), methods or [recipe.own.method]
+        have = "has" if len(compared) == 1 else "have"
         raise MergeError(
-            f"`--{name}`: {compared} {'have' if ' and ' in compared else 'has'} no parameter "
+            f"`--{name}`: {' and '.join(compared)} {have} no parameter "
             f"`{name}`; leave the option out, or compare a method that has it."
         )
-    return list(dict.fromkeys(found))
+    # By their names, because the rank 1 equals the share 1.0.
+    return list({each.name: each for each in reversed(found)}.values())[::-1]
 
 
 def times(setting: Any, factor: float) -> Any:
