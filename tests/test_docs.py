@@ -35,24 +35,6 @@ def test_table_of_parameters_is_what_the_command_prints():
     assert not lines[start + 2 + len(expected)].startswith("|")
 
 
-def test_the_summary_of_the_speed_agrees_with_its_tables():
-    """Time and memory of single weights in the first table are in one row of a later table."""
-    text = (ROOT / "docs/performance.md").read_text()
-    first, _, later = text.partition("## How it was measured")
-    names, _, *summary = (cells(line) for line in first.splitlines() if line.startswith("|"))
-    measured = [cells(line) for line in later.splitlines() if line.startswith("|")]
-    pairs = [
-        (name, *pair.split(", "))
-        for label, *values in summary
-        if "one weight" in label
-        for name, pair in zip(names[1:], values, strict=True)
-        if pair != "–"
-    ]
-    assert len(pairs) == 14
-    pairs.remove(("`actmat`", "0.015", "0.084"))  # whose memory is not in a table
-    assert [pair for pair in pairs if not any({*pair} <= {*row} for row in measured)] == []
-
-
 def test_pages_have_the_estimates_of_the_table():
     """Figures from the table of docs/memory.md in sentences and tables of other pages."""
     lines = (ROOT / "docs/memory.md").read_text().splitlines()
