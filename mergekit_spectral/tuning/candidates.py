@@ -205,7 +205,10 @@ def candidates(
             f"`{name}`; leave the option out, or compare a method that has it."
         )
     # By their names, because the rank 1 equals the share 1.0.
-    return list({each.name: each for each in reversed(found)}.values())[::-1]
+    different: dict[str, Candidate] = {}
+    for candidate in found:
+        different.setdefault(candidate.name, candidate)
+    return list(different.values())
 
 
 def times(setting: Any, factor: float) -> Any:
