@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers
 from mergekit.architecture.auto import infer_architecture_info
+from mergekit.io.tasks import LoaderCache
 from nbformat import NotebookNode
 from support import checkpoints
 from support.one_thread import one_thread as one_thread
@@ -55,6 +56,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with a small base and small adapters under the names of the notebook's."""
     # mergekit remembers the tensors of models by their names, which other tests use too.
     infer_architecture_info.cache_clear()
+    LoaderCache().loaders.clear()
     base = checkpoints.llama().bfloat16()
     base.save_pretrained(tmp_path / MODEL_NAME)
     checkpoints.write_tokenizer(tmp_path / MODEL_NAME)
