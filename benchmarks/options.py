@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mergekit_spectral.command_line.option_types import Listed, ParamType
+from mergekit_spectral.command_line.option_types import Directions, Listed, ParamType
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,23 +45,15 @@ class Method(ParamType):
         return str(value)
 
 
-class Kept(ParamType):
+class Kept(Directions):
     """How many joint directions are kept: a number, a share such as 0.25, or `all`."""
 
     name = "directions"
 
-    def convert(
+    def convert(  # type: ignore[override]  # None means all
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float | None:
-        if value == "all":
-            return None
-        try:
-            number = float(value) if "." in value else int(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number, a share such as 0.25, or all", param, ctx)
-        if number <= 0 or (isinstance(number, float) and number > 1):
-            self.fail(f"{value!r} is not at least 1, or a share of at most 1.0", param, ctx)
-        return number
+        return None if value == "all" else super().convert(value, param, ctx)
 
 
 POSITIVE = click.IntRange(min=1)

@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 from support import checkpoints
 from support.one_thread import one_thread as one_thread
 
-from mergekit_spectral.demo.base_model import MODEL_NAME
+from mergekit_spectral.demo import MODEL_NAME
 from mergekit_spectral.demo.recipes import ADAPTERS
 
 PATH = Path(__file__).parents[1] / "docs" / "notebooks" / "merge.ipynb"

@@ -79,7 +79,7 @@ def estimate_costs(merge: PlannedMerge, out: Path) -> Costs:
         tensors=len(merged),
         input_bytes=read,
         output_bytes=written,
-        copy_bytes=sum(merge.models[reference].checkpoint.bytes for reference in merge.copied),
+        copy_bytes=merge.copy_bytes,
         free_bytes=shutil.disk_usage(closest_existing(out)).free,
         memory=find_memory_peak(merge, resident_bytes()),
         decompositions=int(work.decompositions),

@@ -77,12 +77,8 @@ def check_servers(folder: Path) -> list[Serving]:
 
 
 def _check_vllm(adapter: LoraAdapter, folder: Path, base: str) -> Serving:
-    reasons = []
-    if vectors := [name for name, u in adapter.updates.items() if isinstance(u, Addition)]:
-        reasons.append(f"the adapter changes biases ({_some(vectors)})")
     whole = [name for name in _whole(adapter) if not set(name.split(".")) & _VLLM_HEADS]
-    if whole:
-        reasons.append(f"the adapter contains whole tensors ({_some(whole)})")
+    reasons = list(_more_than_products(adapter, whole))
     if not whole and adapter.config.bias != "none":
         reasons.append(f"the adapter's `bias` is {adapter.config.bias}")
     if reasons:
@@ -108,11 +104,7 @@ def _check_vllm(adapter: LoraAdapter, folder: Path, base: str) -> Serving:
 
 
 def _check_llama_cpp(adapter: LoraAdapter, folder: Path, base: str) -> Serving:
-    reasons = []
-    if vectors := [name for name, u in adapter.updates.items() if isinstance(u, Addition)]:
-        reasons.append(f"the adapter changes biases ({_some(vectors)})")
-    if whole := _whole(adapter):
-        reasons.append(f"the adapter contains whole tensors ({_some(whole)})")
+    reasons = list(_more_than_products(adapter, _whole(adapter)))
     if adapter.wrapped:
         reasons.append(f"the adapter changes fused experts ({_some(list(adapter.wrapped))})")
     tied = [name for name, product in _products(adapter) if product.embedding or "lm_head" in name]
@@ -122,17 +114,18 @@ def _check_llama_cpp(adapter: LoraAdapter, folder: Path, base: str) -> Serving:
     if reasons:
         return Serving("llama.cpp", tuple(reasons), None, _into_base(folder, base))
     alpha = adapter.config.lora_alpha
+    applied = {name: alpha / each.rank if alpha else 1.0 for name, each in _products(adapter)}
     wrong = [
-        (name, product, alpha / product.rank if alpha else 1.0)
+        (name, product)
         for name, product in _products(adapter)
-        if not math.isclose(product.scale, alpha / product.rank if alpha else 1.0)
+        if not math.isclose(product.scale, applied[name])
     ]
     if wrong:
-        name, product, applied = wrong[0]
+        name, product = wrong[0]
         reason = (
             f"it would scale {len(wrong)} of {len(adapter.updates)} updates wrongly, such as "
-            f"{name} by {applied:.4g} instead of {product.scale:.4g}: it uses one `lora_alpha` for "
-            "all, and ignores `alpha_pattern` and `use_rslora`"
+            f"{name} by {applied[name]:.4g} instead of {product.scale:.4g}: it uses one "
+            "`lora_alpha` for all, and ignores `alpha_pattern` and `use_rslora`"
         )
         return Serving("llama.cpp", (reason,), None, _with_one_rank(folder, base))
     gguf = f"{folder.resolve().name}.gguf"
@@ -155,6 +148,19 @@ def _ties_embeddings(base: str) -> bool | None:
     except Exception:  # not on this machine, or a configuration that transformers cannot read
         return None
     return bool(getattr(config.get_text_config(), "tie_word_embeddings", False))
+
+
+def _more_than_products(adapter: LoraAdapter, whole: Sequence[str]) -> Iterator[str]:
+    """Yield what servers do not apply, because it is no product of two matrices.
+
+    Args:
+        adapter: the adapter.
+        whole: names of the weights that it replaces.
+    """
+    if vectors := [name for name, u in adapter.updates.items() if isinstance(u, Addition)]:
+        yield f"the adapter changes biases ({_some(vectors)})"
+    if whole:
+        yield f"the adapter contains whole tensors ({_some(whole)})"
 
 
 def _products(adapter: LoraAdapter) -> list[tuple[str, Product]]:

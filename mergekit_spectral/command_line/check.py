@@ -74,9 +74,9 @@ def check(
       mergekit-spectral check merged-adapter/
     """  # noqa: D301, click's mark is the character
     if recipe.is_dir():
+        _require_no_options(ctx)
         from mergekit_spectral.command_line.check_adapter_run import check_adapter_and_print
 
-        _require_no_options(ctx)
         ctx.exit(0 if check_adapter_and_print(recipe, as_json) else 1)
     if not hub:
         os.environ["HF_HUB_OFFLINE"] = "1"  # set before huggingface_hub reads it, on import

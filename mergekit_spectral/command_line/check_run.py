@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -74,9 +73,7 @@ def _print(report: Report, run: RunCosts | None) -> None:
         if is_quiet() and finding.severity != "error":
             continue
         label = click.style(finding.severity, fg=COLORS[finding.severity], bold=True)
-        click.echo(f"{finding.place(recipe)}: {label}: {finding.message}")
-        if finding.cure:
-            click.echo(textwrap.indent(finding.cure, "    "))
+        click.echo(finding.in_words(recipe, label))
     if is_quiet():
         return
     for line in report.costs_in_words():

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from mergekit.architecture import ModelArchitecture as ModelArchitecture
 from mergekit.architecture import WeightInfo, get_architecture_info
-from mergekit.common import ModelReference
+from mergekit.common import ModelReference, dtype_from_name
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import GatherTensors, LoadTensor, SaveTensor
 from mergekit.merge import _model_out_config
@@ -87,6 +87,16 @@ class PlannedMerge:
     tensors: Sequence[PlannedTensor]
     read: Mapping[ModelReference, Collection[str]]
     copied: Collection[ModelReference]
+
+    @property
+    def copy_bytes(self) -> int:
+        """The size of these copies, in the dtype that mergekit's options say."""
+        dtype = dtype_from_name(self.options.lora_merge_dtype)
+        return sum(
+            torch.Size(shape).numel() * (dtype or stored).itemsize
+            for reference in self.copied
+            for shape, stored in self.models[reference].headers.values()
+        )
 
 
 def read_architecture(

@@ -38,7 +38,7 @@ class Counts:
 
 
 class Tally:
-    """Takes down how each tensor of a merge was merged. Any thread may add to it."""
+    """Counts how each tensor of a merge was merged. Any thread may add to it."""
 
     def __init__(self) -> None:
         self._merged: dict[str, int] = {}

@@ -40,9 +40,14 @@ class Finding:
         """Return the file and the line, as in ``recipe.yml:8``."""
         return f"{recipe}:{self.line}" if self.line else str(recipe)
 
-    def in_words(self, recipe: Path) -> str:
-        """Return the finding with its place, and below it, indented, what cures it."""
-        line = f"{self.place(recipe)}: {self.severity}: {self.message}"
+    def in_words(self, recipe: Path, label: str | None = None) -> str:
+        """Return the finding with its place, and below it, indented, what cures it.
+
+        Args:
+            recipe: the recipe's file.
+            label: the severity as it is to be shown, such as with a color.
+        """
+        line = f"{self.place(recipe)}: {label or self.severity}: {self.message}"
         return f"{line}\n{indent(self.cure, '    ')}" if self.cure else line
 
 

@@ -153,26 +153,26 @@ def merge(
             )
         find_device(options.device or "cpu", elsewhere=bool(ray))
         try:
-            merge, findings = plan_whole_merge(recipe, options, Path(out))
+            planned, findings = plan_whole_merge(recipe, options, Path(out))
         except NotDownloadedError:
             _download(recipe, say)
-            merge, findings = plan_whole_merge(recipe, options, Path(out))
+            planned, findings = plan_whole_merge(recipe, options, Path(out))
         for finding in findings:
-            say(finding.in_words(merge.recipe.path))
-        _require_other_folder(merge, Path(out))
-        parts = cut(merge)
-        _require_room(merge, parts, staging)
+            say(finding.in_words(planned.recipe.path))
+        _require_other_folder(planned, Path(out))
+        parts = cut(planned)
+        _require_room(planned, parts, staging)
         if restart:
             staging.clear()
         count = 1 if ray else workers or default_workers(parts, options)
         threads = options.num_threads or (1 if ray else threads_of(count))
         weights = sum(len(part.names) for part in parts)
         state = staging.continue_or_begin(
-            State(fingerprint, _fingerprint_of_inputs(merge), threads, len(parts), weights),
+            State(fingerprint, _fingerprint_of_inputs(planned), threads, len(parts), weights),
             options.num_threads is not None,
         )
         job = Job(
-            recipe=merge.recipe.text.source,
+            recipe=planned.recipe.text.source,
             options=options,
             seed=options.random_seed or 0,
             threads=state.threads,
@@ -181,20 +181,20 @@ def merge(
         )
         missing = staging.missing(parts)
         if missing:
-            if merge.copied:
-                say(f"merging LoRA inputs into {len(merge.copied)} copies of the base")
+            if planned.copied:
+                say(f"merging LoRA inputs into {len(planned.copied)} copies of the base")
             staging.remove_unfinished_copies()
-            make_copies(merge)
+            make_copies(planned)
             staging.copies_are_whole()
         results = list(_watch(parts, missing, _merge(job, missing, count, ray), progress))
         say("putting the model together")
         with errors_as_sentences(staging.out):
             assemble(
                 staging.model,
-                merge.recipe.config,
+                planned.recipe.config,
                 options,
                 job.recipe,
-                header_loaders(merge.models),
+                header_loaders(planned.models),
                 staging.files(parts),
                 staging.release,
             )
@@ -254,7 +254,7 @@ def _require_room(merge: PlannedMerge, parts: list[Part], staging: Staging) -> N
     written = sum(part.written_bytes for part in parts)
     size = disk_bytes(written, merge.options)
     if merge.options.lora_merge_cache == str(staging.copies):
-        size += sum(merge.models[reference].checkpoint.bytes for reference in merge.copied)
+        size += merge.copy_bytes
     there, disk = staging.count_bytes(), shutil.disk_usage(staging.folder)
     if size - there > disk.free and disk.total:  # 0: a file system that does not say what it has
         kept = f", of which {gigabytes(there)} are there" if there else ""
@@ -269,11 +269,11 @@ def _fingerprint(recipe: RecipeLike, options: MergeOptions) -> str:
     """Return a digest of a recipe, apart from its comments, of the options, and of the packages."""
     found = read_recipe(recipe).recipe
     device = find_device(options.device or "cpu", elsewhere=True).type
-    told = (
+    parts = (
         *(__version__, version("mergekit"), device),
         *(options.model_dump(exclude=_WITHOUT_EFFECT), found and found.config.model_dump_json()),
     )
-    return hashlib.sha256(f"{told}".encode()).hexdigest()
+    return hashlib.sha256(f"{parts}".encode()).hexdigest()
 
 
 def _fingerprint_of_inputs(merge: PlannedMerge) -> str:

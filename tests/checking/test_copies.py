@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from safetensors.torch import load_file
 from support.planted_faults import (
     Fault,
     Workshop,
@@ -40,10 +41,16 @@ def test_crimes_and_copies_can_be_allowed(workshop: Workshop):
 def test_copies_are_counted(workshop: Workshop):
     recipe = first_input(workshop.lora_recipe("ties"), weight=1.0)
     costs = checked(recipe, workshop.folder, lora_merge_cache="copies").costs
-    base = (workshop.family.base / "model.safetensors").stat().st_size
-    adapter = (workshop.adapter / "adapter_model.safetensors").stat().st_size
+    base = workshop.family.base / "model.safetensors"
+    adapter = workshop.adapter / "adapter_model.safetensors"
+    weights = sum(weight.nbytes for weight in load_file(base).values())
     assert costs is not None
-    assert (costs.input_bytes, costs.copy_bytes) == (base + adapter, base)
+    assert costs.input_bytes == base.stat().st_size + adapter.stat().st_size
+    assert costs.copy_bytes == weights
+    options = {"lora_merge_cache": "copies", "lora_merge_dtype": "float16"}
+    halved = checked(recipe, workshop.folder, **options).costs
+    assert halved is not None
+    assert halved.copy_bytes == weights // 2
     ours = checked(workshop.lora_recipe("drm"), workshop.folder).costs
     assert ours is not None
     assert ours.copy_bytes == 0
