@@ -9,6 +9,8 @@ import peft
 import torch
 import transformers
 
+from benchmarks.weights import UPDATE_STD, update
+
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -43,7 +45,14 @@ def build(
             adapted.save_pretrained(str(folder / f"input-{number}"))
         else:
             state = {
-                key: (value + 1e-3 * torch.randn_like(value)).to(dtype)
-                for key, value in base.state_dict().items()
+                key: _fine_tuned(value, number + 1 + position * count)
+                for position, (key, value) in enumerate(base.state_dict().items())
             }
             base.save_pretrained(folder / f"input-{number}", state_dict=state)
+
+
+def _fine_tuned(weight: torch.Tensor, seed: int) -> torch.Tensor:
+    if weight.ndim != 2:
+        return weight + UPDATE_STD * torch.randn_like(weight)
+    rows, columns = weight.shape
+    return (weight.float() + update((rows, columns), seed)).to(weight.dtype)

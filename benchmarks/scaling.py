@@ -111,11 +111,13 @@ def main(
         build(folder, inputs, layers, width, count, rank, torch.bfloat16)
         taken: dict[tuple[str, str], list[Taken]] = {}
         for _ in range(runs):
-            both = ("ties", method)
+            both = list(dict.fromkeys(("ties", method)))
             for kind, label, one in measure(folder, inputs, both, kept, workers, nodes):
                 taken.setdefault((kind, label), []).append(one)
     seconds = {key: statistics.median(one.seconds for one in each) for key, each in taken.items()}
-    by_ties, by_method = list(seconds.values())[:2]
+    by_ties, by_method = (
+        seconds["mergekit-yaml", f"mergekit-yaml, {each}"] for each in ("ties", method)
+    )
     rows = []
     for (kind, label), each in taken.items():
         own = statistics.median(one.own_bytes or 0 for one in each) / 1e6

@@ -25,9 +25,9 @@ UPDATE_STD = 1e-2 * BASE_STD
 
 
 def dense_group(shape: Shape, inputs: int, dtype: torch.dtype, device: str) -> TensorGroup:
-    """Make a base and full fine-tunes: deltas of slowly falling spectrum, low rank and noise."""
+    """Make a base and full fine-tunes."""
     base = _base(shape)
-    return _group(base, [base + _update(shape, seed) for seed in _seeds(inputs)], dtype, device)
+    return _group(base, [base + update(shape, seed) for seed in _seeds(inputs)], dtype, device)
 
 
 def lora_group(
@@ -48,6 +48,21 @@ def lora_group(
     adapted = [_adapted(base, rank, seed) for seed in _seeds(inputs)]
     tensors = [tensor.to_dense() if merged else tensor for tensor in adapted]
     return _group(base, tensors, dtype, device)
+
+
+def update(shape: Shape, seed: int) -> Tensor:
+    """Make what fine-tuning adds to a weight: a slowly falling spectrum of low rank, and noise.
+
+    Args:
+        shape: [out, in].
+        seed: each gives another update.
+    """
+    normal = _normal(seed)
+    rank = max(2, min(shape) // 16)
+    falling = torch.arange(1, rank + 1) ** -0.5
+    B, A = normal((shape[0], rank)), normal((rank, shape[1]))
+    low: Tensor = (B * (falling / falling.norm())) @ A
+    return low.add_(normal(shape), alpha=0.2).mul_(UPDATE_STD)
 
 
 def in_float32(group: TensorGroup) -> TensorGroup:
@@ -84,15 +99,6 @@ def _group(base: Tensor, tensors: list[Tensor], dtype: torch.dtype, device: str)
 def _base(shape: Shape) -> Tensor:
     normal = _normal(0)
     return normal(shape).mul_(BASE_STD)
-
-
-def _update(shape: Shape, seed: int) -> Tensor:
-    normal = _normal(seed)
-    rank = max(2, min(shape) // 16)
-    falling = torch.arange(1, rank + 1) ** -0.5
-    B, A = normal((shape[0], rank)), normal((rank, shape[1]))
-    update: Tensor = (B * (falling / falling.norm())) @ A
-    return update.add_(normal(shape), alpha=0.2).mul_(UPDATE_STD)
 
 
 def _adapted(base: Tensor, rank: int, seed: int) -> AdaptedTensor:
