@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -204,6 +205,53 @@ def tune(
     else:
         names = _enough(tasks, 2, "--tasks")
         tune_all(cache, _kinds(kind), methods, names, counts, samples, json_path)
+
+
+@main.command()
+@click.option("--demo", is_flag=True, help="Merge the demo's adapters by the demo's recipes.")
+@click.option(
+    "--methods",
+    type=Listed(click.Choice(list(METHODS))),
+    default="iso,tsvm,knots_ties,drm,star",
+    show_default=True,
+    help="By their names in recipes.",
+)
+@tasks_option
+@click.option(
+    "--ranks", type=Listed(POSITIVE), default="4,8,16", show_default=True, help="The limits."
+)
+@click.option(
+    "--side", type=click.Choice(["validation", "test"]), default="test", show_default=True
+)
+@click.option(
+    "--count", type=POSITIVE, default=100, show_default=True, help="Examples of each task."
+)
+@cache_option
+@from_option
+@json_option("ranks.json")
+def ranks(
+    demo: bool,
+    methods: list[str],
+    tasks: list[str] | None,
+    ranks: list[int],
+    side: Literal["validation", "test"],
+    count: int,
+    cache: Path,
+    given: Path | None,
+    json_path: Path,
+) -> None:
+    """Measure what a limit on a merged adapter's rank costs in accuracy.
+
+    Merges adapters into one as `mergekit-spectral adapter` does, without a limit and with each
+    rank, and compresses the merged update or the inputs, whatever the method does by default.
+    """
+    from benchmarks.quality.ranks.command import measure_ranks, print_file
+
+    if given:
+        print_file(given)
+    else:
+        names = _enough(tasks, 2, "--tasks")
+        measure_ranks(cache, demo, methods, names, ranks, side, count, json_path)
 
 
 @main.command()

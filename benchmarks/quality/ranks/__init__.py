@@ -1,0 +1,1 @@
+"""What a limit on a merged adapter's rank costs."""
