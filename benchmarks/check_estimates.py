@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
@@ -22,12 +22,12 @@ from rich.console import Console
 
 from benchmarks.end_to_end import Case, recipe, run
 from benchmarks.llama import build
-from benchmarks.machine import machine_line
+from benchmarks.machine import machine_line, write_json
 from mergekit_spectral.command_line.tables import print_table
 
 RECIPES = (
-    *(("lora", method, None) for method in ("drm", "star")),
-    *(("full", method, None) for method in ("ties", "knots_ties")),
+    *(("lora", method, None) for method in ("drm", "star", "iso", "tsvm", "actmat")),
+    *(("full", method, None) for method in ("ties", "drm", "knots_ties", "iso", "tsvm", "actmat")),
     *(("full", method, 0.25) for method in ("drm", "knots_ties")),
 )
 """Inputs, method, and the share of the directions that are kept, if it is set."""
@@ -57,10 +57,11 @@ def expected(path: Path) -> Expected:
 @click.option("--width", default=2048, show_default=True, help="Of the model, a multiple of 128.")
 @click.option("--count", default=4, show_default=True, help="Inputs to merge.")
 @click.option("--dtype", default="bfloat16", show_default=True, help="Of model and merge.")
-def main(layers: int, width: int, count: int, dtype: str) -> None:
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write figures.")
+def main(layers: int, width: int, count: int, dtype: str, json_path: Path | None) -> None:
     """Build the models, check and merge each recipe, print the table."""
     console = Console(stderr=True)
-    rows = []
+    rows, cases = [], []
     for inputs in ("lora", "full"):
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
@@ -71,6 +72,8 @@ def main(layers: int, width: int, count: int, dtype: str) -> None:
                     with console.status(f"{method} of {inputs} inputs"):
                         hoped = expected(path)
                         taken = run(Case(method, path), (), folder / "out", "cpu")
+                    case = {"inputs": inputs, "method": method, "kept": kept}
+                    cases.append({**case, "expected": asdict(hoped), "taken": asdict(taken)})
                     rows.append(
                         (
                             inputs,
@@ -90,6 +93,8 @@ def main(layers: int, width: int, count: int, dtype: str) -> None:
         words=("inputs", "method"),
         notes=[machine_line()],
     )
+    if json_path:
+        write_json(json_path, layers=layers, width=width, count=count, cases=cases)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def main() -> None:
 
 
 @main.command()
-@methods_option("ties,task_arithmetic,drm,knots_ties,star,iso,tsvm,actmat")
+@methods_option("ties,drm,knots_ties,star,iso,tsvm,actmat")
 @click.option("--set", "set_name", type=click.Choice(SETS), help="Shapes by name. Default: small.")
 @click.option("--shapes", type=Listed(Shape()), help="Shapes [out]x[in], besides --set or instead.")
 @click.option(
