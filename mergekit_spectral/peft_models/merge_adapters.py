@@ -39,22 +39,27 @@ class MergedAdapter:
         name: name of the new adapter.
         ranks: rank of each merged update, by the module's name.
         kept: by the module's name, the share of the merged update's squared Frobenius norm that the
-            adapter has, times the share of the inputs' that was merged; 1 without `rank` and
-            `energy`.
+            adapter has; 1 without `rank` and `energy`.
+        inputs_kept: the same for the inputs: the share that was merged. It is below 1 where the
+            method compresses its inputs to get the `rank`.
         left_out: what the inputs change and the new adapter does not have.
     """
 
     name: str
     ranks: Mapping[str, int]
     kept: Mapping[str, float]
+    inputs_kept: Mapping[str, float]
     left_out: tuple[str, ...]
 
     def __repr__(self) -> str:
         low, high = min(self.ranks.values()), max(self.ranks.values())
         rank = f"{low}" if low == high else f"{low} to {high}"
+        inputs = min(self.inputs_kept.values())
         return (
             f"Adapter {self.name}: {len(self.ranks)} weights of rank {rank}, which keep at least "
-            f"{min(self.kept.values()):.1%} of the squared norm of the merged updates."
+            f"{min(self.kept.values()):.1%} of the squared norm of the merged updates"
+            + f", and at least {inputs:.1%} of the inputs'" * (inputs < 1)
+            + "."
         )
 
 
@@ -115,7 +120,7 @@ def merge_adapters(
     if not 0 < energy <= 1:
         raise MergeError(f"`energy` must be above 0 and at most 1, got {energy}.")
 
-    merged: dict[str, tuple[int, float]] = {}
+    merged: dict[str, tuple[int, float, float]] = {}
     layers: dict[str, NewLayer] = {}
     for layer in find_layers(model):
         names = [each for each in adapters if layer.has(each)]
@@ -131,7 +136,7 @@ def merge_adapters(
             energy=energy,
         )
         if compressed.rank:
-            merged[layer.name] = compressed.rank, compressed.kept * inputs_kept
+            merged[layer.name] = compressed.rank, compressed.kept, inputs_kept
             dtype = reduce(torch.promote_types, map(layer.factor_dtype, names))
             delta = compressed.delta
             B, A = (in_stored_dtype(each, dtype, layer.name) for each in (delta.B, delta.A))
@@ -151,8 +156,9 @@ def merge_adapters(
     add_adapter(model, adapter_name, with_one_rank(layers), adapters)
     return MergedAdapter(
         adapter_name,
-        {name: rank for name, (rank, _) in merged.items()},
-        {name: kept for name, (_, kept) in merged.items()},
+        {name: rank for name, (rank, _, _) in merged.items()},
+        {name: kept for name, (_, kept, _) in merged.items()},
+        {name: kept for name, (_, _, kept) in merged.items()},
         left_out,
     )
 

@@ -145,6 +145,8 @@ def test_rank_and_energy(method: str, parameters: dict[str, Any], llama: Loaded,
     assert max(found.ranks.values()) == 3
     assert 0 < min(found.kept.values()) < 1
     assert f"of rank {min(found.ranks.values())} to 3, which keep at least" in repr(found)
+    assert (min(found.inputs_kept.values()) < 1) == (method == "iso")
+    assert ("% of the inputs'." in repr(found)) == (method == "iso")
 
 
 def test_is_added_beside_the_others_and_can_be_loaded_again(llama: Loaded, tmp_path: Path):
