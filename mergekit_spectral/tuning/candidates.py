@@ -106,15 +106,16 @@ class TunedRecipe:
             changes |= dict.fromkeys(self.places(name) or [("parameters", name)], value)
         if candidate.weights is not None:
             changes |= self._weights(dict(zip(self.inputs, candidate.weights, strict=True)))
+        else:
+            weight = find_parameter(candidate.method, WEIGHT)
+            if weight and weight.required:  # mergekit's own methods have no default
+                changes |= dict.fromkeys(self._without_weight(), 1.0)
         if has_scale(candidate.method):
             if self.scales_lambda:
                 text = self.recipe.text
                 changes |= {key: times(text.at(key), scale) for key in self.places(LAMBDA)}
             elif places := self.places(LAMBDA) or [("parameters", LAMBDA)] * (scale != 1):
                 changes |= dict.fromkeys(places, scale)
-        weight = find_parameter(candidate.method, WEIGHT)
-        if weight and weight.required and not self.places(WEIGHT):
-            changes["parameters", WEIGHT] = 1.0  # mergekit's own methods have no default
         return {key: value for key, value in changes.items() if self.recipe.text.at(key) != value}
 
     def config(self, candidate: Candidate) -> MergeConfiguration:
@@ -127,6 +128,17 @@ class TunedRecipe:
         """Return the places in the recipe that set a parameter."""
         own = (section for section in self.recipe.sections if name in (section.settings or {}))
         return [(*section.key, name) for section in own]
+
+    def _without_weight(self) -> list[Key]:
+        """Return where a weight has to be set so that each input has one."""
+        if not self.places(WEIGHT):
+            return [("parameters", WEIGHT)]
+        return [
+            (*section.key, WEIGHT)
+            for section in self.recipe.sections
+            if section.model in self.inputs
+            and not find_setting(self._around(section), WEIGHT, section.model)
+        ]
 
     def _weights(self, factors: Mapping[ModelReference, float]) -> Iterator[tuple[Key, Any]]:
         for section in self.recipe.sections:

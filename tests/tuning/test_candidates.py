@@ -104,6 +104,21 @@ def test_a_method_that_needs_weights_gets_them(read: Any):
     }
 
 
+def test_weights_are_completed_for_a_method_that_needs_them(read: Any):
+    recipe = read(
+        "merge_method: drm\nbase_model: base\n"
+        "models: [{model: one, parameters: {weight: 0.5}}, {model: two}]\n"
+    )
+    assert recipe.changes(recipe.own, 1.0) == {}
+    assert recipe.changes(Candidate("ties"), 1.0) == {
+        ("merge_method",): "ties",
+        ("models", 1, "parameters", "weight"): 1.0,
+    }
+    weighed = recipe.changes(Candidate("ties", weights=(2.0, 3.0)), 1.0)
+    assert weighed["models", 0, "parameters", "weight"] == 1.0
+    assert weighed["models", 1, "parameters", "weight"] == 3.0
+
+
 def test_a_method_without_lambda_has_none_added(read: Any):
     recipe = read(PLAIN.replace("ties", "sce"))
     assert recipe.changes(recipe.own, 1.0) == {}
