@@ -23,6 +23,9 @@ from mergekit_spectral.adapters.lora import Addition, LoraAdapter, NotAProductEr
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values of vLLM's ``--max-lora-rank``."""
 
+UNKNOWN_BASE = "BASE"
+"""What commands have where an adapter does not name its base."""
+
 _VLLM_WITH_PATTERNS = "0.32"
 _VLLM_HEADS = {"score", "classifier"}
 
@@ -61,7 +64,7 @@ def check_servers(folder: Path) -> list[Serving]:
         MergeError: there is no adapter in the folder, or it is damaged.
     """
     files = find_adapter(str(folder))
-    base = files.config.base_model_name_or_path or "BASE"
+    base = files.config.base_model_name_or_path or UNKNOWN_BASE
     if files.config.peft_type == peft.PeftType.LORA:
         try:
             adapter = LoraAdapter(files)
@@ -100,7 +103,8 @@ def _check_vllm(adapter: LoraAdapter, folder: Path, base: str) -> Serving:
         )
     serve = ["vllm", "serve", base, "--enable-lora", "--max-lora-rank", str(limit)]
     serve += ["--lora-modules", f"{folder.resolve().name}={folder}"]
-    return Serving("vLLM", (), note, shlex.join(serve))
+    unknown = "  # BASE is the base model, which the adapter does not name"
+    return Serving("vLLM", (), note, shlex.join(serve) + unknown * (base == UNKNOWN_BASE))
 
 
 def _check_llama_cpp(adapter: LoraAdapter, folder: Path, base: str) -> Serving:
@@ -133,12 +137,13 @@ def _check_llama_cpp(adapter: LoraAdapter, folder: Path, base: str) -> Serving:
     if Path(base).is_dir():  # else the script reads the base's configuration on the Hub
         convert += ["--base", base]
     serve = ["llama-server", "-m", "BASE.gguf", "--lora", gguf]
+    converted = "  # BASE.gguf is the base model, as convert_hf_to_gguf.py writes it"
     note = None
     if ties is None:
         note = f"it fails on {_some(tied)} if the base ties its embeddings to its head"
     elif adapter.config.fan_in_fan_out:
         note = "adapters with `fan_in_fan_out`, as on GPT-2, were not tried"
-    return Serving("llama.cpp", (), note, f"{shlex.join(convert)}\n{shlex.join(serve)}")
+    return Serving("llama.cpp", (), note, f"{shlex.join(convert)}\n{shlex.join(serve)}{converted}")
 
 
 def _ties_embeddings(base: str) -> bool | None:

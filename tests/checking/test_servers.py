@@ -196,6 +196,16 @@ def test_the_commands_merge_into_the_base(kind: str, family: Family, folder: Pat
     assert (actual - expected).norm() < 1e-5 * (expected - plain).norm()
 
 
+def test_a_base_that_is_not_named(family: Family, folder: Path):
+    write(folder, family)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text()) | {"base_model_name_or_path": None}
+    path.write_text(json.dumps(config))
+    command = by_server(folder)["vLLM"].commands
+    assert command.startswith("vllm serve BASE --enable-lora ")
+    assert command.endswith("  # BASE is the base model, which the adapter does not name")
+
+
 def test_the_command(family: Family, folder: Path):
     write(folder, family)
     result = run("check", folder)
@@ -205,6 +215,9 @@ def test_the_command(family: Family, folder: Path):
     assert vllm.startswith(f"    vllm serve {family.base} --enable-lora --max-lora-rank 8 ")
     assert second == f"{folder}: llama.cpp takes it:"
     assert len(llama_cpp) == 2
+    assert llama_cpp[1].endswith(
+        "  # BASE.gguf is the base model, as convert_hf_to_gguf.py writes it"
+    )
     found = json.loads(run("check", folder, "--json").output)["servers"]
     assert [(each["server"], each["takes"]) for each in found] == [
         ("vLLM", True),
