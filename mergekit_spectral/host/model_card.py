@@ -50,10 +50,9 @@ configuration above as `recipe.yml`, and run:
 
 ```sh
 pip install {requirements}
+pip install .  # in a clone of {own}, which is not on PyPI yet
 {command}
 ```
-
-A version that PyPI does not have can be installed from a clone of the package, with `pip install .`
 """
 
 GenerateCard = Callable[..., str]
@@ -202,9 +201,13 @@ def repeat(method: SpectralMethod, command: str) -> str:
         method: the recipe's.
         command: that merges ``recipe.yml``.
     """
-    packages = dict.fromkeys(("mergekit", PACKAGE, *_packages_of(method)))
-    requirements = " ".join(map(_requirement, packages))
-    return REPEAT.format(method=method.spec.name, requirements=requirements, command=command)
+    packages = dict.fromkeys(("mergekit", *_packages_of(method)))
+    return REPEAT.format(
+        method=method.spec.name,
+        requirements=" ".join(map(_requirement, packages)),
+        own=_requirement(PACKAGE).replace("==", " "),
+        command=command,
+    )
 
 
 def _requirement(package: str) -> str:

@@ -83,7 +83,8 @@ def test_other_names_stay(folder: Path, monkeypatch: pytest.MonkeyPatch):
 def test_what_the_card_says(folder: Path):
     text = written(recipe(folder / "base", folder / "a/checkpoint", "lab/tuned"))
     assert str(folder) not in text
-    assert f"pip install mergekit==0.1.5 mergekit-spectral=={__version__}" in text
+    assert "pip install mergekit==0.1.5\n" in text
+    assert f"pip install .  # in a clone of mergekit-spectral {__version__}, " in text
     assert "mergekit-yaml recipe.yml merged/" in text
     assert "| `density` | 0.5 |" in text
     assert "| `lambda` | 1 (default) |" in text
