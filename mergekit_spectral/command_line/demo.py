@@ -10,6 +10,7 @@ import click
 
 from mergekit_spectral.command_line.command import Command, progress_console
 from mergekit_spectral.demo import MODEL_NAME, RECORD
+from mergekit_spectral.errors import MergeError, needs_extra
 
 
 @click.command(
@@ -37,9 +38,7 @@ def demo(work_dir: Path | None, base_only: bool) -> None:
       cd recipes/smollm2/ && mergekit-spectral demo --base-only
     """  # noqa: D301, click's mark is the character
     if find_spec("gguf") is None:
-        raise click.ClickException(
-            "the demo needs its extra: pip install 'mergekit-spectral[demo]'"
-        )
+        raise MergeError(needs_extra("the demo", "demo"))
     if work_dir is not None and not base_only and not _is_ours(work_dir):
         raise click.ClickException(f"{work_dir} is not empty; name an empty or a new folder")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mergekit.options import MergeOptions
 
-from mergekit_spectral.errors import MergeError
+from mergekit_spectral.errors import MergeError, needs_extra
 from mergekit_spectral.host.checkpoints import without_hub
 from mergekit_spectral.inspecting.inspection import RECORD, Inspection, Progress, measure
 from mergekit_spectral.inspecting.recipe_text import change_recipe
@@ -107,7 +107,7 @@ def inspect(
     folder = None if out is None else Path(out)
     if folder is not None:
         if not extra.is_installed():
-            raise MergeError(f"inspect needs its extra: {extra.INSTALL}")
+            raise MergeError(needs_extra("inspect", extra.EXTRA))
         require_own(folder, tuple(_names()), RECORD, "an earlier inspection")
     with without_hub():
         text, inspection = measure(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 MODULES = ("matplotlib", "jinja2")
-INSTALL = "pip install 'mergekit-spectral[report]'"
+EXTRA = "report"
 
 
 def is_installed() -> bool:

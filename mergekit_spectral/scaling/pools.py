@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
-from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.errors import MergeError, first_line, needs_extra
 from mergekit_spectral.scaling.parts import Part
 from mergekit_spectral.scaling.resources import PROCESS_BYTES
 from mergekit_spectral.scaling.worker import Done, Job, Worker, merge_part, on_device
@@ -126,7 +126,7 @@ def merge_in_worker(part: Part) -> Done:
 def require_ray() -> None:
     """Raise `MergeError` if Ray is not installed."""
     if find_spec("ray") is None:
-        raise MergeError("run --ray needs its extra: pip install 'mergekit-spectral[ray]'")
+        raise MergeError(needs_extra("run --ray", "ray"))
 
 
 def merge_on_ray(job: Job, parts: Sequence[Part], address: str | None) -> Iterator[Done]:

@@ -15,7 +15,7 @@ from mergekit.common import ModelReference
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mergekit_spectral import __version__
-from mergekit_spectral.errors import MergeError, first_line
+from mergekit_spectral.errors import MergeError, first_line, needs_extra
 from mergekit_spectral.host.models import OpenedModel, fingerprint_files
 from mergekit_spectral.host.plan import PlannedMerge
 from mergekit_spectral.spectral import dtype_name
@@ -90,7 +90,7 @@ def read_tasks(
     if not tasks:
         return []
     if find_spec("lm_eval") is None:
-        raise MergeError("tune --tasks needs its extra: pip install 'mergekit-spectral[tune]'")
+        raise MergeError(needs_extra("tune --tasks", "tune"))
     inputs = [
         None if task.input is None else find_input(task.input, recipe, Path(task.name))
         for task in tasks

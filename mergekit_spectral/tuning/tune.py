@@ -16,7 +16,7 @@ from mergekit.config import MergeConfiguration
 from mergekit.options import MergeOptions
 
 from mergekit_spectral.checking.checks import plan_inspection
-from mergekit_spectral.errors import MergeError
+from mergekit_spectral.errors import MergeError, needs_extra
 from mergekit_spectral.host.checkpoints import without_hub
 from mergekit_spectral.host.devices import find_device
 from mergekit_spectral.host.whole_merges import merge_into
@@ -168,7 +168,7 @@ def tune(
             (new / PAGE).write_text(tuning_page(tuning, tuned), encoding="utf-8")
             move_up(new, [REPORT, RECIPE, PAGE])
         else:
-            say(f"the page needs its extra: {extra.INSTALL}")
+            say(needs_extra("the page", extra.EXTRA))
             (out / PAGE).unlink(missing_ok=True)
             move_up(new, [REPORT, RECIPE])
     if merge is not None:
