@@ -2,6 +2,7 @@
 # make test   run all tests
 # make lint   run ruff and mypy
 # make docs   build the documentation into build/site; a broken link is an error
+# make notebook  run docs/notebooks/merge.ipynb from top to bottom, in a temporary folder
 #
 # make coverage       list the lines that no test ran in the last `make test`
 # make test-lowest    run all tests with the lowest versions that pyproject.toml allows
@@ -22,7 +23,7 @@ make_venv = $(PYTHON) -m venv --clear $(1) \
 	&& $(1)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' uv
 uv_install = $(1)/bin/uv pip install --quiet --python $(1)/bin/python '$(TORCH)'
 
-.PHONY: demo test coverage test-lowest test-mergekit test-llama-cpp lint docs clean
+.PHONY: demo test coverage test-lowest test-mergekit test-llama-cpp lint docs notebook clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/mergekit-spectral demo
@@ -46,6 +47,11 @@ lint: $(VENV)/.test
 docs: $(VENV)/.docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The documentation is in build/site/index.html"
+
+notebook: $(VENV)/.test
+	@folder=$$(mktemp -d) && cp docs/notebooks/merge.ipynb $$folder \
+		&& $(BIN)/jupyter execute --timeout=600 --kernel_name=python3 $$folder/merge.ipynb \
+		&& rm -r $$folder
 
 # The lowest versions of direct dependencies, with torch as above. Dependencies of dependencies are at
 # their newest, but for those that pyproject.toml names too.

@@ -8,17 +8,18 @@ documents. A test compares them. `benchmarks.quality report` prints the tables o
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.recorded import Figures, cases_of, medians, of_command, of_weight, read
+from mergekit_spectral.checking.report import duration
+
 ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
 METHODS = ("iso", "actmat", "tsvm", "drm", "knots_ties", "star")
 
 COMMANDS = {
@@ -37,16 +38,15 @@ COMMANDS = {
     "workers_rank": "scaling --workers 2 --kept 0.25",
     "workers_lora": "scaling --inputs lora --workers 1,2",
     "estimates": "check_estimates",
+    "memory": "memory",
     "tuning_lora": "tuning_cost --kind lora --runs 1",
     "tuning_full": "tuning_cost --kind full --tasks numbers,plurals --runs 1",
+    "demo": "demo",
 }
 """The file of results, and the module with its options, without `--json`."""
 
-Figures = Mapping[str, tuple[float, float]]
-"""By method, seconds and bytes."""
 
-
-def commands(_folder: Path = RESULTS) -> str:
+def commands() -> str:
     """Return the commands, a line each."""
     return "\n".join(
         f"python -m benchmarks.{command} --json benchmarks/results/{name}.json"
@@ -54,10 +54,10 @@ def commands(_folder: Path = RESULTS) -> str:
     )
 
 
-def ratios(folder: Path = RESULTS) -> str:
+def ratios() -> str:
     """Return what the README has: a row a case, a column a method, ratios to ties."""
     rows = []
-    for label, figures in _compared(folder):
+    for label, figures in _compared():
         seconds, size = figures["ties"]
         cells = (
             f"{ratio(figures[method][0] / seconds)} ({ratio(figures[method][1] / size)})"
@@ -67,9 +67,9 @@ def ratios(folder: Path = RESULTS) -> str:
     return _table(["time (memory) / that of `ties`", *map(_code, METHODS)], rows)
 
 
-def full_weights(folder: Path = RESULTS) -> str:
+def full_weights() -> str:
     """Return times and memory for a weight of full fine-tunes, in two dtypes."""
-    found = {dtype: _of_weight(folder, "weight_full", dtype) for dtype in ("float32", "bfloat16")}
+    found = {dtype: of_weight("weight_full", dtype) for dtype in ("float32", "bfloat16")}
     rows = [
         [_code(method), *(cell for each in found.values() for cell in _cells(each[method]))]
         for method in ("ties", *METHODS)
@@ -77,9 +77,9 @@ def full_weights(folder: Path = RESULTS) -> str:
     return _table(["method", *(f"{name}, {what}" for name in found for what in UNITS)], rows)
 
 
-def errors(folder: Path = RESULTS) -> str:
+def errors() -> str:
     """Return times, memory and errors of the methods, and of their definitions in float32."""
-    cases = _cases(folder, "weight_error")
+    cases = cases_of("weight_error")
     rows = []
     for method in ("ties", *METHODS):
         row = [_code(method)]
@@ -95,9 +95,9 @@ def errors(folder: Path = RESULTS) -> str:
     return _table(header, rows)
 
 
-def fewer_directions(folder: Path = RESULTS) -> str:
+def fewer_directions() -> str:
     """Return what `rank` saves for a weight of full fine-tunes."""
-    cases = _cases(folder, "weight_rank")
+    cases = cases_of("weight_rank")
     ties = next(case for case in cases if case["method"] == "ties")
     rows = [
         [
@@ -112,9 +112,9 @@ def fewer_directions(folder: Path = RESULTS) -> str:
     return _table(["method", "s", "time / `ties`", "peak MiB", "peak / `ties`"], rows)
 
 
-def adapters(folder: Path = RESULTS) -> str:
+def adapters() -> str:
     """Return times and memory for the weights of an 8B model, merged from adapters."""
-    cases = _cases(folder, "weight_lora")
+    cases = cases_of("weight_lora")
     shapes = list(dict.fromkeys("×".join(map(str, case["shape"])) for case in cases))
     rows = [
         [
@@ -130,10 +130,10 @@ def adapters(folder: Path = RESULTS) -> str:
     return _table(["s (peak MiB)", *shapes], rows)
 
 
-def growth(folder: Path = RESULTS) -> str:
+def growth() -> str:
     """Return the exponents of time."""
     names = {"inputs": "inputs T", "width": "width n", "rank": "rank r of LoRA inputs"}
-    series = _read(folder, "growth")["series"]
+    series = read("growth")["series"]
     rows = [
         [
             what,
@@ -147,12 +147,12 @@ def growth(folder: Path = RESULTS) -> str:
     return _table(["time grows with", *map(_code, ("ties", *METHODS))], rows)
 
 
-def whole_commands(name: str) -> Callable[[Path], str]:
+def whole_commands(name: str) -> Callable[[], str]:
     """Return what makes the table of whole commands."""
 
-    def table(folder: Path = RESULTS) -> str:
-        found = _read(folder, name)
-        runs = {label: _medians(each) for label, each in found["runs"].items()}
+    def table() -> str:
+        found = read(name)
+        runs = {label: medians(each) for label, each in found["runs"].items()}
         first = next(iter(runs.values()))["seconds"]
         rows = [
             [
@@ -179,7 +179,7 @@ def whole_commands(name: str) -> Callable[[Path], str]:
     return table
 
 
-def workers(folder: Path = RESULTS) -> str:
+def workers() -> str:
     """Return the times of `run` with two workers and of `mergekit-yaml`."""
     cases = {
         "workers_ties": "full, `ties`",
@@ -189,8 +189,8 @@ def workers(folder: Path = RESULTS) -> str:
     }
     rows = []
     for name, label in cases.items():
-        found = _read(folder, name)
-        runs = {label: _medians(each) for label, each in found["runs"].items()}
+        found = read(name)
+        runs = {label: medians(each) for label, each in found["runs"].items()}
         ties = runs["mergekit-yaml, ties"]
         alone, shared = runs[f"mergekit-yaml, {found['method']}"], runs["run, 2 workers"]
         rows.append(
@@ -208,25 +208,62 @@ def workers(folder: Path = RESULTS) -> str:
     return _table([*header, "ratio to `ties` in `mergekit-yaml`"], rows)
 
 
-def estimates(folder: Path = RESULTS) -> str:
+def estimates() -> str:
     """Return what `check` expects over what merges took."""
     rows = [
         [
-            {"lora": "LoRA", "full": "full"}[case["inputs"]],
+            INPUTS[case["inputs"]],
             _code(case["method"]) + (f", `rank: {case['kept']}`" if case["kept"] else ""),
             f"{case['expected']['seconds'] / case['taken']['seconds']:.2f}",
             f"{case['expected']['peak_bytes'] / case['taken']['peak_bytes']:.2f}",
         ]
-        for case in _read(folder, "estimates")["cases"]
+        for case in read("estimates")["cases"]
     ]
     return _table(["inputs", "method", "time", "memory"], rows)
 
 
-def tuning(name: str) -> Callable[[Path], str]:
+def large_models(cell: Callable[[Mapping[str, Any]], str]) -> Callable[[], str]:
+    """Return what makes a table of estimates for large models, a column a method."""
+
+    def table() -> str:
+        rows: dict[tuple[str, str, str], dict[str, str]] = {}
+        for one in read("memory")["estimates"]:
+            place = one["size"], INPUTS[one["kind"]], str(one["count"])
+            rows.setdefault(place, {})[one["method"]] = cell(one)
+        methods = list(next(iter(rows.values())))
+        return _table(
+            ["model", "inputs", "T", *map(_code, methods)],
+            [[*place, *found.values()] for place, found in rows.items()],
+        )
+
+    return table
+
+
+def seventy() -> str:
+    """Return the estimates for four models of 70B, a row a method."""
+    found = {
+        (one["method"], one["kind"]): one
+        for one in read("memory")["estimates"]
+        if (one["size"], one["count"]) == ("70B", 4)
+    }
+    rows = []
+    for method in dict.fromkeys(method for method, _ in found):
+        row = [_code(method)]
+        for kind in INPUTS:
+            one = found[method, kind]
+            row += [f"{one[what] / 1e9:.1f}" for what in ("worker_bytes", "gpu_bytes")]
+            row.append(duration(one["core_seconds"]))
+        rows.append(row)
+    columns = ("GB a worker", "GB of GPU", "core time")
+    words = ("adapters", "full fine-tunes")
+    return _table(["method", *(f"{word}: {what}" for word in words for what in columns)], rows)
+
+
+def tuning(name: str) -> Callable[[], str]:
     """Return what makes the table of what tuning costs."""
 
-    def table(folder: Path = RESULTS) -> str:
-        found = _read(folder, name)
+    def table() -> str:
+        found = read(name)
         words = {
             "tune": f"`tune`, {found['scales']} values of λ",
             "tune, one λ": "`tune`, one value of λ (`--lambda 1:1`)",
@@ -235,7 +272,7 @@ def tuning(name: str) -> Callable[[Path], str]:
         }
         rows = []
         for label, what in words.items():
-            one = _medians(found["runs"][label])
+            one = medians(found["runs"][label])
             sizes = (f"{one[size] / 1e6:.0f}" for size in ("own_bytes", "peak_bytes"))
             rows.append([what, f"{one['seconds']:.0f}", *sizes])
         return _table(["command", "s", "own memory, MB", "with mapped files, MB"], rows)
@@ -243,8 +280,27 @@ def tuning(name: str) -> Callable[[Path], str]:
     return table
 
 
+def demo() -> str:
+    """Return the accuracies of the demo's models, and the times of its merges."""
+    found = read("demo")
+    included = {"ties": ", merged copies included", "tuned": ", tuning included"}
+    rows = []
+    for row in found["rows"]:
+        name, _, chosen = row["model"].partition(" (")
+        cells = [_percent(share) for share in (*row["accuracy"], statistics.fmean(row["accuracy"]))]
+        time = "" if row["seconds"] is None else f"{row['seconds']:.0f} s{included.get(name, '')}"
+        if chosen:
+            method, comma, rest = chosen.partition(" at ")
+            name += f" ({_code(method)}{comma}{rest}"
+        elif row["seconds"] is not None:
+            name = _code(name)
+        rows.append([name, *cells, time])
+    return _table(["model", *found["tasks"], "mean", "merge"], rows)
+
+
 UNITS = ("s", "peak MiB")
-TABLES: dict[tuple[str, str, int], Callable[[Path], str]] = {
+INPUTS = {"lora": "LoRA", "full": "full"}
+TABLES: dict[tuple[str, str, int], Callable[[], str]] = {
     ("README.md", "Time and memory", 0): ratios,
     ("docs/performance.md", "Benchmarks: speed", 0): ratios,
     ("docs/performance.md", "How it was measured", 0): commands,
@@ -259,19 +315,24 @@ TABLES: dict[tuple[str, str, int], Callable[[Path], str]] = {
     ("docs/performance.md", "Several workers", 0): workers,
     ("docs/lora.md", "How adapters are merged", 0): whole_commands("command_lora"),
     ("docs/check.md", "How good the estimates are", 0): estimates,
+    ("docs/memory.md", "Common sizes", 0): large_models(
+        lambda one: f"{one['worker_bytes'] / 1e9:.1f} ({one['gpu_bytes'] / 1e9:.1f})"
+    ),
+    ("docs/memory.md", "Common sizes", 1): large_models(lambda one: duration(one["core_seconds"])),
+    ("docs/70b.md", "70B models", 0): seventy,
+    ("docs/demo.md", "The demo", 0): demo,
     ("docs/tune.md", "What it costs", 0): tuning("tuning_lora"),
     ("docs/tune.md", "What it costs", 1): tuning("tuning_full"),
 }
 """By page, heading, and the number of the table or block of commands below it."""
 
 
-def filled(page: str, text: str, folder: Path = RESULTS) -> str:
+def filled(page: str, text: str) -> str:
     """Return a page's text with its tables as they are recorded.
 
     Args:
         page: by its path from the root.
         text: of the page.
-        folder: of the results.
 
     Raises:
         ValueError: the page does not have one of its headings, or not so many tables below it.
@@ -279,7 +340,7 @@ def filled(page: str, text: str, folder: Path = RESULTS) -> str:
     for (own, heading, number), table in TABLES.items():
         if own == page:
             start, end = _place(text, heading, number, "```sh\n" if table is commands else "|")
-            text = text[:start] + table(folder) + text[end:]
+            text = text[:start] + table() + text[end:]
     return text
 
 
@@ -305,43 +366,12 @@ def ratio(value: float) -> str:
     return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"
 
 
-def _compared(folder: Path) -> Iterator[tuple[str, Figures]]:
+def _compared() -> Iterator[tuple[str, Figures]]:
     for dtype in ("float32", "bfloat16"):
-        yield f"one weight, 4 full fine-tunes, {dtype}", _of_weight(folder, "weight_full", dtype)
-    yield "`mergekit-yaml`, 4 full fine-tunes, bfloat16", _of_command(folder, "command_full")
-    yield "one weight, 8 LoRAs, bfloat16", _of_weight(folder, "weight_lora", "bfloat16")
-    yield "`mergekit-yaml`, 4 LoRAs, bfloat16", _of_command(folder, "command_lora")
-
-
-def _of_weight(folder: Path, name: str, dtype: str) -> Figures:
-    return {
-        case["method"]: (case["seconds"], case["peak_bytes"])
-        for case in _cases(folder, name)
-        if (case["shape"], case["dtype"]) == ([4096, 4096], dtype)
-    }
-
-
-def _of_command(folder: Path, name: str) -> Figures:
-    runs: dict[str, list[dict[str, Any]]] = _read(folder, name)["runs"]
-    found = {label: _medians(each) for label, each in runs.items()}
-    return {
-        label.removesuffix(", first merge"): (one["seconds"], one["peak_bytes"])
-        for label, one in found.items()
-    }
-
-
-def _medians(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {what: statistics.median(run[what] for run in runs) for what in runs[0]}
-
-
-def _cases(folder: Path, name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = _read(folder, name)["cases"]
-    return found
-
-
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-    return found
+        yield f"one weight, 4 full fine-tunes, {dtype}", of_weight("weight_full", dtype)
+    yield "`mergekit-yaml`, 4 full fine-tunes, bfloat16", of_command("command_full")
+    yield "one weight, 8 LoRAs, bfloat16", of_weight("weight_lora", "bfloat16")
+    yield "`mergekit-yaml`, 4 LoRAs, bfloat16", of_command("command_lora")
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -358,11 +388,17 @@ def _code(method: str) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.995 else f"{value:.2g}"
+    return (
+        f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.995 else f"{value:#.2g}"
+    )
 
 
 def _mebibytes(size: float) -> str:
     return f"{size / 2**20:.0f}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}"
 
 
 def _error(value: float | None) -> str:
@@ -379,7 +415,7 @@ def main(write: bool) -> None:
             path.write_text(filled(page, path.read_text(encoding="utf-8")), encoding="utf-8")
         return
     for (page, heading, _), table in TABLES.items():
-        click.echo(f"{page}, {heading}\n\n{table(RESULTS)}\n")
+        click.echo(f"{page}, {heading}\n\n{table()}\n")
 
 
 if __name__ == "__main__":

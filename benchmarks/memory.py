@@ -1,12 +1,12 @@
 """Print what merges of large models take, by the estimates of `mergekit-spectral check`.
 
-    python -m benchmarks.memory [--methods drm,knots_ties] [--sizes 7B,13B,70B]
+    python -m benchmarks.memory [--methods drm,ties] [--sizes 7B,13B,70B]
 
 Nothing is merged. Base, fine-tunes and adapters are files with true headers and without contents,
-in bfloat16. Main memory is for each worker of `run` that merges on the CPU, and for one whole
-`mergekit-yaml`; both without pages of the inputs' files. GPU memory is that of a merge with --cuda.
-Hours are those of one core of this machine, the fastest that `run` can be being this divided by the
-number of cores.
+in bfloat16. Density is 0.5 and `direction` is `auto`, in methods that have them. Main memory is
+for each worker of `run` that merges on the CPU, and for one whole `mergekit-yaml`; both without
+pages of the inputs' files. GPU memory is that of a merge with --cuda. Times are those of one core
+of this machine; with n cores, `run` takes an n-th of them at best.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import json
 import struct
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import click
@@ -24,9 +26,11 @@ import yaml
 from mergekit.options import MergeOptions
 
 from benchmarks.llama import LINEAR
-from benchmarks.machine import machine_line
+from benchmarks.machine import machine_line, write_json
+from benchmarks.options import json_option
 from mergekit_spectral.checking.checks import plan_whole_merge
 from mergekit_spectral.checking.memory import find_memory_peak
+from mergekit_spectral.checking.report import duration
 from mergekit_spectral.checking.timing import measure_speeds
 from mergekit_spectral.command_line.option_types import Listed
 from mergekit_spectral.command_line.tables import print_table
@@ -41,6 +45,8 @@ SIZES = {  # width, intermediate size, layers, heads, key-value heads
 }
 VOCABULARY = 32000
 SHARD_BYTES = 5 * 10**9
+RANK = 16
+"""Of adapters."""
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -137,45 +143,74 @@ def plan(folder: Path, method: str, kind: str, count: int, device: str) -> Plann
     return merge
 
 
-def rows(size: str, methods: list[str], counts: list[int], rank: int) -> Iterator[list[str]]:
-    """Yield the rows of one size of model."""
+@dataclass(frozen=True)
+class Estimate:
+    """What a merge takes.
+
+    Attributes:
+        size: of the models, a key of `SIZES`.
+        kind: of the inputs, lora or full.
+        method: the merge method.
+        count: how many inputs.
+        worker_bytes: memory of one worker of `run`.
+        command_bytes: memory of `mergekit-yaml`.
+        gpu_bytes: memory of the GPU, with --cuda.
+        core_seconds: time of one core.
+        written_bytes: size of the merged model.
+    """
+
+    size: str
+    kind: str
+    method: str
+    count: int
+    worker_bytes: int
+    command_bytes: int
+    gpu_bytes: int
+    core_seconds: float
+    written_bytes: int
+
+
+def estimates(
+    size: str, methods: list[str], counts: list[int], rank: int = RANK
+) -> Iterator[Estimate]:
+    """Yield the estimates for one size of model."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         shapes = write_model(folder / "base", configuration(size))
         for number in range(max(counts)):
             (folder / f"full-{number}").symlink_to(folder / "base")
             write_adapter(folder / f"lora-{number}", shapes, rank)
-        for kind in ("lora", "full"):
-            for method in methods:
-                for count in counts:
-                    merge = plan(folder, method, kind, count, "cpu")
-                    parts = cut(merge)
-                    peak = find_memory_peak(merge, PROCESS_BYTES)
-                    on_gpu = find_memory_peak(plan(folder, method, kind, count, "cuda"), 0).device
-                    speeds = measure_speeds(merge.method, count, threads=1)
-                    hours = sum(part.seconds(speeds) for part in parts) / 3600
-                    worker = PROCESS_BYTES + max(part.memory for part in parts)
-                    written = sum(part.written_bytes for part in parts)
-                    yield [
-                        size,
-                        kind,
-                        method,
-                        str(count),
-                        f"{worker / 1e9:.1f}",
-                        f"{(peak.host - peak.mapped) / 1e9:.1f}",
-                        f"{on_gpu / 1e9:.1f}",
-                        f"{hours:.2f}",
-                        f"{written / 1e9:.0f}",
-                    ]
+        for kind, count, method in product(("lora", "full"), counts, methods):
+            merge = plan(folder, method, kind, count, "cpu")
+            parts = cut(merge)
+            peak = find_memory_peak(merge, PROCESS_BYTES)
+            speeds = measure_speeds(merge.method, count, threads=1)
+            yield Estimate(
+                size,
+                kind,
+                method,
+                count,
+                int(PROCESS_BYTES + max(part.memory for part in parts)),
+                int(peak.host - peak.mapped),
+                int(find_memory_peak(plan(folder, method, kind, count, "cuda"), 0).device),
+                sum(part.seconds(speeds) for part in parts),
+                sum(part.written_bytes for part in parts),
+            )
 
 
 @click.command(help=__doc__)
 @click.option("--sizes", type=Listed(click.Choice(list(SIZES))), default="7B,13B,70B")
-@click.option("--methods", type=Listed(click.STRING), default="drm", show_default=True)
+@click.option(
+    "--methods", type=Listed(click.STRING), default="iso,actmat,tsvm,drm,ties", show_default=True
+)
 @click.option("--counts", type=Listed(click.INT), default="2,4,8", show_default=True)
-@click.option("--rank", default=16, show_default=True, help="Of adapters.")
-def main(sizes: list[str], methods: list[str], counts: list[int], rank: int) -> None:
+@click.option("--rank", default=RANK, show_default=True, help="Of adapters.")
+@json_option
+def main(
+    sizes: list[str], methods: list[str], counts: list[int], rank: int, json_path: Path | None
+) -> None:
     """Print the table."""
+    found = [each for size in sizes for each in estimates(size, methods, counts, rank)]
     print_table(
         "What merges take",
         (
@@ -186,13 +221,29 @@ def main(sizes: list[str], methods: list[str], counts: list[int], rank: int) -> 
             "GB a worker",
             "GB mergekit-yaml",
             "GB of GPU",
-            "core hours",
+            "core time",
             "GB written",
         ),
-        [row for size in sizes for row in rows(size, methods, counts, rank)],
+        [_row(each) for each in found],
         words=("model", "inputs", "method"),
         notes=[machine_line()],
     )
+    if json_path:
+        write_json(json_path, rank=rank, estimates=[asdict(each) for each in found])
+
+
+def _row(estimate: Estimate) -> list[str]:
+    return [
+        estimate.size,
+        estimate.kind,
+        estimate.method,
+        str(estimate.count),
+        f"{estimate.worker_bytes / 1e9:.1f}",
+        f"{estimate.command_bytes / 1e9:.1f}",
+        f"{estimate.gpu_bytes / 1e9:.1f}",
+        duration(estimate.core_seconds),
+        f"{estimate.written_bytes / 1e9:.0f}",
+    ]
 
 
 if __name__ == "__main__":

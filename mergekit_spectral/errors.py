@@ -22,7 +22,7 @@ def needs_extra(what: str, extra: str) -> str:
     """
     # The package is not on PyPI yet.
     return (
-        f"{what} needs the extra `{extra}`: run `pip install '.[{extra}]'` in a clone of "
+        f'{what} needs the extra `{extra}`: run `pip install ".[{extra}]"` in a clone of '
         "mergekit-spectral"
     )
 

@@ -85,7 +85,7 @@ def adapter(
 
     \b
     Example:
-      mergekit-spectral adapter recipes/llama/four-adapters.yml out/ --rank 32
+      mergekit-spectral adapter recipes/llama/four-adapters.yml merged-adapter/
     """  # noqa: D301, click's mark is the character
     import torch
     from mergekit.options import MergeOptions

@@ -91,9 +91,7 @@ from mergekit_spectral.command_line.option_types import (
 )
 @click.option("--limit", type=click.IntRange(min=2), help="Use at most this many examples of each.")
 @click.option("--budget", type=Duration(), help="Time for the search, such as 30m.")
-@click.option(
-    "--device", help="Device that models are scored on.  [default: a GPU if there is one]"
-)
+@click.option("--device", help="Device that merges and scores.  [default: a GPU if there is one]")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),

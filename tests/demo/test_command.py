@@ -21,7 +21,7 @@ def test_names_the_extra_when_it_is_missing(monkeypatch):
     result = CliRunner().invoke(main, ["demo"])
     assert result.exit_code == 1
     assert result.output == (
-        "Error: the demo needs the extra `demo`: run `pip install '.[demo]'` in a clone of "
+        'Error: the demo needs the extra `demo`: run `pip install ".[demo]"` in a clone of '
         "mergekit-spectral\n"
     )
 

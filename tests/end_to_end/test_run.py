@@ -518,7 +518,7 @@ def test_a_device_that_is_not_there(
 def test_ray_is_not_installed(drm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pools, "find_spec", lambda _: None)
     result = command(drm, tmp_path / "out", "--ray")
-    assert "run --ray needs the extra `ray`: run `pip install '.[ray]'`" in result.output
+    assert 'run --ray needs the extra `ray`: run `pip install ".[ray]"`' in result.output
     assert not (tmp_path / "out").exists()
 
 

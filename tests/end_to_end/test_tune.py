@@ -76,7 +76,7 @@ def test_without_the_extra(
     assert (out / "index.html").exists()
     monkeypatch.setattr(extra, "find_spec", lambda _: None)
     output = tuned(path, *data, "--out", out, "--lambda=1:1")
-    assert "A page with plots needs the extra `report`: run `pip install '.[report]'`" in output
+    assert 'A page with plots needs the extra `report`: run `pip install ".[report]"`' in output
     files = {path.name for path in out.iterdir()}
     assert files == {"report.json", "scores.jsonl", "tuned.yml"}
 

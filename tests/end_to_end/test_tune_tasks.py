@@ -162,5 +162,5 @@ def test_without_lm_eval(
     monkeypatch.setattr(reading, "find_spec", lambda _: None)
     result = run(write(adapters("drm", family), tmp_path), "--tasks=spelling", search)
     assert result.exit_code == 1
-    message = "tune --tasks needs the extra `tune`: run `pip install '.[tune]'`"
+    message = 'tune --tasks needs the extra `tune`: run `pip install ".[tune]"`'
     assert message in " ".join(result.output.split())
