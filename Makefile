@@ -49,9 +49,9 @@ docs: $(VENV)/.docs
 	@echo "The documentation is in build/site/index.html"
 
 notebook: $(VENV)/.test
-	@folder=$$(mktemp -d) && cp docs/notebooks/merge.ipynb $$folder \
-		&& $(BIN)/jupyter execute --timeout=600 --kernel_name=python3 $$folder/merge.ipynb \
-		&& rm -r $$folder
+	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT \
+		&& cp docs/notebooks/merge.ipynb "$$folder" \
+		&& $(BIN)/jupyter execute --timeout=600 --kernel_name=python3 "$$folder/merge.ipynb"
 
 # The lowest versions of direct dependencies, with torch as above. Dependencies of dependencies are at
 # their newest, but for those that pyproject.toml names too.

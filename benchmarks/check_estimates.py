@@ -23,6 +23,7 @@ from rich.console import Console
 from benchmarks.end_to_end import Case, recipe, run
 from benchmarks.llama import build
 from benchmarks.machine import machine_line, write_json
+from benchmarks.options import json_option
 from mergekit_spectral.command_line.tables import print_table
 
 RECIPES = (
@@ -57,7 +58,7 @@ def expected(path: Path) -> Expected:
 @click.option("--width", default=2048, show_default=True, help="Of the model, a multiple of 128.")
 @click.option("--count", default=4, show_default=True, help="Inputs to merge.")
 @click.option("--dtype", default="bfloat16", show_default=True, help="Of model and merge.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write figures.")
+@json_option
 def main(layers: int, width: int, count: int, dtype: str, json_path: Path | None) -> None:
     """Build the models, check and merge each recipe, print the table."""
     console = Console(stderr=True)
@@ -94,7 +95,7 @@ def main(layers: int, width: int, count: int, dtype: str, json_path: Path | None
         notes=[machine_line()],
     )
     if json_path:
-        write_json(json_path, layers=layers, width=width, count=count, cases=cases)
+        write_json(json_path, layers=layers, width=width, count=count, dtype=dtype, cases=cases)
 
 
 if __name__ == "__main__":

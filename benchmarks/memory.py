@@ -36,7 +36,7 @@ from mergekit_spectral.command_line.option_types import Listed
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.host.plan import PlannedMerge
 from mergekit_spectral.scaling.parts import cut
-from mergekit_spectral.scaling.resources import PROCESS_BYTES
+from mergekit_spectral.scaling.resources import PROCESS_BYTES, worker_bytes
 
 SIZES = {  # width, intermediate size, layers, heads, key-value heads
     "7B": (4096, 11008, 32, 32, 32),
@@ -184,17 +184,18 @@ def estimates(
             merge = plan(folder, method, kind, count, "cpu")
             parts = cut(merge)
             peak = find_memory_peak(merge, PROCESS_BYTES)
+            on_gpu = find_memory_peak(plan(folder, method, kind, count, "cuda"), 0)
             speeds = measure_speeds(merge.method, count, threads=1)
             yield Estimate(
-                size,
-                kind,
-                method,
-                count,
-                int(PROCESS_BYTES + max(part.memory for part in parts)),
-                int(peak.host - peak.mapped),
-                int(find_memory_peak(plan(folder, method, kind, count, "cuda"), 0).device),
-                sum(part.seconds(speeds) for part in parts),
-                sum(part.written_bytes for part in parts),
+                size=size,
+                kind=kind,
+                method=method,
+                count=count,
+                worker_bytes=int(worker_bytes(parts)),
+                command_bytes=int(peak.host - peak.mapped),
+                gpu_bytes=int(on_gpu.device),
+                core_seconds=sum(part.seconds(speeds) for part in parts),
+                written_bytes=sum(part.written_bytes for part in parts),
             )
 
 

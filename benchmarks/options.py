@@ -53,7 +53,14 @@ class Kept(Directions):
     def convert(  # type: ignore[override]  # None means all
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float | None:
-        return None if value == "all" else super().convert(value, param, ctx)
+        if value == "all":
+            return None
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(
+                f"{value!r} is not a number of directions, a share such as 0.25, or all", param, ctx
+            )
 
 
 POSITIVE = click.IntRange(min=1)

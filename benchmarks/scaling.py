@@ -110,9 +110,9 @@ def main(
         folder = Path(temporary)
         build(folder, inputs, layers, width, count, rank, torch.bfloat16)
         taken: dict[tuple[str, str], list[Taken]] = {}
+        methods = list(dict.fromkeys(("ties", method)))
         for _ in range(runs):
-            both = list(dict.fromkeys(("ties", method)))
-            for kind, label, one in measure(folder, inputs, both, kept, workers, nodes):
+            for kind, label, one in measure(folder, inputs, methods, kept, workers, nodes):
                 taken.setdefault((kind, label), []).append(one)
     seconds = {key: statistics.median(one.seconds for one in each) for key, each in taken.items()}
     by_ties, by_method = (

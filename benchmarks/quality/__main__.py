@@ -228,7 +228,7 @@ def tune(
 )
 @cache_option
 @from_option
-@json_option("ranks.json")
+@json_option("adapter-ranks.json")
 def ranks(
     demo: bool,
     methods: list[str],
@@ -249,6 +249,8 @@ def ranks(
 
     if given:
         print_file(given)
+    elif demo and tasks:
+        raise click.UsageError("--demo has tasks of its own; leave --tasks out")
     else:
         names = _enough(tasks, 2, "--tasks")
         measure_ranks(cache, demo, methods, names, ranks, side, count, json_path)

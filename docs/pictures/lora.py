@@ -65,10 +65,7 @@ def example() -> Files:
         return Files(
             base=_size(folder / "base"),
             adapter=_size(folder / "lora-0"),
-            copies={
-                method: sum(merge.models[each].checkpoint.bytes for each in merge.copied)
-                for method, merge in merges.items()
-            },
+            copies={method: merge.copy_bytes for method, merge in merges.items()},
             merged=sum(part.written_bytes for part in cut(merges["drm"])),
         )
 

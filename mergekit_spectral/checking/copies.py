@@ -30,7 +30,7 @@ def _check(
 ) -> Iterator[Finding]:
     for reference in copied:
         key = subject.recipe.references[reference]
-        size = gigabytes(subject.models[reference].checkpoint.bytes)
+        size = gigabytes(subject.models[reference].copy_bytes(subject.options))
         message = f"mergekit merges {reference} into a copy of its base first, of {size}"
         if subject.options.lora_merge_cache is None:
             yield error(

@@ -10,22 +10,20 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import peft
 import yaml
 from transformers import AutoConfig
 
-from mergekit_spectral.adapters.adapter_files import find_adapter
+from mergekit_spectral.adapters.adapter_files import AdapterFiles, find_adapter
 from mergekit_spectral.adapters.lora import Addition, LoraAdapter, NotAProductError, Product
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values of vLLM's ``--max-lora-rank``."""
 
-UNKNOWN_BASE = "BASE"
-"""What commands have where an adapter does not name its base."""
-
+_UNKNOWN_BASE = "BASE"
 _VLLM_WITH_PATTERNS = "0.32"
 _VLLM_HEADS = {"score", "classifier"}
 
@@ -64,7 +62,17 @@ def check_servers(folder: Path) -> list[Serving]:
         MergeError: there is no adapter in the folder, or it is damaged.
     """
     files = find_adapter(str(folder))
-    base = files.config.base_model_name_or_path or UNKNOWN_BASE
+    base = files.config.base_model_name_or_path
+    if base:
+        return _check_files(files, folder, base)
+    comment = f"# {_UNKNOWN_BASE} is the base model, which the adapter does not name"
+    return [
+        replace(each, commands=f"{comment}\n{each.commands}")
+        for each in _check_files(files, folder, _UNKNOWN_BASE)
+    ]
+
+
+def _check_files(files: AdapterFiles, folder: Path, base: str) -> list[Serving]:
     if files.config.peft_type == peft.PeftType.LORA:
         try:
             adapter = LoraAdapter(files)
@@ -103,8 +111,7 @@ def _check_vllm(adapter: LoraAdapter, folder: Path, base: str) -> Serving:
         )
     serve = ["vllm", "serve", base, "--enable-lora", "--max-lora-rank", str(limit)]
     serve += ["--lora-modules", f"{folder.resolve().name}={folder}"]
-    unknown = "  # BASE is the base model, which the adapter does not name"
-    return Serving("vLLM", (), note, shlex.join(serve) + unknown * (base == UNKNOWN_BASE))
+    return Serving("vLLM", (), note, shlex.join(serve))
 
 
 def _check_llama_cpp(adapter: LoraAdapter, folder: Path, base: str) -> Serving:
@@ -134,16 +141,18 @@ def _check_llama_cpp(adapter: LoraAdapter, folder: Path, base: str) -> Serving:
         return Serving("llama.cpp", (reason,), None, _with_one_rank(folder, base))
     gguf = f"{folder.resolve().name}.gguf"
     convert = ["python", "convert_lora_to_gguf.py", str(folder), "--outfile", gguf]
-    if Path(base).is_dir():  # else the script reads the base's configuration on the Hub
+    # Without a folder, the script reads the base's configuration on the Hub.
+    if base == _UNKNOWN_BASE or Path(base).is_dir():
         convert += ["--base", base]
     serve = ["llama-server", "-m", "BASE.gguf", "--lora", gguf]
-    converted = "  # BASE.gguf is the base model, as convert_hf_to_gguf.py writes it"
+    converted = "# BASE.gguf is the base model, as convert_hf_to_gguf.py writes it"
     note = None
     if ties is None:
         note = f"it fails on {_some(tied)} if the base ties its embeddings to its head"
     elif adapter.config.fan_in_fan_out:
         note = "adapters with `fan_in_fan_out`, as on GPT-2, were not tried"
-    return Serving("llama.cpp", (), note, f"{shlex.join(convert)}\n{shlex.join(serve)}{converted}")
+    commands = "\n".join((shlex.join(convert), converted, shlex.join(serve)))
+    return Serving("llama.cpp", (), note, commands)
 
 
 def _ties_embeddings(base: str) -> bool | None:

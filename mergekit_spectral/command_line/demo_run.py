@@ -21,12 +21,15 @@ from mergekit_spectral.demo.recipes import Task, read_tasks
 from mergekit_spectral.demo.run import STEPS, Row, run_demo
 
 
-def run_and_print(work_folder: Path, console: Console) -> None:
+def run_and_print(work_folder: Path, console: Console) -> list[Row]:
     """Run the demo and print its table, unless the command is to be quiet.
 
     Args:
         work_folder: folder for everything that the demo writes, empty or with a stopped demo.
         console: for its progress.
+
+    Returns:
+        The table's rows.
 
     Raises:
         MergeError: the model cannot be downloaded, or a merge failed.
@@ -36,6 +39,7 @@ def run_and_print(work_folder: Path, console: Console) -> None:
     rows = run_demo(work_folder, Steps(console, STEPS).step)
     if not is_quiet():
         print_rows(rows, read_tasks(), time.perf_counter() - start)
+    return rows
 
 
 def prepare_and_print(work_folder: Path, console: Console) -> None:

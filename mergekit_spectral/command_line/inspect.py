@@ -9,7 +9,7 @@ import click
 
 from mergekit_spectral.command_line.command import Command, mergekit_options, progress_console
 from mergekit_spectral.errors import MergeError, needs_extra
-from mergekit_spectral.reporting.extra import EXTRA, is_installed
+from mergekit_spectral.reporting.extra import is_installed
 
 
 @click.command(
@@ -53,7 +53,7 @@ def inspect(
       mergekit-spectral inspect recipe.yml --sample 4 --tensors '*self_attn*'
     """  # noqa: D301, click's mark is the character
     if not is_installed():
-        raise MergeError(needs_extra("inspect", EXTRA))
+        raise MergeError(needs_extra("inspect", "report"))
     os.environ["HF_HUB_OFFLINE"] = "1"  # set before huggingface_hub reads it, on import
     from mergekit_spectral.command_line.inspect_run import inspect_and_write
 

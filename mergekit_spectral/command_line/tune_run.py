@@ -18,7 +18,6 @@ from mergekit_spectral.command_line.transformers_output import (
     silence_transformers,
 )
 from mergekit_spectral.errors import needs_extra
-from mergekit_spectral.reporting.extra import EXTRA
 from mergekit_spectral.tuning.summary import in_words, table
 from mergekit_spectral.tuning.tune import PAGE, RECIPE, REPORT, tune
 
@@ -71,7 +70,7 @@ def tune_and_print(
     if (out / PAGE).exists():
         click.echo(f"{out / PAGE} shows all of it.")
     else:
-        click.echo(f"{needs_extra('A page with plots', EXTRA)}.")
+        click.echo(f"{needs_extra('A page with plots', 'report')}.")
 
 
 @contextmanager

@@ -90,11 +90,6 @@ class Checkpoint:
     index: ShardedTensorIndex
     headers: dict[str, Header]
 
-    @property
-    def bytes(self) -> int:
-        """The size of its weights."""
-        return sum(path.stat().st_size for path in self.weights)
-
     def read(self, name: str) -> Tensor:
         """Return a tensor's values."""
         return StoredWeights(LazyTensorLoader(self.index)).read(name, torch.device("cpu"))

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from huggingface_hub import snapshot_download
 from mergekit.architecture import ModelArchitecture, arch_info_for_config
-from mergekit.common import ModelPath, ModelReference
+from mergekit.common import ModelPath, ModelReference, dtype_from_name
 from mergekit.config import MergeConfiguration
 from mergekit.io.lazy_tensor_loader import LazyTensorLoader, ShardedTensorIndex
 from mergekit.merge_methods.base import MergeMethod
@@ -76,6 +77,14 @@ class OpenedModel:
         """The files with its weights, the adapter's last."""
         own = self.checkpoint.weights
         return (*own, self.adapter_files.weights) if self.adapter_files else own
+
+    def copy_bytes(self, options: MergeOptions) -> int:
+        """Return the size of a copy of the base, in the dtype that mergekit's options name."""
+        dtype = dtype_from_name(options.lora_merge_dtype)
+        return sum(
+            torch.Size(shape).numel() * (dtype or stored).itemsize
+            for shape, stored in self.checkpoint.headers.values()
+        )
 
     @property
     def settings(self) -> tuple[Path, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from mergekit.architecture import ModelArchitecture as ModelArchitecture
 from mergekit.architecture import WeightInfo, get_architecture_info
-from mergekit.common import ModelReference, dtype_from_name
+from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import GatherTensors, LoadTensor, SaveTensor
 from mergekit.merge import _model_out_config
@@ -90,13 +90,8 @@ class PlannedMerge:
 
     @property
     def copy_bytes(self) -> int:
-        """The size of these copies, in the dtype that mergekit's options say."""
-        dtype = dtype_from_name(self.options.lora_merge_dtype)
-        return sum(
-            torch.Size(shape).numel() * (dtype or stored).itemsize
-            for reference in self.copied
-            for shape, stored in self.models[reference].headers.values()
-        )
+        """Bytes of the copies that mergekit merges LoRA inputs into first."""
+        return sum(self.models[each].copy_bytes(self.options) for each in self.copied)
 
 
 def read_architecture(

@@ -107,7 +107,7 @@ def inspect(
     folder = None if out is None else Path(out)
     if folder is not None:
         if not extra.is_installed():
-            raise MergeError(needs_extra("inspect", extra.EXTRA))
+            raise MergeError(needs_extra("inspect", "report"))
         require_own(folder, tuple(_names()), RECORD, "an earlier inspection")
     with without_hub():
         text, inspection = measure(

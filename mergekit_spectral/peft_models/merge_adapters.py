@@ -40,8 +40,9 @@ class MergedAdapter:
         ranks: rank of each merged update, by the module's name.
         kept: by the module's name, the share of the merged update's squared Frobenius norm that the
             adapter has; 1 without `rank` and `energy`.
-        inputs_kept: the same for the inputs: the share that was merged. It is below 1 where the
-            method compresses its inputs to get the `rank`.
+        inputs_kept: by the module's name, the share of the inputs' squared Frobenius norms that was
+            merged, as a mean over the inputs; below 1 only where the method compressed its inputs
+            to meet `rank`.
         left_out: what the inputs change and the new adapter does not have.
     """
 
@@ -120,7 +121,9 @@ def merge_adapters(
     if not 0 < energy <= 1:
         raise MergeError(f"`energy` must be above 0 and at most 1, got {energy}.")
 
-    merged: dict[str, tuple[int, float, float]] = {}
+    ranks: dict[str, int] = {}
+    kept: dict[str, float] = {}
+    all_inputs_kept: dict[str, float] = {}
     layers: dict[str, NewLayer] = {}
     for layer in find_layers(model):
         names = [each for each in adapters if layer.has(each)]
@@ -136,7 +139,8 @@ def merge_adapters(
             energy=energy,
         )
         if compressed.rank:
-            merged[layer.name] = compressed.rank, compressed.kept, inputs_kept
+            ranks[layer.name], kept[layer.name] = compressed.rank, compressed.kept
+            all_inputs_kept[layer.name] = inputs_kept
             dtype = reduce(torch.promote_types, map(layer.factor_dtype, names))
             delta = compressed.delta
             B, A = (in_stored_dtype(each, dtype, layer.name) for each in (delta.B, delta.A))
@@ -154,13 +158,7 @@ def merge_adapters(
             stacklevel=2,
         )
     add_adapter(model, adapter_name, with_one_rank(layers), adapters)
-    return MergedAdapter(
-        adapter_name,
-        {name: rank for name, (rank, _, _) in merged.items()},
-        {name: kept for name, (_, kept, _) in merged.items()},
-        {name: kept for name, (_, _, kept) in merged.items()},
-        left_out,
-    )
+    return MergedAdapter(adapter_name, ranks, kept, all_inputs_kept, left_out)
 
 
 def _find_configs(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 MODULES = ("matplotlib", "jinja2")
-EXTRA = "report"
 
 
 def is_installed() -> bool:

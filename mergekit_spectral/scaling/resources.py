@@ -53,7 +53,7 @@ def default_workers(parts: Sequence[Part], options: MergeOptions) -> int:
         all_gpus = device.type == "cuda" and device.index is None
         return max(1, torch.cuda.device_count()) if all_gpus else 1
     free = _free_bytes() * FREE_SHARE
-    return max(1, min(_cores(), len(parts), int(free // _worker_bytes(parts))))
+    return max(1, min(_cores(), len(parts), int(free // worker_bytes(parts))))
 
 
 def threads_of(workers: int) -> int:
@@ -80,7 +80,8 @@ def _free_bytes() -> int:
     return free
 
 
-def _worker_bytes(parts: Sequence[Part]) -> int:
+def worker_bytes(parts: Sequence[Part]) -> int:
+    """Return the memory of one worker, in bytes, without pages of files."""
     return PROCESS_BYTES + max((part.memory for part in parts), default=0)
 
 
@@ -98,7 +99,7 @@ def estimate_run(merge: PlannedMerge, costs: Costs, workers: int) -> RunCosts:
     ends = [0.0] * workers
     for part in sorted(parts, key=lambda part: -part.seconds()):
         ends[ends.index(min(ends))] += part.seconds(speeds)
-    worker = _worker_bytes(parts)
+    worker = worker_bytes(parts)
     # The model is put together from the parts' files.
     assembly = 2 * costs.output_bytes / DISK_BYTES
     return RunCosts(

@@ -1,4 +1,4 @@
-"""The folder in which a merge is kept until it is whole, and continues if it was stopped.
+"""The folder that holds a merge until it is whole, so that it can continue if it was stopped.
 
 It is inside of the merged model's folder. The parts' files are in it, then the model that is put
 together from them. A part is removed as soon as its tensors are in a shard, so that the disk needs

@@ -106,10 +106,8 @@ class TunedRecipe:
             changes |= dict.fromkeys(self.places(name) or [("parameters", name)], value)
         if candidate.weights is not None:
             changes |= self._weights(dict(zip(self.inputs, candidate.weights, strict=True)))
-        else:
-            weight = find_parameter(candidate.method, WEIGHT)
-            if weight and weight.required:  # mergekit's own methods have no default
-                changes |= dict.fromkeys(self._without_weight(), 1.0)
+        elif self._needs_weight(candidate.method):
+            changes["parameters", WEIGHT] = 1.0  # those of single inputs go before it
         if has_scale(candidate.method):
             if self.scales_lambda:
                 text = self.recipe.text
@@ -129,16 +127,14 @@ class TunedRecipe:
         own = (section for section in self.recipe.sections if name in (section.settings or {}))
         return [(*section.key, name) for section in own]
 
-    def _without_weight(self) -> list[Key]:
-        """Return where a weight has to be set so that each input has one."""
-        if not self.places(WEIGHT):
-            return [("parameters", WEIGHT)]
-        return [
-            (*section.key, WEIGHT)
-            for section in self.recipe.sections
-            if section.model in self.inputs
+    def _needs_weight(self, method: str) -> bool:
+        """Whether an input has no weight, and the method has no default, as mergekit's own."""
+        weight = find_parameter(method, WEIGHT)
+        return bool(weight and weight.required) and any(
+            section.model in self.inputs
             and not find_setting(self._around(section), WEIGHT, section.model)
-        ]
+            for section in self.recipe.sections
+        )
 
     def _weights(self, factors: Mapping[ModelReference, float]) -> Iterator[tuple[Key, Any]]:
         for section in self.recipe.sections:

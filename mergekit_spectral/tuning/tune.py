@@ -168,7 +168,7 @@ def tune(
             (new / PAGE).write_text(tuning_page(tuning, tuned), encoding="utf-8")
             move_up(new, [REPORT, RECIPE, PAGE])
         else:
-            say(needs_extra("the page", extra.EXTRA))
+            say(needs_extra("the page", "report"))
             (out / PAGE).unlink(missing_ok=True)
             move_up(new, [REPORT, RECIPE])
     if merge is not None:

@@ -6,8 +6,9 @@ import pytest
 from support.documents import ROOT, tables
 
 from benchmarks import documented
-from benchmarks.documented import TABLES, filled, ratio
+from benchmarks.documented import TABLES, filled
 from benchmarks.recorded import RESULTS
+from benchmarks.recorded_tables import estimates, ratio
 
 PERFORMANCE = "docs/performance.md"
 UNRECORDED = {("On a GPU", 0)}
@@ -41,7 +42,7 @@ def test_another_table_is_replaced():
     page, heading = "docs/check.md", "How good the estimates are"
     text = f"## {heading}\n\nText.\n\n| a |\n| --- |\n| 1 |\n\n## Next\n\n| b |\n| --- |\n"
     start, _, end = text.partition("| a |\n| --- |\n| 1 |")
-    assert filled(page, text) == start + documented.estimates() + end
+    assert filled(page, text) == start + estimates() + end
 
 
 @pytest.mark.parametrize(

@@ -201,9 +201,14 @@ def test_a_base_that_is_not_named(family: Family, folder: Path):
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text()) | {"base_model_name_or_path": None}
     path.write_text(json.dumps(config))
-    command = by_server(folder)["vLLM"].commands
-    assert command.startswith("vllm serve BASE --enable-lora ")
-    assert command.endswith("  # BASE is the base model, which the adapter does not name")
+    for server, beginning, base in (
+        ("vLLM", "vllm serve BASE --enable-lora ", ""),
+        ("llama.cpp", "python convert_lora_to_gguf.py ", " --base BASE"),
+    ):
+        comment, command, *_ = by_server(folder)[server].commands.splitlines()
+        assert comment == "# BASE is the base model, which the adapter does not name"
+        assert command.startswith(beginning)
+        assert command.endswith(base)
 
 
 def test_the_command(family: Family, folder: Path):
@@ -214,10 +219,10 @@ def test_the_command(family: Family, folder: Path):
     assert first == f"{folder}: vLLM takes it:"
     assert vllm.startswith(f"    vllm serve {family.base} --enable-lora --max-lora-rank 8 ")
     assert second == f"{folder}: llama.cpp takes it:"
-    assert len(llama_cpp) == 2
-    assert llama_cpp[1].endswith(
-        "  # BASE.gguf is the base model, as convert_hf_to_gguf.py writes it"
-    )
+    convert, comment, serve = (line.strip().split() for line in llama_cpp)
+    assert convert[:2] == ["python", "convert_lora_to_gguf.py"]
+    assert comment[:2] == ["#", "BASE.gguf"]
+    assert serve[:3] == ["llama-server", "-m", "BASE.gguf"]
     found = json.loads(run("check", folder, "--json").output)["servers"]
     assert [(each["server"], each["takes"]) for each in found] == [
         ("vLLM", True),

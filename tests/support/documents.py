@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,19 @@ def tables(text: str) -> list[Table]:
             heading = block.lstrip("# ")
         title = " ".join(block.split())
     return found
+
+
+def says(page: str, *sentences: str) -> None:
+    """Fail with the sentences that a page does not have."""
+    text = prose(page)
+    assert [sentence for sentence in sentences if sentence not in text] == [], page
+
+
+def span(values: Iterable[float], digits: int = 0) -> str:
+    """The least and the largest, or one of them if both are rounded to the same."""
+    values = list(values)
+    ends = (f"{min(values):.{digits}f}", f"{max(values):.{digits}f}")
+    return " to ".join(dict.fromkeys(ends))
 
 
 def table(page: str, heading: str, number: int = 0) -> Table:

@@ -112,8 +112,9 @@ def test_weights_are_completed_for_a_method_that_needs_them(read: Any):
     assert recipe.changes(recipe.own, 1.0) == {}
     assert recipe.changes(Candidate("ties"), 1.0) == {
         ("merge_method",): "ties",
-        ("models", 1, "parameters", "weight"): 1.0,
+        ("parameters", "weight"): 1.0,
     }
+    assert recipe.config(Candidate("ties")).models[0].parameters == {"weight": 0.5}
     weighed = recipe.changes(Candidate("ties", weights=(2.0, 3.0)), 1.0)
     assert weighed["models", 0, "parameters", "weight"] == 1.0
     assert weighed["models", 1, "parameters", "weight"] == 3.0

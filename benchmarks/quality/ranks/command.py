@@ -62,13 +62,13 @@ def measure_ranks(
     folders = recipe_folder() / "adapters" if demo else checkpoints.folder / "lora"
     alone = {task: scorer.alone(task, folders / task) for task in tasks}
     found: list[Adapter] = []
+    make = _demo_recipe if demo else _recipe
     for method in methods:
-        make = _demo_recipe if demo else _recipe
         recipe = make(checkpoints, method, tasks)
-        for rank, inputs in ((None, False), *product(ranks, (False, True))):
-            limit = f"rank {rank} of the {'inputs' if inputs else 'merged update'}"
+        for rank, inputs_compressed in ((None, False), *product(ranks, (False, True))):
+            limit = f"rank {rank} of the {'inputs' if inputs_compressed else 'merged update'}"
             click.echo(f"{method}, {limit if rank else 'no limit'}", err=True)
-            found.append(scorer.merged(recipe, rank, inputs))
+            found.append(scorer.merged(recipe, rank, inputs_compressed))
             results = Results(demo, side, count, tuple(tasks), alone, tuple(found))
             # Now, because a long run may not reach its end.
             write_json(json_path, **asdict(results))

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from mergekit.config import MergeConfiguration
 from mergekit.options import MergeOptions
 from peft import PeftModel
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.quality.scoring import Side, TaskScore, score_tasks
@@ -28,7 +30,8 @@ class Adapter:
     Attributes:
         method: that merged it.
         rank: the limit on its rank; None if there was none.
-        inputs: whether the inputs were compressed before the merge, and not the merged update.
+        inputs_compressed: whether the inputs were compressed before the merge, and not the merged
+            update after it.
         update_lost: mean over the weights, and maximum, of the share of the merged update's squared
             norm that it lacks.
         inputs_lost: the same for what was left out of the inputs before the merge.
@@ -38,7 +41,7 @@ class Adapter:
 
     method: str
     rank: int | None
-    inputs: bool
+    inputs_compressed: bool
     update_lost: tuple[float, float]
     inputs_lost: tuple[float, float]
     exact: Mapping[str, float]
@@ -70,19 +73,23 @@ class Scorer:
         model.unload()
         return found.accuracy
 
-    def merged(self, recipe: Mapping[str, Any], rank: int | None, inputs: bool) -> Adapter:
+    def merged(
+        self, recipe: Mapping[str, Any], rank: int | None, inputs_compressed: bool
+    ) -> Adapter:
         """Merge a recipe into an adapter, as `mergekit-spectral adapter` does, and score it.
 
         Args:
             recipe: of LoRA inputs on the base.
             rank: the limit; None for none.
-            inputs: whether to compress the inputs, whatever the method does by default.
+            inputs_compressed: whether to compress the inputs before the merge, and not the merged
+                update after it, whatever the method does by default.
 
         Raises:
             MergeError: the merge failed.
         """
         config = MergeConfiguration.model_validate(recipe)
-        with compressing_inputs(config.merge_method, inputs):
+        method = find_spectral_method(config.merge_method)
+        with patch.object(method, "compresses_inputs", inputs_compressed):
             merge = plan_adapter_merge(config, MergeOptions())
             weights = list(merge.run(rank=rank))
         with adapted(self.model, weights):
@@ -90,7 +97,7 @@ class Scorer:
         return Adapter(
             config.merge_method,
             rank,
-            inputs,
+            inputs_compressed,
             _lost([weight.compressed.kept for weight in weights]),
             _lost([weight.inputs_kept for weight in weights]),
             {each.task: each.exact for each in scores},
@@ -103,27 +110,16 @@ class Scorer:
 
 
 @contextmanager
-def compressing_inputs(name: str, inputs: bool) -> Iterator[None]:
-    """Have a method compress its inputs, or its merged update, within the context."""
-    method = find_spectral_method(name)
-    vars(method)["compresses_inputs"] = inputs
-    try:
-        yield
-    finally:
-        del vars(method)["compresses_inputs"]
-
-
-@contextmanager
 def adapted(model: PreTrainedModel, weights: Sequence[MergedWeight]) -> Iterator[None]:
     """Add the updates to a model's weights within the context."""
-    before = {}
-    with torch.no_grad():
-        for weight in weights:
-            parameter = model.get_submodule(weight.module).weight
-            assert isinstance(parameter, torch.Tensor)
-            before[parameter] = parameter.clone()
-            parameter.add_(weight.compressed.delta.to_dense().to(parameter.dtype))
+    before: dict[Tensor, Tensor] = {}
     try:
+        with torch.no_grad():
+            for weight in weights:
+                parameter = model.get_submodule(weight.module).weight
+                assert isinstance(parameter, Tensor)
+                before.setdefault(parameter, parameter.clone())
+                parameter.add_(weight.compressed.delta.to_dense().to(parameter.dtype))
         yield
     finally:
         with torch.no_grad():

@@ -12,8 +12,6 @@ from benchmarks.quality.tasks import TASKS
 from mergekit_spectral.command_line.tables import print_table
 from mergekit_spectral.host.recipe_check import find_spectral_method
 
-NONE = "none"
-
 
 @dataclass(frozen=True)
 class Results:
@@ -35,10 +33,10 @@ class Results:
     alone: Mapping[str, float]
     merged: tuple[Adapter, ...]
 
-    def find(self, method: str, rank: int | None, inputs: bool) -> Adapter:
+    def find(self, method: str, rank: int | None, inputs_compressed: bool) -> Adapter:
         """Return what was merged so; without a limit, nothing is compressed."""
-        wanted = method, rank, inputs and rank is not None
-        return next(a for a in self.merged if (a.method, a.rank, a.inputs) == wanted)
+        wanted = method, rank, inputs_compressed and rank is not None
+        return next(a for a in self.merged if (a.method, a.rank, a.inputs_compressed) == wanted)
 
     def normalized(self, adapter: Adapter) -> float:
         """Return the mean over tasks of the accuracy over that of the task's own adapter.
@@ -76,7 +74,7 @@ def print_results(results: Results) -> None:
             adapter = results.find(method, rank, own)
             exact = [f"{100 * adapter.exact[task]:.0f}" for task in results.tasks]
             lost = [_share(adapter.update_lost), _share(adapter.inputs_lost) if own else ""]
-            rows.append([method, str(rank or NONE), *lost, *exact])
+            rows.append([method, str(rank or "none"), *lost, *exact])
     titles = [TASKS[task].title for task in results.tasks]
     print_table(
         f"Exact answers in %, {sides}",

@@ -5,11 +5,10 @@ Sentences have fields, such as `{drm:.0f}`, for what is computed from the result
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import chain, product
 from statistics import fmean
 
-from support.documents import prose, table
+from support.documents import prose, span, table
 from support.recorded import (
     ADAPTERS,
     AT_ONE,
@@ -39,12 +38,6 @@ def assert_says(page: str, *sentences: str, **figures: object) -> None:
     text = EVIDENCE if page == "inspect" else prose(page)
     filled = [sentence.format(**figures) for sentence in sentences]
     assert [sentence for sentence in filled if sentence not in text] == [], page
-
-
-def span(values: Iterable[float]) -> str:
-    """The least and the largest, without decimals."""
-    values = list(values)
-    return f"{min(values):.0f} to {max(values):.0f}"
 
 
 def percent(share: float) -> str:

@@ -13,11 +13,10 @@ from support.documents import tables
 from transformers import LlamaForCausalLM
 
 from benchmarks.quality.__main__ import main
-from benchmarks.quality.ranks.measure import Adapter, adapted, compressing_inputs
+from benchmarks.quality.ranks.measure import Adapter, adapted
 from benchmarks.quality.ranks.tables import Results
 from mergekit_spectral.adapters.writing import LayerKind
 from mergekit_spectral.host.adapter_merge import MergedWeight
-from mergekit_spectral.host.recipe_check import find_spectral_method
 from mergekit_spectral.spectral import Compressed, FactoredDelta
 
 
@@ -42,7 +41,10 @@ def test_adapters_of_smaller_ranks(trained: Callable[..., Path], tmp_path: Path)
     ]
     merged = json.loads(found.read_text())["merged"]
     lost = {
-        (one["method"], one["rank"], one["inputs"]): (one["update_lost"][0], one["inputs_lost"][0])
+        (one["method"], one["rank"], one["inputs_compressed"]): (
+            one["update_lost"][0],
+            one["inputs_lost"][0],
+        )
         for one in merged
     }
     for method in ("iso", "star"):
@@ -71,9 +73,3 @@ def test_updates_are_added_and_removed(model: LlamaForCausalLM):
     with adapted(model, [merged]):
         torch.testing.assert_close(weight.detach(), before + 2)
     assert torch.equal(weight, before)
-
-
-def test_a_methods_own_way_comes_back():
-    with compressing_inputs("iso", False):
-        assert not find_spectral_method("iso").compresses_inputs
-    assert find_spectral_method("iso").compresses_inputs
