@@ -5,12 +5,13 @@ The tables themselves are compared in test_documented.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import product
 
 import pytest
-from support.documents import says, span, table
+from support.documents import ROOT, says, span, table
 
 from benchmarks.memory import SIZES
 from benchmarks.recorded import Cost, cases_of, of_command, of_weight, read, runs_of
@@ -154,15 +155,17 @@ def test_gpu():
     says("docs/full-fine-tunes.md", f"on an H100, {square} s for one weight of four inputs")
 
 
-@pytest.mark.parametrize(("kind", "beginning"), [("lora", "So one more"), ("full", "One more")])
-def test_tuning(kind: str, beginning: str):
+@pytest.mark.parametrize(
+    ("kind", "beginning", "takes"), [("lora", "So one more", "takes "), ("full", "One more", "")]
+)
+def test_tuning(kind: str, beginning: str, takes: str):
     runs, scales = runs_of(f"tuning_{kind}"), read(f"tuning_{kind}")["scales"]
     more = (runs["tune"]["seconds"] - runs["tune, one λ"]["seconds"]) / (scales - 1)
     own = runs["tune"]["own_bytes"] / runs["load and score"]["own_bytes"] - 1
     says(
         "docs/tune.md",
         f"{beginning} λ takes {more:.1f} s",
-        f"merging anew {runs['mergekit-yaml']['seconds']:.0f} s",
+        f"merging anew {takes}{runs['mergekit-yaml']['seconds']:.0f} s",
         f"{own:.0%} above",
     )
 
@@ -229,6 +232,19 @@ def test_time_of_large_models():
         "docs/full-fine-tunes.md",
         f"{full.removesuffix(' h')} hours of one core, and for four adapters "
         f"{lora.removesuffix(' min')} minutes",
+    )
+
+
+def test_the_readmes_recipe():
+    head = (ROOT / "recipes/mistral/two-models.yml").read_text()
+    download, hours, minutes = (
+        re.findall(pattern, head)[0]
+        for pattern in (r"download (\d+ GB)", r"yaml: about ([\d.]+) h", r"run: about (\d+) min")
+    )
+    says(
+        "README.md",
+        f"Two models of 7B are a download of {download}",
+        f"at most {hours} hours on 8 cores, or {minutes} minutes with",
     )
 
 

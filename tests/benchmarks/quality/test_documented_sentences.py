@@ -8,6 +8,7 @@ from __future__ import annotations
 from itertools import chain, product
 from statistics import fmean
 
+import pytest
 from support.documents import prose, span, table
 from support.recorded import (
     ADAPTERS,
@@ -19,15 +20,17 @@ from support.recorded import (
     kept,
     merged,
     merges,
+    path,
     printed,
 )
 
-from benchmarks.quality.reporting.outcomes import SETTINGS
+from benchmarks.quality.ranks.tables import Results
+from benchmarks.quality.reporting.outcomes import SETTINGS, read_lines
 from benchmarks.quality.training.settings import KINDS
 from mergekit_spectral.inspecting.suggestions import RECOMMENDED
 
 README, QUALITY, TUNE = "README.md", "docs/quality.md", "docs/tune.md"
-CHOOSING, MANY = "docs/choosing.md", "docs/many-models.md"
+CHOOSING, MANY, LORA = "docs/choosing.md", "docs/many-models.md", "docs/lora.md"
 NEWER = ("iso", "tsvm", "actmat")
 EVIDENCE = " ".join(each.evidence for sizes in RECOMMENDED.values() for each in sizes.values())
 """What `inspect` says with its recommendations."""
@@ -415,4 +418,51 @@ def test_tuning():
         f"{-min(with_20):.1f} points lower to {max(with_20):.1f} higher with 20 examples, and "
         f"{-min(with_50):.1f} lower to {max(with_50):.1f} higher with 50",
         f"nothing was to be gained, tuning lost {min(losses):.1f} to {max(losses):.1f} points",
+    )
+
+
+def test_limits_on_the_rank():
+    results = read_lines(path("demo-adapter-ranks"), Results)
+
+    def at_8(method: str, inputs_compressed: bool) -> str:
+        return f"{100 * results.normalized(results.find(method, 8, inputs_compressed)):.1f}"
+
+    both = {
+        method: (at_8(method, True), at_8(method, False))
+        for method in ("iso", "tsvm", "knots_ties", "drm")
+    }
+    compressed, truncated = both.pop("iso")
+    assert_says(
+        LORA,
+        f"`iso` keeps {compressed}% with compressed inputs and {truncated}% with the truncated SVD",
+        ", ".join("`{}` {} and {}%".format(method, *shares) for method, shares in both.items()),
+        f"`star` {at_8('star', True)}% with both",
+    )
+    assert at_8("star", True) == at_8("star", False)
+    whole, cut = (results.find("knots_ties", rank, False) for rank in (None, 8))
+    lost = f"{100 * cut.update_lost[0]:.1f}%"
+    before, after = (round(100 * each.exact["numbers"]) for each in (whole, cut))
+    assert_says(
+        LORA,
+        f"a mean loss of {lost} was {before - after} of {before} points of one task",
+        f"a loss of {lost} of the squared norm is a third of the answers in Spanish numbers",
+    )
+    assert (before - after) / before == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_compressed_inputs_on_validation_examples():
+    results = read_lines(path("validation-adapter-ranks"), Results)
+
+    def gain(method: str, rank: int) -> str:
+        inputs, update = (results.normalized(results.find(method, rank, c)) for c in (True, False))
+        return f"{100 * (inputs - update):.1f}"
+
+    iso, tsvm, knots = (
+        "{}, {} and {}".format(*(gain(method, rank) for rank in (4, 8, 16)))
+        for method in ("iso", "tsvm", "knots_ties")
+    )
+    assert_says(
+        LORA,
+        f"`iso` was better with compressed inputs by {iso} points at ranks 4, 8 and 16, `tsvm` by "
+        f"{tsvm}, and `knots_ties` by {knots}",
     )

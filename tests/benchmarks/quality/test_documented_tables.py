@@ -22,7 +22,9 @@ from benchmarks.quality.reporting.outcomes import SETTINGS
 from benchmarks.quality.reporting.tables import AT, TITLES, cell
 from benchmarks.quality.tasks import TASKS
 
-QUALITY, TUNE = "docs/quality.md", "docs/tune.md"
+QUALITY, TUNE, LORA = "docs/quality.md", "docs/tune.md", "docs/lora.md"
+OF_TESTS = "answers in %, 100 test examples of each task"
+OF_TASKS = "accuracy in %, mean over tasks, 100 test examples of each task"
 NEWER = ("iso", "tsvm", "actmat")
 
 Column = Callable[[str], str]
@@ -57,6 +59,8 @@ PRINTED: dict[tuple[str, str, int], tuple[str, str, str]] = {
         "merges",
         "Fine-tunes: accuracy on their own task's test examples, in %",
     ),
+    (LORA, "A limit on the rank", 0): ("ranks", "adapter-ranks", f"Normalized {OF_TASKS}"),
+    (LORA, "What a smaller rank costs", 0): ("ranks", "demo-adapter-ranks", f"Exact {OF_TESTS}"),
     **{
         (TUNE, "How much of the gain it finds", number): (
             "tune",
