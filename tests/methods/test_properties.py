@@ -356,6 +356,7 @@ def test_accuracy_on_real_spectra(
     """Within 1e-3 of the float64 definition on the same input values."""
     large, divisor = WAYS[way]
     monkeypatch.setattr(eigen, "_MEDIUM", large)
+    monkeypatch.setattr(eigen, "threads_compete", lambda _side: False)
     monkeypatch.setattr(eigen, "_LARGE", large)
     (base,) = (0.02 * gaussian(shape, 1, seed=77)[0]).to(dtype).unsqueeze(0)
     inputs = [(base.double() + delta).to(dtype) for delta in with_spectrum(kind, shape, 3)]

@@ -2,7 +2,7 @@
 
 `torch.linalg.eigh` computes all vectors, and needs 32·n² bytes. Where few vectors are wanted, or
 the matrix is not small, the CPU takes LAPACK's three steps one by one. That is faster, because the
-results between them can be used:
+results between them can be used (but not where threads compete, see `threads_compete`):
 
 1. The matrix is reduced to a tridiagonal one: 4/3·n³ operations, half of them bound by memory.
 2. All eigenvalues of the tridiagonal matrix cost next to nothing. They decide how many vectors to
@@ -29,6 +29,8 @@ import torch
 from scipy.linalg import eigh_tridiagonal, eigvalsh_tridiagonal, lapack
 from torch import Tensor
 from torch.linalg import LinAlgError as LinAlgError  # type: ignore[attr-defined]
+
+from mergekit_spectral.spectral.numerics import threads_compete
 
 RankRule = Callable[[Tensor], int]
 """From all singular values, [n] in float64 and descending, to the number of directions to keep."""
@@ -74,7 +76,9 @@ def leading_eigenvectors(
     """
     if not gram.diagonal().sum().isfinite():
         raise LinAlgError("the entries' squares are out of float64's range")
-    by_steps = gram.device.type == "cpu" and len(gram) > (_SMALL if few else _MEDIUM)
+    whole = _SMALL if few else _MEDIUM
+    by_steps = gram.device.type == "cpu" and len(gram) > whole
+    by_steps &= few or not threads_compete(len(gram))
     if not few and len(gram) <= _LARGE:
         dtype = torch.float64
     if not by_steps:

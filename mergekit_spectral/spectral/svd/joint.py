@@ -34,6 +34,7 @@ from mergekit_spectral.spectral.numerics import (
     in_float64,
     rounding,
     slices,
+    threads_compete,
 )
 from mergekit_spectral.spectral.svd.eigen import (
     LinAlgError,
@@ -333,7 +334,7 @@ def _gram_matrix(deltas: Sequence[Delta]) -> Tensor:
 
 def _add_square(gram: Tensor, block: Tensor) -> None:
     """Add B·Bᵀ to the upper triangle of a matrix [n, n], for a contiguous B [n, width]."""
-    if gram.device.type != "cpu":
+    if gram.device.type != "cpu" or threads_compete(len(gram)):
         panel = -(-len(gram) // _PANELS)
         for start in range(0, len(gram), panel):
             rows = slice(start, start + panel)

@@ -450,6 +450,19 @@ def test_limits_on_the_rank():
     assert (before - after) / before == pytest.approx(1 / 3, abs=0.02)
 
 
+def test_spanish_numbers_at_a_limited_rank():
+    results = read_lines(path("adapter-ranks"), Results)
+    inputs, update, whole = (
+        percent(results.find("iso", rank, compressed).exact["numbers"] / results.alone["numbers"])
+        for rank, compressed in ((8, True), (8, False), (None, False))
+    )
+    assert_says(
+        LORA,
+        f"with `iso` at rank 8, they keep {inputs}% instead of {update}%. All 48 directions keep "
+        f"{whole}%.",
+    )
+
+
 def test_compressed_inputs_on_validation_examples():
     results = read_lines(path("validation-adapter-ranks"), Results)
 

@@ -50,8 +50,22 @@ def test_vectors_and_values(n: int, share: float, few: bool, dtype: torch.dtype)
     check(matrix(n), round(share * n), dtype, few)
 
 
+def test_matrices_of_medium_size_in_several_threads(monkeypatch: pytest.MonkeyPatch):
+    """PyTorch decomposes them as a whole; with one thread, and where few vectors are kept, SciPy."""
+    monkeypatch.setattr(eigen, "_MEDIUM", 149)
+    steps: list[bool] = []
+    by_steps = eigen._by_steps
+    monkeypatch.setattr(eigen, "_by_steps", lambda *args: steps.append(True) or by_steps(*args))
+    for threads, few, taken in ((2, False, False), (1, False, True), (2, True, True)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        steps.clear()
+        check(matrix(150), 150 if not few else 30, torch.float64, few)
+        assert bool(steps) == taken
+
+
 def test_large_matrices_are_decomposed_in_steps(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(eigen, "_MEDIUM", 149)
+    monkeypatch.setattr(eigen, "threads_compete", lambda _side: False)
     monkeypatch.setattr(eigen, "_LARGE", 149)
     monkeypatch.setattr(torch.linalg, "eigh", None)
     check(matrix(150), 150, torch.float32, few=False)
@@ -61,6 +75,7 @@ def test_matrices_that_are_not_large_keep_the_precision_of_float64(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(eigen, "_MEDIUM", 149)
+    monkeypatch.setattr(eigen, "threads_compete", lambda _side: False)
     monkeypatch.setattr(torch.linalg, "eigh", None)
     M = matrix(150)
     vectors, _ = leading_eigenvectors(M @ M.T, len, torch.float32)
@@ -70,6 +85,7 @@ def test_matrices_that_are_not_large_keep_the_precision_of_float64(
 def test_vectors_by_relatively_robust_representations(monkeypatch: pytest.MonkeyPatch):
     """This algorithm is used for the largest matrices, and for all with scipy before 1.16."""
     monkeypatch.setattr(eigen, "_MEDIUM", 0)
+    monkeypatch.setattr(eigen, "threads_compete", lambda _side: False)
     monkeypatch.setattr(eigen, "_LARGE", 0)
     monkeypatch.setattr(eigen, "_DIVIDE_AND_CONQUER", 0)
     check(matrix(150), 150, torch.float32, few=False)
@@ -110,6 +126,7 @@ def test_fallback_if_a_step_does_not_converge(name: str, k: int, monkeypatch: py
         name = "dstemr"
     calls = make_fail(name, monkeypatch)
     monkeypatch.setattr(eigen, "_MEDIUM", 0)
+    monkeypatch.setattr(eigen, "threads_compete", lambda _side: False)
     monkeypatch.setattr(eigen, "_LARGE", 0)
     check(matrix(100), k, torch.float64, few=k < 100)
     assert calls
