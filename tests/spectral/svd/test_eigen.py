@@ -51,7 +51,7 @@ def test_vectors_and_values(n: int, share: float, few: bool, dtype: torch.dtype)
 
 
 def test_matrices_of_medium_size_in_several_threads(monkeypatch: pytest.MonkeyPatch):
-    """PyTorch decomposes them as a whole; with one thread, and where few vectors are kept, SciPy."""
+    """PyTorch decomposes them as a whole; SciPy, in one thread and where few vectors are kept."""
     monkeypatch.setattr(eigen, "_MEDIUM", 149)
     steps: list[bool] = []
     by_steps = eigen._by_steps
