@@ -26,7 +26,6 @@ from mergekit.common import ModelReference
 from mergekit.config import MergeConfiguration
 from mergekit.merge_methods.base import ParameterSpec
 
-from mergekit_spectral import __version__
 from mergekit_spectral.errors import MergeError
 from mergekit_spectral.host.recipe_check import find_method, has_no_effect_on_base
 from mergekit_spectral.methods import SpectralMethod
@@ -39,6 +38,7 @@ from mergekit_spectral.recipe.editing import change_values, edit_recipe, find_co
 from mergekit_spectral.recipe.sections import references, sections
 from mergekit_spectral.recipe.text import Key
 
+PACKAGE = "mergekit-spectral"
 TUNED = "Tuned by mergekit-spectral"
 """How the comment begins that `tune` puts on top of a recipe."""
 
@@ -49,7 +49,7 @@ REPEAT = """\
 configuration above as `recipe.yml`, and run:
 
 ```sh
-pip install .  # in a clone of mergekit-spectral {version}, which is not on PyPI yet
+pip install .  # in a clone of {own}, which is not on PyPI yet
 pip install {requirements}
 {command}
 ```
@@ -205,7 +205,7 @@ def repeat(method: SpectralMethod, command: str) -> str:
     return REPEAT.format(
         method=method.spec.name,
         requirements=" ".join(map(_requirement, packages)),
-        version=__version__,
+        own=_requirement(PACKAGE).replace("==", " "),
         command=command,
     )
 
