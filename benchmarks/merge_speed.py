@@ -6,7 +6,6 @@ python -m benchmarks.merge_speed growth --plot plots
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from benchmarks.options import (
     json_option,
     methods_option,
     plot_option,
+    require_matplotlib,
     runs_option,
 )
 from mergekit_spectral.command_line.option_types import Listed
@@ -115,7 +115,7 @@ def run(
     same values: a LoRA update counts as the product of its factors. It is taken in a float32 merge
     of those values, of whose rounding a few 1e-6 come.
     """
-    _require_matplotlib(plots)
+    require_matplotlib(plots)
     from benchmarks import weights
     from benchmarks.cases import Case
     from benchmarks.plain import DEFINITIONS
@@ -199,7 +199,7 @@ def growth(
     Inputs at 1024 x 1024; width at T = 4; rank, of LoRA inputs, at the largest width and T = 4. The
     exponents are those of the best fit of a power over the whole range.
     """
-    _require_matplotlib(plots)
+    require_matplotlib(plots)
     from benchmarks.growth import all_series, exponents
     from benchmarks.runner import measure_all
     from benchmarks.tables import print_results
@@ -219,11 +219,6 @@ def growth(
             from benchmarks.plots import growth_plot
 
             growth_plot(series, results, plots / f"growth-{series.name}.png")
-
-
-def _require_matplotlib(plots: Path | None) -> None:
-    if plots and find_spec("matplotlib") is None:
-        raise click.ClickException("plots need matplotlib: pip install -e '.[report]'")
 
 
 def _write(path: Path, **figures: Any) -> None:

@@ -1,8 +1,9 @@
-"""The options of `merge_speed`, and their lists, as in `--inputs 2,4,8`."""
+"""The options that benchmarks share, and their lists, as in `--inputs 2,4,8`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,3 +105,9 @@ plot_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="Write PNG files here; needs the extra `report`.",
 )
+
+
+def require_matplotlib(plots: Path | None) -> None:
+    """Raise `click.ClickException` if plots are asked for and cannot be drawn."""
+    if plots and find_spec("matplotlib") is None:
+        raise click.ClickException("plots need matplotlib: pip install -e '.[report]'")

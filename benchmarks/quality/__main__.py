@@ -11,13 +11,12 @@ Needs the extra `quality`: pip install -e '.[quality]'
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from benchmarks.options import POSITIVE, F, plot_option
+from benchmarks.options import POSITIVE, F, plot_option, require_matplotlib
 from benchmarks.quality.checkpoints import ENVIRONMENT_VARIABLE, default_folder
 from benchmarks.quality.merging.methods import METHODS
 from benchmarks.quality.merging.plan import SIZES, SUBSETS
@@ -59,6 +58,17 @@ from_option = click.option(
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Show the results in this file, which an earlier run wrote, instead of the cache's.",
 )
+
+
+def methods_option(default: str) -> Callable[[F], F]:
+    """Make the option that names methods at their published settings."""
+    return click.option(
+        "--methods",
+        type=Listed(click.Choice(list(METHODS))),
+        default=default,
+        show_default=True,
+        help="By their names in recipes.",
+    )
 
 
 def json_option(name: str) -> Callable[[F], F]:
@@ -158,13 +168,7 @@ def run(
 
 @main.command()
 @kind_option
-@click.option(
-    "--methods",
-    type=Listed(click.Choice(list(METHODS))),
-    default="ties,drm,knots_ties",
-    show_default=True,
-    help="By their names in recipes.",
-)
+@methods_option("ties,drm,knots_ties")
 @tasks_option
 @click.option(
     "--counts",
@@ -209,13 +213,7 @@ def tune(
 
 @main.command()
 @click.option("--demo", is_flag=True, help="Merge the demo's adapters by the demo's recipes.")
-@click.option(
-    "--methods",
-    type=Listed(click.Choice(list(METHODS))),
-    default="iso,tsvm,knots_ties,drm,star",
-    show_default=True,
-    help="By their names in recipes.",
-)
+@methods_option("iso,tsvm,knots_ties,drm,star")
 @tasks_option
 @click.option(
     "--ranks", type=Listed(POSITIVE), default="4,8,16", show_default=True, help="The limits."
@@ -271,7 +269,7 @@ def report(cache: Path, given: Path | None, json_path: Path, plots: Path | None)
     """  # noqa: D301, click's mark is the character
     from benchmarks.quality.reporting.command import report_all, report_file
 
-    _check_matplotlib(plots)
+    require_matplotlib(plots)
     if given:
         report_file(given, plots)
     else:
@@ -337,7 +335,7 @@ def analyse(
     from benchmarks.quality.merging.variants import COMPARED
     from benchmarks.quality.reporting.outcomes import Planned
 
-    _check_matplotlib(plots)
+    require_matplotlib(plots)
     if given:
         analyse_file(given, plots)
     else:
@@ -372,11 +370,6 @@ def _enough(tasks: Sequence[str] | None, largest: int, option: str) -> list[str]
     if largest > len(names):
         raise click.UsageError(f"{option}: there are {len(names)} tasks, not {largest}")
     return names
-
-
-def _check_matplotlib(plots: Path | None) -> None:
-    if plots and find_spec("matplotlib") is None:
-        raise click.ClickException("plots need matplotlib: pip install -e '.[report]'")
 
 
 @main.command()

@@ -43,9 +43,9 @@ def tables(text: str) -> list[Table]:
     return found
 
 
-def says(page: str, *sentences: str) -> None:
-    """Fail with the sentences that a page does not have."""
-    text = prose(page)
+def says(page: str, *sentences: str, text: str | None = None) -> None:
+    """Fail with the sentences that a page does not have, or another text of that name."""
+    text = prose(page) if text is None else text
     assert [sentence for sentence in sentences if sentence not in text] == [], page
 
 
